@@ -1,0 +1,37 @@
+"""nextword: a complete GPT, kept open.
+
+    import nextword
+    gpt = nextword.open("smollm2")
+    gpt.predict("She ate an apple").top(5)
+    gpt.generate("Once upon a time", max_tokens=50).finish().text
+    gpt.score("A cat sat on a mat.").bits_per_byte
+
+Importing this module is quick: what a call needs is imported by the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextword.gpt import GPT as GPT
+    from nextword.gpt import Conversation as Conversation
+    from nextword.gpt import Prediction as Prediction
+    from nextword.gpt import Score as Score
+    from nextword.gpt import open as open
+    from nextword.sample.sampler import Sampling as Sampling
+
+__version__ = "0.1.0"
+__all__ = ["GPT", "Conversation", "Prediction", "Sampling", "Score", "__version__", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'nextword' has no attribute {name!r}")
+    from nextword import gpt
+
+    return getattr(gpt, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

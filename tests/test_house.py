@@ -1,0 +1,79 @@
+"""The house rules of docs/architecture.md, checked by machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "nextword"
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def tool(name: str, *arguments: str) -> None:
+    done = run(str(Path(sys.executable).parent / name), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_folder_imports_only_from_folders_before_it() -> None:
+    tool("lint-imports", "--no-cache")
+
+
+def test_the_code_is_linted_and_formatted() -> None:
+    tool("ruff", "check", "--no-cache", ".")
+    tool("ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_the_types_hold() -> None:
+    tool("mypy", "--no-incremental", "--cache-dir=/dev/null")
+
+
+def test_folders_stand_in_the_order_of_the_data() -> None:
+    layers = re.findall(r'"\(?nextword\.(\w+)\)?"', (ROOT / "pyproject.toml").read_text())
+    top = layers.index("gpt")
+    folders = layers[top + 1 : layers.index("errors")][::-1]
+    assert folders == sorted(folders)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__", "web"} <= set(folders)
+
+
+@pytest.mark.parametrize("folder", ["model", "predict", "sample"])
+def test_the_equations_name_no_family(folder: str) -> None:
+    """What differs between families is data in parameters/families; papers may be cited."""
+    from nextword.parameters.families import FAMILIES
+
+    families = "|".join(FAMILIES)
+    for file in (PACKAGE / folder).rglob("*.py"):
+        code = re.sub(r'""".*?"""|#.*', "", file.read_text(), flags=re.DOTALL)
+        assert not re.search(rf"\b({families})\b", code, re.IGNORECASE), file
+
+
+def imported_by(statement: str) -> set[str]:
+    done = run(sys.executable, "-W", "error", "-c", f"{statement}\nimport sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_nextword_imports_nothing_heavy() -> None:
+    assert not imported_by("import nextword") & {"torch", "numpy", "transformers", "tokenizers", "rich", "typer"}
+
+
+def test_opening_a_model_and_sampling_do_not_need_torch() -> None:
+    statement = "import nextword.gpt, nextword.parameters.export, nextword.model.architecture, nextword.encode.openai"
+    assert not imported_by(statement) & {"torch", "transformers"}
+
+
+def test_nothing_unpickles() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert not re.search(r"\bimport pickle|from pickle|torch\.load\(|allow_pickle=True", file.read_text()), file
+
+
+def test_every_module_says_what_it_promises() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert file.read_text().startswith('"""'), f"{file} has no docstring"
