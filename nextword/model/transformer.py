@@ -1,0 +1,247 @@
+"""The equations: one pre-norm decoder-only transformer, the definition that everything else is tested against.
+
+    x = embed(ids) (+ position)
+    each block:  serial    x += attention(norm(x));  x += mlp(norm(x))
+                 parallel  x += attention(norm(x)) + mlp(norm'(x))
+    logits = unembed(norm(x))
+
+    attention:  q, k, v = W x;  softmax(q.k / sqrt(head size), over visible earlier positions) mixes v;  W_output
+    mlp:        W_down gelu(W_up x)   or   W_down (silu(W_gate x) * W_up x)
+
+`Transformer.forward(ids, memory=None, probe=None)`: without either it is the training pass; with a memory it
+reads on from where the memory ends; with a probe it can be watched and edited (nextword.model.probe). Parameter
+names and shapes are those of `tensor_shapes`.
+
+Sources: Vaswani et al. 2017; Radford et al. 2019 (GPT-2); Su et al. 2021 (RoPE); Touvron et al. 2023 (Llama);
+Henry et al. 2020 (QK-norm); Black et al. 2022 (GPT-NeoX, parallel residual).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nextword.model.architecture import (
+    Architecture,
+    Gelu,
+    LayerNorm,
+    Learned,
+    Rotary,
+    SwiGLU,
+    rotary_frequencies,
+)
+from nextword.model.memory import Memory
+from nextword.model.probe import Probe, see
+
+Tensor = torch.Tensor
+
+
+class Transformer(nn.Module):
+    """A model of the given architecture; its parameters are uninitialised until weights are loaded or drawn.
+
+    Change the parameters' dtype one by one rather than with `.to(dtype)`, which would round the rotary
+    frequencies too.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.embed = nn.Embedding(a.vocab, a.width)
+        if isinstance(a.position, Learned):
+            self.position = nn.Embedding(a.context, a.width)
+        else:
+            frequencies = torch.from_numpy(rotary_frequencies(a.position, a.rotary_size))
+            self.register_buffer("frequencies", frequencies, persistent=False)
+        self.blocks = nn.ModuleList(Block(a, layer) for layer in range(a.n_layers))
+        self.norm = Norm(a, a.width, "norm")
+        self.unembed = nn.Linear(a.width, a.vocab, bias=False)
+        if a.tied:
+            self.unembed.weight = self.embed.weight
+
+    @staticmethod
+    def of(architecture: Architecture, weights: Mapping[str, Tensor]) -> Transformer:
+        """A model that uses these weights, named and shaped as `tensor_shapes` says, without copying them."""
+        with torch.device("meta"):
+            model = Transformer(architecture)
+        tied = {"unembed.weight": weights["embed.weight"]} if architecture.tied else {}
+        model.load_state_dict({**weights, **tied}, assign=True)
+        if architecture.tied:
+            model.unembed.weight = model.embed.weight
+        return model
+
+    def forward(self, ids: Tensor, memory: Memory | None = None, probe: Probe | None = None) -> Tensor:
+        """Logits [batch, time, vocab] for the token after each of `ids` [batch, time] (integers)."""
+        return self.logits(self.states(ids, memory, probe), probe)
+
+    def states(self, ids: Tensor, memory: Memory | None = None, probe: Probe | None = None) -> Tensor:
+        """What the unembedding reads [batch, time, width]: the residual after the last block, normed."""
+        start = 0 if memory is None else memory.length
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        x = self.embed(ids)
+        if isinstance(self.architecture.position, Learned):
+            x = x + self.position(positions)
+        x = see(probe, "embed", x)
+        pass_ = Pass(positions, self._turns(positions), memory, probe)
+        for block in self.blocks:
+            x = block(x, pass_)
+        states: Tensor = self.norm(x, probe)
+        return states
+
+    def logits(self, states: Tensor, probe: Probe | None = None) -> Tensor:
+        """Logits [..., vocab] of states [..., width]."""
+        return see(probe, "logits", self.unembed(states))
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine [time, rotary_size / 2] of the rotation at each position."""
+        if not isinstance(self.architecture.position, Rotary):
+            return None
+        angles = positions[:, None] * self.frequencies
+        return angles.cos(), angles.sin()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all blocks share during one forward pass."""
+
+    positions: Tensor
+    turns: tuple[Tensor, Tensor] | None
+    memory: Memory | None
+    probe: Probe | None
+
+
+class Block(nn.Module):
+    def __init__(self, a: Architecture, layer: int) -> None:
+        super().__init__()
+        self.name = f"blocks.{layer}"
+        self.parallel = a.residual == "parallel"
+        self.attention_norm = Norm(a, a.width, f"{self.name}.attention_norm")
+        self.attention = Attention(a, layer)
+        self.mlp_norm = Norm(a, a.width, f"{self.name}.mlp_norm")
+        self.mlp = MLP(a, f"{self.name}.mlp")
+
+    def forward(self, x: Tensor, pass_: Pass) -> Tensor:
+        probe = pass_.probe
+        attended = self.attention(self.attention_norm(x, probe), pass_)
+        if self.parallel:
+            x = x + attended + self.mlp(self.mlp_norm(x, probe), probe)
+        else:
+            x = x + attended
+            x = x + self.mlp(self.mlp_norm(x, probe), probe)
+        return see(probe, self.name, x)
+
+
+class Attention(nn.Module):
+    def __init__(self, a: Architecture, layer: int) -> None:
+        super().__init__()
+        self.name = f"blocks.{layer}.attention"
+        self.layer, self.head_size, self.rotary_size = layer, a.head_size, a.rotary_size
+        self.window = a.windows[layer]
+        queries, keys, bias = a.n_heads * a.head_size, a.n_kv_heads * a.head_size, a.biases.query_key_value
+        self.query = nn.Linear(a.width, queries, bias=bias)
+        self.key = nn.Linear(a.width, keys, bias=bias)
+        self.value = nn.Linear(a.width, keys, bias=bias)
+        self.qk_norm = a.qk_norm
+        if a.qk_norm:
+            self.query_norm = Norm(a, a.head_size)
+            self.key_norm = Norm(a, a.head_size)
+        self.output = nn.Linear(queries, a.width, bias=a.biases.attention_output)
+
+    def forward(self, x: Tensor, pass_: Pass) -> Tensor:
+        probe = pass_.probe
+        query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = see(probe, f"{self.name}.query", query)
+        key = see(probe, f"{self.name}.key", key)
+        value = see(probe, f"{self.name}.value", value)
+        if pass_.turns is not None:
+            query, key = rotate(query, pass_.turns, self.rotary_size), rotate(key, pass_.turns, self.rotary_size)
+        if pass_.memory is not None:
+            key, value = pass_.memory.extend(self.layer, key, value)
+        if probe is not None and (probe.wants(f"{self.name}.scores") or probe.wants(f"{self.name}.pattern")):
+            mixed = self._open(query, key, value, pass_)
+        else:
+            mixed = self._fused(query, key, value, pass_)
+        mixed = see(probe, f"{self.name}.mixed", mixed)
+        return see(probe, self.name, self.output(mixed.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[batch, time, heads * head size] to [batch, heads, time, head size]."""
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, pass_: Pass) -> Tensor:
+        time, length = query.shape[2], key.shape[2]
+        sees_all = self.window is None or length <= self.window
+        causal = sees_all and time == length
+        mask = None if causal or (sees_all and time == 1) else visible(pass_.positions, length, self.window)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal and time > 1, enable_gqa=query.shape[1] != key.shape[1]
+        )
+
+    def _open(self, query: Tensor, key: Tensor, value: Tensor, pass_: Pass) -> Tensor:
+        group = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
+        scores = scores.masked_fill(~visible(pass_.positions, key.shape[2], self.window), -torch.inf)
+        scores = see(pass_.probe, f"{self.name}.scores", scores)
+        pattern = see(pass_.probe, f"{self.name}.pattern", scores.softmax(-1))
+        return pattern @ value
+
+
+class MLP(nn.Module):
+    def __init__(self, a: Architecture, name: str) -> None:
+        super().__init__()
+        self.name, self.kind = name, a.mlp
+        if isinstance(a.mlp, SwiGLU):
+            self.gate = nn.Linear(a.width, a.mlp.width, bias=a.biases.mlp)
+        self.up = nn.Linear(a.width, a.mlp.width, bias=a.biases.mlp)
+        self.down = nn.Linear(a.mlp.width, a.width, bias=a.biases.mlp)
+
+    def forward(self, x: Tensor, probe: Probe | None) -> Tensor:
+        match self.kind:
+            case SwiGLU():
+                gate = see(probe, f"{self.name}.gate", self.gate(x))
+                activation = F.silu(gate) * see(probe, f"{self.name}.up", self.up(x))
+            case Gelu(approximate=approximate):
+                activation = F.gelu(see(probe, f"{self.name}.up", self.up(x)), approximate=approximate)
+        activation = see(probe, f"{self.name}.activation", activation)
+        return see(probe, self.name, self.down(activation))
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm over the last dimension, with its scale open to the probe; never below fp32."""
+
+    def __init__(self, a: Architecture, size: int, name: str = "") -> None:
+        super().__init__()
+        self.name, self.eps, self.centred = name, a.norm.eps, isinstance(a.norm, LayerNorm)
+        self.weight = nn.Parameter(torch.empty(size))
+        self.bias = nn.Parameter(torch.empty(size)) if self.centred and name else None
+
+    def forward(self, x: Tensor, probe: Probe | None = None) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.centred:
+            wide = wide - wide.mean(-1, keepdim=True)
+        scale = see(probe, f"{self.name}.scale", torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps))
+        y = (wide * scale).to(x.dtype) * self.weight
+        return see(probe, self.name, y if self.bias is None else y + self.bias)
+
+
+def rotate(x: Tensor, turns: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """Turn the first `size` dimensions of x [batch, heads, time, head size], as two halves, by position."""
+    cos, sin = turns
+    first, second, rest = torch.split(x, [size // 2, size // 2, x.shape[-1] - size], dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin, rest)
+    return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def visible(positions: Tensor, length: int, window: int | None) -> Tensor:
+    """Which of `length` positions each query position may read: bool [time, length], the past and itself."""
+    distance = positions[:, None] - torch.arange(length, device=positions.device)
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
