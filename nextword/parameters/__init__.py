@@ -1,0 +1,1 @@
+"""STORED WEIGHTS: safetensors, GGUF, model families, pull, export."""

@@ -1,0 +1,114 @@
+"""Reading a model's configuration so that nothing in it is overlooked.
+
+A family takes the keys it understands from a `Config`; `close` then refuses by name every key that is left, is
+not known to be harmless, and is not switched off (None, False or empty). A new key that changes the mathematics
+can therefore never be skipped in silence. Values are checked for type and sense when they are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextword.errors import CorruptFile, UnsupportedModel
+
+# Keys that say nothing about what an inference pass computes: book-keeping, training noise, output switches,
+# token ids (the tokenizer's and the generation settings' business).
+HARMLESS = frozenset(
+    """
+    _name_or_path _attn_implementation architectures model_type dtype torch_dtype transformers_version
+    transformers.js_config auto_map license use_cache return_dict output_attentions output_hidden_states
+    bos_token_id eos_token_id pad_token_id unk_token_id decoder_start_token_id
+    attention_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout classifier_dropout
+    initializer_range gradient_checkpointing chunk_size_feed_forward is_encoder_decoder is_decoder
+    id2label label2id num_labels _num_labels problem_type task_specific_params is_llama_config
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    pretraining_tp reorder_and_upcast_attn n_ctx
+    """.split()
+)
+LARGEST = 1 << 31
+MOST_LAYERS = 4096  # far beyond any published model; a lying header must not make us build a table for each
+_REQUIRED: Any = object()
+
+
+class Config:
+    """The keys and values of a configuration; `source` names it in errors."""
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self._values = values
+        self._left = set(values) - HARMLESS
+        self.source = source
+
+    def integer(self, key: str, default: Any = _REQUIRED, most: int = LARGEST) -> int:
+        """A positive integer, at most `most`. Raises CorruptFile if it is missing or not one."""
+        value = self._take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise CorruptFile(f"{self.source}: {key} must be a whole number from 1 to {most}, not {value!r}.")
+        return value
+
+    def layers(self, key: str) -> int:
+        """A number of layers. Raises CorruptFile if it is missing or not one."""
+        return self.integer(key, most=MOST_LAYERS)
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """A positive finite number. Raises CorruptFile if it is missing or not one."""
+        value = self._take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise CorruptFile(f"{self.source}: {key} must be a positive number, not {value!r}.")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false. Raises CorruptFile if it is something else."""
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise CorruptFile(f"{self.source}: {key} must be true or false, not {value!r}.")
+        return value
+
+    def choice(self, key: str, allowed: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
+        """The meaning that `allowed` gives to a word. Raises UnsupportedModel for any other word."""
+        value = self._take(key, default)
+        if not isinstance(value, str) or value not in allowed:
+            known = ", ".join(allowed)
+            raise UnsupportedModel(f"{self.source}: {key} = {value!r} is not supported, only {known}.")
+        return allowed[value]
+
+    def section(self, key: str) -> Config | None:
+        """A nested configuration, or None if it is absent."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise CorruptFile(f"{self.source}: {key} must be an object, not {value!r}.")
+        return Config(value, f"{self.source}: {key}")
+
+    def strings(self, key: str) -> list[str] | None:
+        """A list of strings, or None if it is absent."""
+        value = self._take(key, None)
+        if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise CorruptFile(f"{self.source}: {key} must be a list of strings.")
+        return value
+
+    def expect(self, key: str, value: Any) -> None:
+        """If the key is there, it must have this value: no other is supported."""
+        found = self._take(key, value)
+        if found != value:
+            raise UnsupportedModel(f"{self.source}: {key} = {found!r} changes the mathematics and is not supported.")
+
+    def close(self) -> None:
+        """Refuse what is left over, unless it is switched off."""
+        for key in sorted(self._left):
+            value = self._values[key]
+            if value is not None and value is not False and value not in ("", [], {}):
+                raise UnsupportedModel(
+                    f"{self.source}: nextword does not know the setting {key} = {value!r:.60} "
+                    "and will not guess whether it changes the mathematics."
+                )
+
+    def _take(self, key: str, default: Any) -> Any:
+        self._left.discard(key)
+        value = self._values.get(key)
+        if value is None:
+            value = default
+        if value is _REQUIRED:
+            raise CorruptFile(f"{self.source}: {key} is missing.")
+        return value

@@ -1,0 +1,8 @@
+"""Model families: one file each, from Hugging Face's and llama.cpp's names to the one Transformer and back."""
+
+from nextword.parameters.families import gpt2, gpt_neox, llama, qwen2, qwen3
+from nextword.parameters.families.family import Family
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family for family in (gpt2.FAMILY, gpt_neox.FAMILY, llama.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
+}

@@ -1,0 +1,120 @@
+"""What a model family is: translations of configuration and tensor layout, in both directions.
+
+A family is one file in this folder that defines one `Family`. It knows Hugging Face's names for its settings and
+tensors, and which GGUF settings correspond; the equations know none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nextword.errors import UnsupportedModel
+from nextword.model.architecture import Architecture, LinearScaling, Llama3Scaling, Rotary
+from nextword.parameters.config import Config
+from nextword.parameters.layout import Piece
+
+
+@dataclass(frozen=True)
+class GGUFLayout:
+    """How llama.cpp's converter stores a family: its name, its settings' names, its layout.
+
+    `keys` maps settings below "NAME." to Hugging Face's. `fused`: query, key and value are one tensor.
+    `interleaved`: the rows of query and key are permuted for rotation of neighbouring pairs.
+    """
+
+    name: str
+    keys: Mapping[str, str]
+    fused: bool = False
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """`model_type` and `class_name` as in Hugging Face's config.json; see the module's docstring."""
+
+    model_type: str
+    class_name: str
+    architecture: Callable[[Config], Architecture]
+    config: Callable[[Architecture], dict[str, Any]]
+    pieces: Callable[[Architecture], list[Piece]]
+    gguf: GGUFLayout
+    prefix: str  # of the tensors of the body, which some published files leave out
+    leftovers: str = r"(?!)"  # regex of tensors in published files that carry no weights (masks, constants)
+
+
+def read_rotary(config: Config, fraction: float = 1.0, theta: float = 10000.0) -> Rotary:
+    """Rotary positions from `rope_theta` + `rope_scaling` or, since transformers 5, `rope_parameters`.
+
+    `fraction` and `theta` are what holds where neither says anything.
+    """
+    section = config.section("rope_parameters")
+    theta = config.number("rope_theta", theta)
+    scaling = config.section("rope_scaling")
+    if section is not None:
+        theta = section.number("rope_theta", theta)
+        fraction = section.number("partial_rotary_factor", fraction)
+        scaling = section
+    return Rotary(theta, fraction, None if scaling is None else _read_scaling(scaling))
+
+
+def _read_scaling(section: Config) -> LinearScaling | Llama3Scaling | None:
+    kinds = {"default": None, "linear": "linear", "llama3": "llama3"}
+    word = section.choice("type", kinds, "default")  # the older name of rope_type
+    kind = section.choice("rope_type", kinds, word or "default")
+    scaling: LinearScaling | Llama3Scaling | None = None
+    if kind == "linear":
+        scaling = LinearScaling(section.number("factor"))
+    elif kind == "llama3":
+        scaling = Llama3Scaling(
+            section.number("factor"),
+            section.number("low_freq_factor"),
+            section.number("high_freq_factor"),
+            section.integer("original_max_position_embeddings"),
+        )
+    section.close()
+    return scaling
+
+
+def write_rotary(position: Rotary) -> dict[str, Any]:
+    """The settings that `read_rotary` reads, in the form that all versions of transformers read."""
+    config: dict[str, Any] = {"rope_theta": position.theta}
+    match position.scaling:
+        case LinearScaling(factor):
+            config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+        case Llama3Scaling(factor, low, high, original):
+            config["rope_scaling"] = {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }
+    return config
+
+
+def read_windows(config: Config) -> tuple[int | None, ...]:
+    """Each layer's window, from `layer_types` and `sliding_window` (Qwen)."""
+    n_layers = config.layers("num_hidden_layers")
+    first = config.integer("max_window_layers", n_layers)
+    kinds = config.strings("layer_types")
+    used = config.flag("use_sliding_window", False)
+    window = config.integer("sliding_window") if used else None
+    if not used:
+        config.integer("sliding_window", 1)  # published files state a window that is not in use
+    if kinds is None:
+        kinds = ["sliding_attention" if used and layer >= first else "full_attention" for layer in range(n_layers)]
+    if len(kinds) != n_layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
+        raise UnsupportedModel(f"{config.source}: layer_types must name full or sliding attention for each layer.")
+    if "sliding_attention" in kinds and window is None:
+        raise UnsupportedModel(f"{config.source}: sliding_attention without use_sliding_window is not supported.")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def write_windows(windows: tuple[int | None, ...]) -> dict[str, Any]:
+    """The settings that `read_windows` reads."""
+    sizes = {window for window in windows if window is not None}
+    assert len(sizes) <= 1
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    return {"use_sliding_window": bool(sizes), "sliding_window": min(sizes, default=None), "layer_types": kinds}

@@ -1,0 +1,171 @@
+"""Opening a stored model: a name, a folder or a file becomes an architecture, its weights and its tokenizer.
+
+Nothing is dequantized or copied here: the tensors view the memory-mapped files. What cannot be run as it was
+meant (an unknown family, a setting that changes the mathematics, a missing or surplus tensor) is refused by name;
+pickled checkpoints are never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextword.encode.gguf import tokenizer_from_gguf
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
+from nextword.model.architecture import Architecture
+from nextword.parameters.config import Config
+from nextword.parameters.families import FAMILIES
+from nextword.parameters.families.family import Family
+from nextword.parameters.gguf import read_gguf
+from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_pieces
+from nextword.parameters.layout import load
+from nextword.parameters.pull import KNOWN, find_pulled
+from nextword.parameters.safetensors import read_sharded
+from nextword.parameters.stored import StoredTensor
+
+LARGEST_JSON = 64 << 20
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An opened model. `tensors` has the names and shapes of `tensor_shapes(architecture)`; `stop_ids` end a text."""
+
+    path: Path
+    family: Family
+    architecture: Architecture
+    tensors: Mapping[str, StoredTensor]
+    tokenizer: Tokenizer
+    stop_ids: frozenset[int]
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of the files that hold the weights, in the order of their names."""
+        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
+        digest = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def open_stored(model: str | Path) -> Stored:
+    """Open a pulled name ("smollm2", "owner/model"), a Hugging Face folder or a `.gguf` file.
+
+    Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError.
+    """
+    path = _find(model)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix in PICKLES:
+        raise UnsupportedModel(
+            f"{path} is a pickle, which can run any program when it is loaded; nextword never does that. "
+            "Convert it with transformers: save_pretrained(folder, safe_serialization=True)."
+        )
+    if path.suffix == ".safetensors":
+        raise UnsupportedModel(f"{path} holds weights only; give its folder, with config.json and tokenizer.json.")
+    return _open_gguf(path)
+
+
+def _find(model: str | Path) -> Path:
+    pulled = find_pulled(str(model))
+    if pulled is not None:
+        return pulled
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if str(model) in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        raise ModelNotFound(f"{model} is not on this machine: get it with `nextword pull {model}`.")
+    raise ModelNotFound(
+        f"There is no model {str(model)!r}: give a folder, a .gguf file or a name ({', '.join(KNOWN)})."
+    )
+
+
+def _open_folder(folder: Path) -> Stored:
+    ggufs = sorted(folder.glob("*.gguf"))
+    if not (folder / "config.json").exists() and len(ggufs) == 1:
+        return _open_gguf(ggufs[0])
+    settings = read_json(folder / "config.json")
+    family = _family(settings.get("model_type"), FAMILIES, str(folder))
+    architecture = _architecture(family, Config(settings, str(folder / "config.json")))
+    tensors = _canonical_names(family, read_sharded(folder))
+    if architecture.tied:
+        tensors.pop("lm_head.weight", None)  # some files repeat the embedding
+    ours = load(family.pieces(architecture), tensors, architecture, str(folder))
+    tokenizer = Tokenizer.from_folder(folder)
+    _check_vocabulary(tokenizer, architecture, folder)
+    generation = folder / "generation_config.json"
+    stops = _ids(settings.get("eos_token_id")) | tokenizer.eos_ids
+    if generation.exists():
+        stops |= _ids(read_json(generation).get("eos_token_id"))
+    return Stored(folder, family, architecture, ours, tokenizer, frozenset(stops))
+
+
+def _open_gguf(path: Path) -> Stored:
+    gguf = read_gguf(path)
+    families = {family.gguf.name: family for family in FAMILIES.values()}
+    family = _family(gguf.metadata.get("general.architecture"), families, str(path))
+    architecture = _architecture(family, Config(config_from_gguf(family, gguf.metadata, gguf.tensors), str(path)))
+    tensors = {name: tensor for name, tensor in gguf.tensors.items() if name != FREQUENCIES}
+    ours = load(gguf_pieces(family, architecture), tensors, architecture, str(path))
+    tokenizer = tokenizer_from_gguf(gguf.metadata)
+    _check_vocabulary(tokenizer, architecture, path)
+    return Stored(path, family, architecture, ours, tokenizer, tokenizer.eos_ids)
+
+
+def _family(name: object, families: Mapping[str, Family], source: str) -> Family:
+    if not isinstance(name, str) or name not in families:
+        known = ", ".join(sorted(families))
+        raise UnsupportedModel(f"{source}: nextword does not run the model family {name!r}, only {known}.")
+    return families[name]
+
+
+def _architecture(family: Family, config: Config) -> Architecture:
+    try:
+        architecture = family.architecture(config)
+    except ValueError as error:
+        raise CorruptFile(f"{config.source}: {error}") from error
+    config.close()
+    return architecture
+
+
+def _canonical_names(family: Family, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Hugging Face's tensor names, with the body's prefix where a file omits it and without what holds no weights."""
+    heads = ("lm_head.", "embed_out.")
+    if not any(name.startswith(family.prefix) for name in tensors):
+        tensors = {name if name.startswith(heads) else family.prefix + name: t for name, t in tensors.items()}
+    return {name: tensor for name, tensor in tensors.items() if not re.fullmatch(family.leftovers, name)}
+
+
+def _check_vocabulary(tokenizer: Tokenizer, architecture: Architecture, path: Path) -> None:
+    """Models may pad their embedding beyond the tokenizer's words, but a word without an embedding is an error."""
+    if tokenizer.vocab_size > architecture.vocab:
+        raise CorruptFile(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {architecture.vocab}."
+        )
+
+
+def _ids(value: object) -> set[int]:
+    values = value if isinstance(value, list) else [value]
+    return {each for each in values if isinstance(each, int) and not isinstance(each, bool)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size. Raises ModelNotFound or CorruptFile."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise CorruptFile(f"{path} is too large to be a model's settings.")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelNotFound(f"{path} cannot be read ({error.strerror}); a model's folder has one.") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise CorruptFile(f"{path} must hold a JSON object.")
+    return value
