@@ -1,0 +1,257 @@
+"""The facade: one object that encodes, predicts, generates and scores with an opened model.
+
+    gpt = nextword.open("smollm2")
+
+Opening reads settings, tokenizer and the table of tensors; weights are loaded by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.encode.tokenizer import Piece, Tokenizer
+from nextword.errors import EmptyPrompt, InputError
+from nextword.model.architecture import Architecture
+from nextword.parameters.open import Stored, open_stored
+from nextword.predict.engine import Engine, Reading
+from nextword.predict.score import log_probabilities
+from nextword.sample.generation import Generation
+from nextword.sample.sampler import Distribution, Sampling, distribute
+
+DEFAULT_MODEL = "smollm2"
+# What `generate` and `chat` draw with unless told otherwise: close to the model's own odds, its long tail cut off.
+WRITING = Sampling(temperature=0.8, top_p=0.95)
+
+
+def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> GPT:
+    """Open a model.
+
+    model: a pulled name ("smollm2", "owner/model"), a Hugging Face folder, or a `.gguf` file.
+    device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
+
+    Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
+    """
+    return GPT(open_stored(model), device=device)
+
+
+class GPT:
+    """An opened model. Not to be shared between threads."""
+
+    def __init__(self, stored: Stored, *, device: str = "auto") -> None:
+        self._stored = stored
+        self._device = device
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the model computes."""
+        return self._stored.architecture
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What cuts text into tokens."""
+        return self._stored.tokenizer
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that holds the model."""
+        return self._stored.path
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What reads tokens and answers with logits; loads the weights when first asked for."""
+        from nextword.predict.torch_engine import TorchEngine, pick_device
+
+        return TorchEngine(self.architecture, self._stored.tensors, pick_device(self._device))
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
+        return {"weights": self._stored.hash(), "tokenizer": self.tokenizer.hash}
+
+    def encode(self, text: str) -> list[int]:
+        """The text's token ids. Special tokens spelled out in the text are plain text."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids. Raises UnknownToken for an id outside the vocabulary."""
+        return self.tokenizer.decode(ids)
+
+    def predict(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Prediction:
+        """The odds of every token to come next, raw and as `sampling` (default: none) changes them.
+
+        Raises EmptyPrompt, ContextOverflow or UnknownToken.
+        """
+        ids = self._ids(prompt)
+        logits = self.engine.start(len(ids)).extend(ids)
+        return Prediction(ids, distribute(logits, sampling or Sampling(), ids), self.tokenizer)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 200,
+        sampling: Sampling = WRITING,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Generation:
+        """Continue a prompt: an iterator over steps that computes each token when it is asked for.
+
+        max_tokens: stop after this many. stop: strings that end the text and are not shown.
+        seed: same seed, same text; None picks one, see `Generation.seed`.
+
+        Raises EmptyPrompt, SettingError at once; ContextOverflow or UnknownToken with the first step.
+        """
+        ids = self._ids(prompt)
+        reading = self.engine.start(len(ids) + max(max_tokens, 1))
+        return self._write(reading, ids, max_tokens, sampling, stop, seed)
+
+    def chat(self, messages: Sequence[Mapping[str, str]] = ()) -> Conversation:
+        """A conversation with the model, after `messages` ({"role", "content"}) that were said already.
+
+        Raises InputError if the model has no chat template.
+        """
+        if self.tokenizer.chat_template is None:
+            raise InputError("This model has no chat template; use `generate` with it.")
+        return Conversation(self, messages)
+
+    def score(self, text: str) -> Score:
+        """How probable the text is, token by token.
+
+        A text longer than the context is read in overlapping windows. Raises EmptyPrompt for an empty text.
+        """
+        if not text:
+            raise EmptyPrompt("There is nothing to score: give a text of at least one character.")
+        pieces = self.tokenizer.encode_with_offsets(text)
+        ids = [piece.id for piece in pieces]
+        before = self.tokenizer.encode("", begin=True)
+        scores = log_probabilities(self.engine, [*before, *ids])[max(len(before) - 1, 0) :]
+        return Score(pieces, scores, self.tokenizer)
+
+    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+        ids = self.tokenizer.encode(prompt, begin=True) if isinstance(prompt, str) else list(prompt)
+        if not prompt or not ids:
+            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
+        return ids
+
+    def _write(
+        self,
+        reading: Reading,
+        ids: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        seed: int | None,
+    ) -> Generation:
+        return Generation(
+            reading,
+            self.tokenizer,
+            ids,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop,
+            stop_ids=self._stored.stop_ids,
+            seed=seed,
+        )
+
+
+class Conversation:
+    """Messages back and forth; what the model has read already is not read again."""
+
+    def __init__(self, gpt: GPT, messages: Iterable[Mapping[str, str]] = ()) -> None:
+        self.messages: list[dict[str, str]] = [dict(message) for message in messages]
+        self._gpt = gpt
+        self._reading: Reading | None = None
+        self._answer: Generation | None = None
+
+    def say(
+        self, text: str, *, max_tokens: int = 500, sampling: Sampling = WRITING, seed: int | None = None
+    ) -> Generation:
+        """Add what the user says and return the answer being written; it joins `messages` with the next `say`.
+
+        Raises ContextOverflow, with the first step, when the conversation has outgrown the model's context.
+        """
+        self._keep_answer()
+        self.messages.append({"role": "user", "content": text})
+        ids = self._gpt.tokenizer.chat(self.messages, add_generation_prompt=True)
+        if self._reading is None:
+            self._reading = self._gpt.engine.start()
+        self._answer = self._gpt._write(self._reading, ids, max_tokens, sampling, (), seed)
+        return self._answer
+
+    def _keep_answer(self) -> None:
+        if self._answer is not None:
+            self.messages.append({"role": "assistant", "content": self._answer.text})
+            self._answer = None
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """One row of a prediction. `removed_by` is the filter that took the token away, None if it was kept."""
+
+    id: int
+    token: str
+    logit: float
+    probability: float
+    filtered_probability: float
+    removed_by: str | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The odds of every token after the prompt's `ids`."""
+
+    ids: Sequence[int]
+    odds: Distribution
+    tokenizer: Tokenizer
+
+    @property
+    def removed_mass(self) -> float:
+        """Raw probability of all tokens that the filters removed."""
+        return sum(removed.mass for removed in self.odds.removed())
+
+    def top(self, count: int = 10) -> list[NextToken]:
+        """The most probable tokens, by the model's own odds, ties by id."""
+        count = min(count, self.tokenizer.vocab_size)
+        return [self.row(int(id)) for id in np.argsort(-self.odds.logits, kind="stable")[:count]]
+
+    def row(self, id: int) -> NextToken:
+        """The odds of one token."""
+        return NextToken(
+            id=id,
+            token=self.tokenizer.token_text(id),
+            logit=float(self.odds.logits[id]),
+            probability=float(self.odds.probability[id]),
+            filtered_probability=float(self.odds.filtered[id]),
+            removed_by=self.odds.remover(id),
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """How probable a text is.
+
+    pieces: its tokens with their places in the text. log_probabilities: natural logarithms, float64, of the
+    last `len(log_probabilities)` pieces: of all but the first where the model has no token that begins a text.
+    """
+
+    pieces: Sequence[Piece]
+    log_probabilities: npt.NDArray[np.float64]
+    tokenizer: Tokenizer
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean surprise of a token; nan where nothing could be predicted."""
+        return math.exp(-self.log_probabilities.mean()) if len(self.log_probabilities) else math.nan
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Surprise in bits for each byte (UTF-8) of the predicted tokens; nan where nothing could be predicted."""
+        predicted = self.pieces[len(self.pieces) - len(self.log_probabilities) :]
+        size = sum(len(self.tokenizer.token_bytes(piece.id)) for piece in predicted)
+        return float(-self.log_probabilities.sum() / math.log(2) / size) if size else math.nan

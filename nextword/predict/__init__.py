@@ -1,0 +1,1 @@
+"""weights + tokens -> PROBABILITIES: the engine's contract, its torch implementation, scoring."""

@@ -1,0 +1,70 @@
+"""The contract of every engine: what reads token ids and answers with logits.
+
+An engine speaks integers and float32; it knows nothing of text, sampling or files. `Engine.start` opens a
+`Reading`, one text held in memory; `extend` reads on and returns the logits of what comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.errors import ContextOverflow, UnknownToken
+from nextword.model.architecture import Architecture
+
+Logits = npt.NDArray[np.float32]
+
+
+class Reading(Protocol):
+    """One text being read; `ids` are the tokens read so far, at most `capacity`."""
+
+    ids: list[int]
+    capacity: int
+
+    def extend(self, ids: Sequence[int]) -> Logits:
+        """Read on by at least one token; the logits of the next, float32 [vocab].
+
+        Raises ContextOverflow or UnknownToken before anything is read.
+        """
+
+    def extend_all(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]. Raises as `extend`."""
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position `length` on."""
+
+
+class Engine(Protocol):
+    """A model ready to read."""
+
+    architecture: Architecture
+
+    def start(self, capacity: int | None = None) -> Reading:
+        """A new text with room for `capacity` tokens, the model's context if None or more than that."""
+
+
+def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture) -> None:
+    """Raise ContextOverflow or UnknownToken unless `reading` can be extended by `ids`."""
+    wanted = len(reading.ids) + len(ids)
+    if wanted > reading.capacity:
+        raise ContextOverflow(
+            f"The text is {wanted} tokens long, but there is room for {reading.capacity} "
+            f"(the model's context is {architecture.context}); shorten it."
+        )
+    for each in ids:
+        if not 0 <= each < architecture.vocab:
+            raise UnknownToken(f"There is no token {each}: the model's ids go from 0 to {architecture.vocab - 1}.")
+
+
+def read(reading: Reading, ids: Sequence[int]) -> Logits:
+    """Make `reading` hold exactly `ids` (at least one), keeping what they share with what it holds already."""
+    shared = 0
+    for old, new in zip(reading.ids, ids[:-1], strict=False):
+        if old != new:
+            break
+        shared += 1
+    reading.truncate(shared)
+    return reading.extend(ids[shared:])

@@ -1,0 +1,46 @@
+"""How probable a given text is: the log-probability of each of its tokens, given those before it.
+
+A text longer than the model's context is read in overlapping windows: every token is predicted from at least
+half a context, except at the text's own beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.predict.engine import Engine, Logits
+
+CHUNK = 128  # logits held at once: rows of the vocabulary's size
+
+
+def log_probabilities(engine: Engine, ids: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Natural log-probability of ids[1:], each given what stands before it, float64 [len(ids) - 1].
+
+    Raises UnknownToken for an id outside the vocabulary.
+    """
+    context = engine.architecture.context
+    scores = np.empty(max(len(ids) - 1, 0))
+    done = 0  # scores[:done] are known: those of ids[1 : done + 1]
+    while done < len(scores):
+        start = done - context // 2 if done else 0
+        end = min(start + context, len(scores))
+        reading = engine.start(end - start)
+        if done > start:
+            reading.extend(ids[start:done])
+        for at in range(done, end, CHUNK):
+            after = min(at + CHUNK, end)
+            scores[at:after] = _of_tokens(reading.extend_all(ids[at:after]), ids[at + 1 : after + 1])
+        done = end
+    return scores
+
+
+def _of_tokens(logits: Logits, ids: Sequence[int]) -> npt.NDArray[np.float64]:
+    """log softmax(logits)[row, id] for each row."""
+    wide = logits.astype(np.float64)
+    peaks = wide.max(axis=1, keepdims=True)
+    totals = np.log(np.exp(wide - peaks).sum(axis=1))
+    chosen: npt.NDArray[np.float64] = wide[np.arange(len(ids)), list(ids)] - peaks[:, 0] - totals
+    return chosen

@@ -1,0 +1,1 @@
+"""probabilities -> WORDS: filters, the draw, stop strings, the generation loop."""

@@ -1,0 +1,33 @@
+"""The random number behind each choice: a pure function of the seed and the token's position.
+
+Nothing is carried from one draw to the next, so a text can be replayed from any position, alone or in a batch,
+and two machines agree. Philox 4x64 (Salmon et al., 2011) is a counter-based generator made for this.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+
+from nextword.errors import SettingError
+
+LARGEST_SEED = (1 << 64) - 1
+
+
+def uniform(seed: int, position: int) -> float:
+    """The random number in [0, 1) for the token at `position` (from 0, the prompt included)."""
+    raw = int(np.random.Philox(key=seed, counter=position).random_raw())
+    return (raw >> 11) * 2.0**-53
+
+
+def new_seed() -> int:
+    """A seed nobody chose, short enough to be typed again."""
+    return secrets.randbits(32)
+
+
+def check_seed(seed: int) -> int:
+    """The seed itself. Raises SettingError if it is not a whole number that fits in 64 bits."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise SettingError(f"The seed must be between 0 and {LARGEST_SEED}, not {seed}.")
+    return seed

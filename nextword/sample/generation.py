@@ -1,0 +1,116 @@
+"""The loop: predict, choose, show, read on.
+
+`Generation` is an iterator over `Step`s, one for each chosen token, that can be left at any time. The text of
+the steps joined is `text`; where tokens do not end at character borders, or might begin a stop string, a step's
+text comes later than its token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import EmptyPrompt, SettingError
+from nextword.predict.engine import Reading, read
+from nextword.sample.draw import check_seed, new_seed, uniform
+from nextword.sample.sampler import Choice, Sampling, choose, distribute
+from nextword.sample.stops import StopScanner
+
+Finish = Literal["stop", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One chosen token, and the text that can be shown now that it is known."""
+
+    choice: Choice
+    text: str
+
+
+class Generation:
+    """A text being written. Iterate it to its end, or leave it whenever enough is seen.
+
+    seed: what the draws depend on; the same seed, prompt and settings give the same text.
+    choices, text: what is written so far. finish_reason: None until it has ended, then "stop" (an end token or a
+    stop string), "length" (max_tokens reached) or "context" (the model's context is full).
+    seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        *,
+        sampling: Sampling,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        stop_ids: frozenset[int] = frozenset(),
+        seed: int | None = None,
+    ) -> None:
+        if not prompt:
+            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
+        if max_tokens < 1:
+            raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
+        self.prompt = tuple(prompt)
+        self.seed = new_seed() if seed is None else check_seed(seed)
+        self.choices: list[Choice] = []
+        self.text = ""
+        self.finish_reason: Finish | None = None
+        self.seconds_to_first = self.tokens_per_second = 0.0
+        self._reading, self._sampling, self._max_tokens, self._stop_ids = reading, sampling, max_tokens, stop_ids
+        self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
+        self._steps = self._run()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._steps
+
+    def finish(self) -> Generation:
+        """Write to the end; returns itself, so that `generate(...).finish().text` reads well."""
+        for _ in self._steps:
+            pass
+        return self
+
+    def _run(self) -> Iterator[Step]:
+        began = time.perf_counter()
+        logits = read(self._reading, self.prompt)
+        generated: list[int] = []
+        while self.finish_reason is None:
+            position = len(self.prompt) + len(generated)
+            odds = distribute(logits, self._sampling, self.prompt, generated)
+            choice = choose(odds, uniform(self.seed, position), position)
+            self.choices.append(choice)
+            generated.append(choice.id)
+            self._time(began)
+            step = Step(choice, self._show(choice.id))
+            self.text += step.text
+            yield step
+            if self.finish_reason is None:
+                logits = self._reading.extend([choice.id])
+
+    def _show(self, id: int) -> str:
+        """The text that the new token allows to show; sets `finish_reason` if it is the last."""
+        if id in self._stop_ids:
+            self.finish_reason = "stop"
+            return self._scanner.push(self._decoder.flush()) + self._scanner.flush()
+        shown = self._scanner.push(self._decoder.push(id))
+        if self._scanner.stopped is not None:
+            self.finish_reason = "stop"
+        elif len(self.choices) >= self._max_tokens:
+            self.finish_reason = "length"
+        elif len(self.prompt) + len(self.choices) > self._reading.capacity:
+            self.finish_reason = "context"
+        if self.finish_reason in ("length", "context"):
+            shown += self._scanner.push(self._decoder.flush())
+            shown += self._scanner.flush()
+        return shown
+
+    def _time(self, began: float) -> None:
+        now = time.perf_counter()
+        if len(self.choices) == 1:
+            self.seconds_to_first, self._first = now - began, now
+        elif now > self._first:
+            self.tokens_per_second = (len(self.choices) - 1) / (now - self._first)

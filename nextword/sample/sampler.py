@@ -1,0 +1,232 @@
+"""From logits to one token, with an account of everything that was changed on the way.
+
+    logits -> penalties -> logit bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
+
+Penalties and bias shift logits; the filters remove tokens, each acting on what the one before it left, renormed.
+`distribute` keeps the raw probabilities beside the final ones and notes for every removed token which filter
+removed it; `choose` draws. The order and the meaning of every setting are those of transformers'
+`generate`, except presence and frequency penalties, which are OpenAI's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.errors import ModelError, SettingError
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose. The defaults change nothing: a draw from the model's own probabilities.
+
+    temperature: divides the logits; 0 takes the most probable token (greedy).
+    top_k: keep the k most probable tokens; 0 keeps all (Fan et al., 2018).
+    top_p: keep the fewest tokens that hold this much probability (Holtzman et al., 2020).
+    min_p: keep tokens at least this share of the most probable one (Nguyen et al., 2024).
+    typical_p: keep the tokens whose surprise is nearest the entropy, up to this much probability
+        (Meister et al., 2023).
+    repetition_penalty: divides positive logits, multiplies negative ones, of tokens in the text so far,
+        prompt included (Keskar et al., 2019).
+    presence_penalty, frequency_penalty: subtracted once, or once for each time, from the logits of tokens
+        generated so far (OpenAI).
+    logit_bias: added to the logits of these token ids; -inf forbids one.
+
+    Raises SettingError for a value out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def check(name: str, holds: bool, meaning: str) -> None:
+            if not holds:
+                raise SettingError(f"{name} must be {meaning}, not {getattr(self, name)}.")
+
+        check("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or a positive number")
+        check("top_k", self.top_k >= 0, "0 (off) or a positive whole number")
+        check("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        check("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
+        check("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
+        check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "a positive number")
+        check("presence_penalty", math.isfinite(self.presence_penalty), "a number")
+        check("frequency_penalty", math.isfinite(self.frequency_penalty), "a number")
+        biases_hold = all(not math.isnan(bias) and bias < math.inf for bias in self.logit_bias.values())
+        check("logit_bias", biases_hold, "numbers by token id (-inf forbids)")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What one filter removed: how many tokens, and how much raw probability they had."""
+
+    filter: str
+    tokens: int
+    mass: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The odds of every token, arrays over the vocabulary.
+
+    `logits` float32 and `probability` float64 as the model gave them; `filtered` float64 is what is drawn from;
+    `removed_by` int8 is 0 for what was kept, else an index into `filters` counted from 1.
+    """
+
+    logits: npt.NDArray[np.float32]
+    probability: Floats
+    filtered: Floats
+    removed_by: npt.NDArray[np.int8]
+    filters: tuple[str, ...]
+
+    def removed(self) -> tuple[Removed, ...]:
+        """What each active filter removed, in their order."""
+        tokens = np.bincount(self.removed_by, minlength=len(self.filters) + 1)
+        mass = np.bincount(self.removed_by, self.probability, minlength=len(self.filters) + 1)
+        return tuple(Removed(name, int(tokens[i]), float(mass[i])) for i, name in enumerate(self.filters, 1))
+
+    def remover(self, id: int) -> str | None:
+        """The filter that removed a token, None if it was kept."""
+        number = int(self.removed_by[id])
+        return self.filters[number - 1] if number else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One drawn token and how it came about.
+
+    id: the token. position: where it stands in the text, from 0, the prompt included.
+    logit, probability: as the model gave them. filtered_probability: what it was drawn with.
+    rank: 1 for the model's most probable token. uniform: the random number in [0, 1) that decided;
+    it fell on this token when the filtered probabilities were laid end to end in the order of ids.
+    removed: what the filters took away.
+    """
+
+    id: int
+    position: int
+    logit: float
+    probability: float
+    filtered_probability: float
+    rank: int
+    uniform: float
+    removed: tuple[Removed, ...]
+
+
+def distribute(
+    logits: npt.NDArray[np.float32],
+    sampling: Sampling,
+    prompt: Sequence[int] = (),
+    generated: Sequence[int] = (),
+) -> Distribution:
+    """The odds of every token, from logits [vocab] and the text so far.
+
+    Raises ModelError if the logits are not numbers, SettingError if the logit bias forbids every token.
+    """
+    if not np.isfinite(logits).all():
+        raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
+    probability = _softmax(logits.astype(np.float64))
+    scores = _shift(logits.astype(np.float64), sampling, prompt, generated)
+    if not np.isfinite(scores.max()):
+        raise SettingError("The logit bias forbids every token; leave at least one.")
+    filters = _filters(sampling)
+    alive = np.arange(len(scores))
+    odds = _softmax(scores / sampling.temperature if sampling.temperature else scores)
+    removed_by = np.zeros(len(scores), dtype=np.int8)
+    for number, (_, keep) in enumerate(filters, 1):
+        kept = keep(odds)
+        removed_by[alive[~kept]] = number
+        alive, odds = alive[kept], odds[kept] / odds[kept].sum()
+    filtered = np.zeros_like(scores)
+    filtered[alive] = odds
+    return Distribution(logits, probability, filtered, removed_by, tuple(name for name, _ in filters))
+
+
+def choose(odds: Distribution, uniform: float, position: int) -> Choice:
+    """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
+    ends = np.cumsum(odds.filtered)
+    id = int(np.searchsorted(ends, uniform * ends[-1], side="right"))
+    return Choice(
+        id=id,
+        position=position,
+        logit=float(odds.logits[id]),
+        probability=float(odds.probability[id]),
+        filtered_probability=float(odds.filtered[id]),
+        rank=int((odds.logits > odds.logits[id]).sum()) + 1,
+        uniform=uniform,
+        removed=odds.removed(),
+    )
+
+
+def _shift(scores: Floats, s: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> Floats:
+    if s.repetition_penalty != 1.0:
+        seen = np.unique(np.array([*prompt, *generated], dtype=np.int64))
+        held = scores[seen]
+        scores[seen] = np.where(held > 0, held / s.repetition_penalty, held * s.repetition_penalty)
+    if s.presence_penalty or s.frequency_penalty:
+        seen, times = np.unique(np.array(generated, dtype=np.int64), return_counts=True)
+        scores[seen] -= s.presence_penalty + s.frequency_penalty * times
+    for id, bias in s.logit_bias.items():
+        if not 0 <= id < len(scores):
+            raise SettingError(f"logit_bias names token {id}, but the ids go from 0 to {len(scores) - 1}.")
+        scores[id] += bias
+    return scores
+
+
+def _filters(s: Sampling) -> list[tuple[str, Callable[[Floats], Mask]]]:
+    """The filters that are switched on, each from probabilities [n] to which of them stay."""
+    if s.temperature == 0:
+        return [("greedy", _most_probable)]
+    table: list[tuple[str, bool, Callable[[Floats], Mask]]] = [
+        ("top_k", s.top_k > 0, lambda p: _top_k(p, s.top_k)),
+        ("top_p", s.top_p < 1, lambda p: _top_p(p, s.top_p)),
+        ("min_p", s.min_p > 0, lambda p: p >= s.min_p * p.max()),
+        ("typical_p", s.typical_p < 1, lambda p: _typical(p, s.typical_p)),
+    ]
+    return [(name, keep) for name, on, keep in table if on]
+
+
+def _most_probable(p: Floats) -> Mask:
+    keep = np.zeros(len(p), dtype=bool)
+    keep[p.argmax()] = True
+    return keep
+
+
+def _top_k(p: Floats, k: int) -> Mask:
+    """The k largest, and what ties with the last of them."""
+    return p >= np.partition(p, -k)[-k] if k < len(p) else np.ones(len(p), dtype=bool)
+
+
+def _top_p(p: Floats, mass: float) -> Mask:
+    return _until(np.argsort(-p, kind="stable"), p, mass)
+
+
+def _typical(p: Floats, mass: float) -> Mask:
+    surprise = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    return _until(np.argsort(np.abs(surprise - (p * surprise).sum()), kind="stable"), p, mass)
+
+
+def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
+    """The first tokens in `order` that together hold `mass`, at least one."""
+    before = np.cumsum(p[order]) - p[order]
+    keep = np.zeros(len(p), dtype=bool)
+    keep[order[: max(1, int(np.searchsorted(before, mass, side="left")))]] = True
+    return keep
+
+
+def _softmax(scores: Floats) -> Floats:
+    odds: Floats = np.exp(scores - scores.max())
+    odds /= odds.sum()
+    return odds
