@@ -98,7 +98,8 @@ class Config:
         """Refuse what is left over, unless it is switched off."""
         for key in sorted(self._left):
             value = self._values[key]
-            if value is not None and value is not False and value not in ("", [], {}):
+            empty = isinstance(value, str | list | dict) and not value
+            if value is not None and value is not False and not empty:
                 raise UnsupportedModel(
                     f"{self.source}: nextword does not know the setting {key} = {value!r:.60} "
                     "and will not guess whether it changes the mathematics."

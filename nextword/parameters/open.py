@@ -8,7 +8,6 @@ pickled checkpoints are never loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +25,10 @@ from nextword.parameters.gguf import read_gguf
 from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_pieces
 from nextword.parameters.layout import load
 from nextword.parameters.pull import KNOWN, find_pulled
-from nextword.parameters.safetensors import read_sharded
+from nextword.parameters.safetensors import PICKLES, parse_json, read_sharded
 from nextword.parameters.stored import StoredTensor
 
 LARGEST_JSON = 64 << 20
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _find(model: str | Path) -> Path:
     path = Path(model).expanduser()
     if path.exists():
         return path
-    if str(model) in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+    if str(model) in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+\.gguf)?", str(model)):
         raise ModelNotFound(f"{model} is not on this machine: get it with `nextword pull {model}`.")
     raise ModelNotFound(
         f"There is no model {str(model)!r}: give a folder, a .gguf file or a name ({', '.join(KNOWN)})."
@@ -91,7 +89,7 @@ def _open_folder(folder: Path) -> Stored:
     ggufs = sorted(folder.glob("*.gguf"))
     if not (folder / "config.json").exists() and len(ggufs) == 1:
         return _open_gguf(ggufs[0])
-    settings = read_json(folder / "config.json")
+    settings = _read_settings(folder / "config.json")
     family = _family(settings.get("model_type"), FAMILIES, str(folder))
     architecture = _architecture(family, Config(settings, str(folder / "config.json")))
     tensors = _canonical_names(family, read_sharded(folder))
@@ -103,7 +101,7 @@ def _open_folder(folder: Path) -> Stored:
     generation = folder / "generation_config.json"
     stops = _ids(settings.get("eos_token_id")) | tokenizer.eos_ids
     if generation.exists():
-        stops |= _ids(read_json(generation).get("eos_token_id"))
+        stops |= _ids(_read_settings(generation).get("eos_token_id"))
     return Stored(folder, family, architecture, ours, tokenizer, frozenset(stops))
 
 
@@ -156,16 +154,11 @@ def _ids(value: object) -> set[int]:
     return {each for each in values if isinstance(each, int) and not isinstance(each, bool)}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size. Raises ModelNotFound or CorruptFile."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise CorruptFile(f"{path} is too large to be a model's settings.")
-        value = json.loads(path.read_bytes())
+        return parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ModelNotFound(f"{path} cannot be read ({error.strerror}); a model's folder has one.") from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise CorruptFile(f"{path} must hold a JSON object.")
-    return value

@@ -1,0 +1,119 @@
+"""Writing files so that a reader, a crash or a full disk never leaves half of one.
+
+A file appears under its name only when all of its bytes are on the disk: they are written to a temporary file
+in the same folder, flushed to the device, and renamed. Locks keep two processes from doing the same work.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from nextword.errors import NoDiskRoom
+
+_POLL = 0.1  # seconds between two looks at a lock
+
+
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write `content`, or what it writes to the open file, to `path`, whose folder must exist.
+
+    On failure the old file, if any, is untouched and the temporary is removed. Raises NoDiskRoom if the disk
+    is full, OSError if the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with disk_room_needed(path), temporary.open("xb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            flush_to_disk(file)
+        rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Replace `target` by `source`, and make that last: the folder is flushed to the disk too."""
+    source.replace(target)
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def flush_to_disk(file: IO[bytes]) -> None:
+    """Everything written so far is on the device when this returns."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def disk_room_needed(path: Path) -> Iterator[None]:
+    """Turns the operating system's "disk full" into NoDiskRoom."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoDiskRoom(f"There is no room left on the disk to write {path}; free some and try again.") from error
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raises NoDiskRoom unless `size` more bytes fit on the disk of this folder."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise NoDiskRoom(f"{folder} needs {size / 1e6:,.1f} MB, but its disk has {free / 1e6:,.1f} MB left; free some.")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, waiting while another process does; a process that dies lets go of it."""
+    while True:
+        with path.open("ab") as file:
+            _lock(file)
+            if not _is_file_of(path, file):  # whoever held it has removed it: others will lock a new one
+                continue
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows cannot remove an open file
+                    path.unlink()
+            return
+
+
+def _is_file_of(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                time.sleep(_POLL)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
