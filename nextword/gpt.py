@@ -89,7 +89,8 @@ class GPT:
         """
         ids = self._ids(prompt)
         logits = self.engine.start(len(ids)).extend(ids)
-        return Prediction(ids, distribute(logits, sampling or Sampling(), ids), self.tokenizer)
+        odds = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
+        return Prediction(ids, odds, self.tokenizer)
 
     def generate(
         self,
@@ -217,8 +218,8 @@ class Prediction:
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The most probable tokens, by the model's own odds, ties by id."""
-        count = min(count, self.tokenizer.vocab_size)
-        return [self.row(int(id)) for id in np.argsort(-self.odds.logits, kind="stable")[:count]]
+        logits = self.odds.logits[: self.tokenizer.vocab_size]
+        return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
 
     def row(self, id: int) -> NextToken:
         """The odds of one token."""

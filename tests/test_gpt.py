@@ -16,6 +16,7 @@ import transformers
 import nextword
 from nextword.errors import EmptyPrompt, InputError, SettingError
 from nextword.sample.sampler import Sampling
+from tests import tiny
 
 Folder = Callable[[str], Path]
 TEMPLATE = (
@@ -113,6 +114,36 @@ def test_a_conversation_reads_only_what_is_new(tiny_folder: Folder, tmp_path: Pa
         conversation.messages, add_generation_prompt=True, tokenize=True, return_dict=False
     )
     assert list(answers[1].prompt) == expected
+
+
+def test_ids_that_stand_for_no_token_are_never_drawn(tmp_path: Path) -> None:
+    """Models pad their embedding to round numbers; the padding's odds are real, its words are not."""
+    gpt = nextword.open(tiny.save(tiny.make("llama", vocab_size=400), tmp_path))
+    words = gpt.tokenizer.vocab_size
+    assert words < 400
+    prediction = gpt.predict("She", Sampling(top_p=0.99))
+    assert len(prediction.top(1000)) == words
+    assert prediction.odds.remover(words) == "no_token"
+    assert prediction.odds.probability.sum() == pytest.approx(1)
+    assert prediction.odds.filtered[:words].sum() == pytest.approx(1)
+    for sampling in (Sampling(temperature=0), Sampling(temperature=2)):
+        written = gpt.generate("She", max_tokens=60, seed=1, sampling=sampling).finish()
+        assert all(choice.id < words for choice in written.choices)
+
+
+def test_a_continuation_keeps_its_first_space(tiny_folder: Folder, tmp_path: Path) -> None:
+    """Sentencepiece-style tokenizers put a space before a text and take it away again: not in the middle of one."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    marks = ["<unk>", *"▁abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.BPE(vocab={mark: i for i, mark in enumerate(marks)}, merges=[], unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    shutil.copytree(tiny_folder("llama"), tmp_path / "pieces")
+    (tmp_path / "pieces" / "tokenizer.json").write_text(made.to_str())
+    (tmp_path / "pieces" / "tokenizer_config.json").write_text("{}")
+    gpt = nextword.open(tmp_path / "pieces")
+    assert gpt.generate("a cat", max_tokens=2, sampling=Sampling(logit_bias={1: 1e6})).finish().text == "  "
 
 
 def test_a_model_without_a_template_does_not_chat(gpt: nextword.GPT) -> None:

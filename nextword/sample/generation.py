@@ -62,7 +62,10 @@ class Generation:
         self.finish_reason: Finish | None = None
         self.seconds_to_first = self.tokens_per_second = 0.0
         self._reading, self._sampling, self._max_tokens, self._stop_ids = reading, sampling, max_tokens, stop_ids
+        self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
+        for id in prompt:  # the text goes on in the middle of a line, maybe of a character
+            self._decoder.push(id)
         self._steps = self._run()
 
     def __iter__(self) -> Iterator[Step]:
@@ -80,7 +83,7 @@ class Generation:
         generated: list[int] = []
         while self.finish_reason is None:
             position = len(self.prompt) + len(generated)
-            odds = distribute(logits, self._sampling, self.prompt, generated)
+            odds = distribute(logits, self._sampling, self.prompt, generated, self._n_tokens)
             choice = choose(odds, uniform(self.seed, position), position)
             self.choices.append(choice)
             generated.append(choice.id)

@@ -2,7 +2,7 @@
 
     logits -> penalties -> logit bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
 
-Penalties and bias shift logits; the filters remove tokens, each acting on what the one before it left, renormed.
+Before them all go ids that stand for no token: some models pad their vocabulary. Penalties and bias shift logits; the filters remove tokens, each acting on what the one before it left, renormed.
 `distribute` keeps the raw probabilities beside the final ones and notes for every removed token which filter
 removed it; `choose` draws. The order and the meaning of every setting are those of transformers'
 `generate`, except presence and frequency penalties, which are OpenAI's.
@@ -130,8 +130,11 @@ def distribute(
     sampling: Sampling,
     prompt: Sequence[int] = (),
     generated: Sequence[int] = (),
+    n_tokens: int | None = None,
 ) -> Distribution:
     """The odds of every token, from logits [vocab] and the text so far.
+
+    n_tokens: ids from here on stand for no token and are removed ("no_token"); None if all of them do.
 
     Raises ModelError if the logits are not numbers, SettingError if the logit bias forbids every token.
     """
@@ -139,9 +142,11 @@ def distribute(
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     probability = _softmax(logits.astype(np.float64))
     scores = _shift(logits.astype(np.float64), sampling, prompt, generated)
-    if not np.isfinite(scores.max()):
+    if not np.isfinite(scores[:n_tokens].max()):
         raise SettingError("The logit bias forbids every token; leave at least one.")
     filters = _filters(sampling)
+    if n_tokens is not None and n_tokens < len(scores):
+        filters.insert(0, ("no_token", lambda p: np.arange(len(p)) < n_tokens))
     alive = np.arange(len(scores))
     odds = _softmax(scores / sampling.temperature if sampling.temperature else scores)
     removed_by = np.zeros(len(scores), dtype=np.int8)
