@@ -38,7 +38,7 @@ def test_the_types_hold() -> None:
 def test_folders_stand_in_the_order_of_the_data() -> None:
     layers = re.findall(r'"\(?nextword\.(\w+)\)?"', (ROOT / "pyproject.toml").read_text())
     top = layers.index("gpt")
-    folders = layers[top + 1 : layers.index("errors")][::-1]
+    folders = layers[top + 1 : layers.index("atomic")][::-1]
     assert folders == sorted(folders)
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__", "web"} <= set(folders)
 

@@ -82,7 +82,7 @@ def make(variant: str, seed: int = 0, **settings: Any) -> transformers.PreTraine
     """A random model with weights large enough to tell mistakes apart, biases and norms included."""
     chosen = VARIANTS[variant]
     config = getattr(transformers, chosen.config)(
-        vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **{**chosen.settings, **settings}
+        **{"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0, **chosen.settings, **settings}
     )
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")

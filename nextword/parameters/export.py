@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
-from nextword.parameters.atomic import atomic_write
+from nextword.atomic import atomic_write
 from nextword.parameters.families.family import Family
 from nextword.parameters.layout import store
 from nextword.parameters.open import Stored

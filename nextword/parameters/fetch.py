@@ -22,7 +22,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from nextword.errors import ChecksumMismatch, DownloadFailed
-from nextword.parameters.atomic import disk_room_needed, flush_to_disk, locked, rename, require_room
+from nextword.atomic import disk_room_needed, flush_to_disk, locked, rename, require_room
 
 # Called with the bytes that are there and the total, None if the server does not say.
 Progress = Callable[[int, int | None], None]

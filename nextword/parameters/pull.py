@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nextword.errors import ChecksumMismatch, DownloadFailed, ModelNotFound, NextwordError, UnsupportedModel
-from nextword.parameters.atomic import atomic_write, disk_room_needed, locked
+from nextword.atomic import atomic_write, disk_room_needed, locked
 from nextword.parameters.cache import cache_folder
 from nextword.parameters.fetch import Progress, download
 

@@ -2,7 +2,8 @@
 
     logits -> penalties -> logit bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
 
-Before them all go ids that stand for no token: some models pad their vocabulary. Penalties and bias shift logits; the filters remove tokens, each acting on what the one before it left, renormed.
+Before them all go ids that stand for no token: some models pad their vocabulary. Penalties and bias shift logits;
+the filters remove tokens, each acting on what the one before it left, renormed.
 `distribute` keeps the raw probabilities beside the final ones and notes for every removed token which filter
 removed it; `choose` draws. The order and the meaning of every setting are those of transformers'
 `generate`, except presence and frequency penalties, which are OpenAI's.

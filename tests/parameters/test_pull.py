@@ -37,7 +37,7 @@ from nextword.errors import (
 )
 from nextword.parameters import fetch
 from nextword.parameters import pull as pulling
-from nextword.parameters.atomic import atomic_write, locked
+from nextword.atomic import atomic_write, locked
 from nextword.parameters.cache import cache_folder
 from nextword.parameters.fetch import download
 from nextword.parameters.pull import KNOWN, Known, find_pulled, pull, pulled, wheel_address

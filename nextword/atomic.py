@@ -1,7 +1,7 @@
 """Writing files so that a reader, a crash or a full disk never leaves half of one.
 
-A file appears under its name only when all of its bytes are on the disk: they are written to a temporary file
-in the same folder, flushed to the device, and renamed. Locks keep two processes from doing the same work.
+A file or folder appears under its name only when all of its bytes are on the disk: they are written beside it under
+a temporary name, flushed to the device, and renamed. Locks keep two processes from doing the same work.
 """
 
 from __future__ import annotations
@@ -42,16 +42,41 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path`, where nothing may be, at the end of the block.
+
+    Its files must be flushed to the disk by whoever writes them. On failure, or after a writer that was killed,
+    nothing is left behind. One writer at a time. Raises NoDiskRoom if the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
+    try:
+        with disk_room_needed(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _flush_folder(temporary)
+            rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def rename(source: Path, target: Path) -> None:
     """Replace `target` by `source`, and make that last: the folder is flushed to the disk too."""
     source.replace(target)
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """What was created or renamed in this folder is on the device when this returns."""
     if os.name == "nt":  # Windows cannot open a folder
         return
-    folder = os.open(target.parent, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def flush_to_disk(file: IO[bytes]) -> None:

@@ -1,0 +1,1 @@
+"""TEXT: documents with their provenance, and small languages whose truth is known."""

@@ -1,0 +1,1 @@
+"""text -> TOKENS: tokenizers, OpenAI encodings, chat templates."""

@@ -1,0 +1,204 @@
+"""The tokenizer stored inside a GGUF file, from the file's metadata as a plain mapping.
+
+A GGUF file holds the tokens, their kinds and their merges or scores, and names, rather than holds, the
+pattern that cuts the text (`tokenizer.ggml.pre`). The patterns here are those of the models that the names
+stand for; a name that is not in the table is refused, because a wrong pattern gives wrong ids without a
+trace. Ids are those of the model's Hugging Face tokenizer; llama.cpp gives the same, but for text that is not
+in Unicode's form NFC, which it does not normalise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nextword.encode.bytelevel import DIGIT, GPT2, LLAMA3, QWEN2, added_token, byte_level_json
+from nextword.encode.tokenizer import Tokenizer
+from nextword.encode.tokenizer_json import SPACE, around
+from nextword.errors import TokenizerError
+
+_PREFIX = "tokenizer.ggml."
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # tokenizer.ggml.token_type
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a name of a pre-tokenizer stands for; the names of the fields are those of `byte_level_json`."""
+
+    patterns: tuple[str, ...]
+    whole_pieces: bool = False
+    nfc: bool = False
+    adds_bos: bool = False
+
+
+_LLAMA_3 = _Rules((LLAMA3,), whole_pieces=True, adds_bos=True)
+_STARCODER = _Rules((DIGIT, GPT2))
+_NEOX = _Rules((GPT2,), nfc=True)
+_PRE: Mapping[str, _Rules] = {
+    "default": _Rules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "gpt-2": _Rules((GPT2,)),
+    "phi-2": _Rules((GPT2,)),
+    "olmo": _NEOX,
+    "mpt": _NEOX,
+    "smollm": _STARCODER,
+    "starcoder": _STARCODER,
+    "refact": _STARCODER,
+    "llama-bpe": _LLAMA_3,
+    "llama3": _LLAMA_3,
+    "llama-v3": _LLAMA_3,
+    "qwen2": _Rules((QWEN2,), nfc=True),
+    "deepseek-r1-qwen": _Rules((QWEN2,)),
+}
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer described by a GGUF file's metadata; its arrays may be lists or numpy arrays.
+
+    Raises TokenizerError for kinds of tokenizers that nextword does not run and for contradictions.
+    """
+    kind = metadata.get(_PREFIX + "model")
+    if kind == "gpt2":
+        return _byte_level(metadata, _Table(metadata))
+    if kind == "llama":
+        return _sentencepiece(metadata, _Table(metadata))
+    raise TokenizerError(f"The GGUF file's tokenizer is of kind {kind!r}; nextword runs gpt2 and llama only.")
+
+
+def _broken(what: str) -> TokenizerError:
+    return TokenizerError(f"The GGUF file's tokenizer {what}; convert the model again.")
+
+
+class _Table:
+    """The tokens, their kinds and the special ones among them, checked."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self.tokens: list[str] = _array(metadata, "tokens", str)
+        self.vocab = {token: id for id, token in enumerate(self.tokens)}
+        if not self.tokens or "" in self.vocab or len(self.vocab) != len(self.tokens):
+            raise _broken("has no tokens, an empty one, or the same one twice")
+        self.kinds: list[int] = _array(metadata, "token_type", int) or [_NORMAL] * len(self.tokens)
+        if len(self.kinds) != len(self.tokens):
+            raise _broken("has not one token_type for each token")
+        self.metadata = metadata
+
+    def added(self) -> list[dict[str, Any]]:
+        """The tokens that are found in a text before anything else: control tokens, and the user-defined."""
+        return [
+            added_token(token, id, special=kind != _USER_DEFINED)
+            for id, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
+            if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED)
+        ]
+
+    def named(self, name: str, default: int | None = None) -> str | None:
+        """The token whose id the file gives as `name`."""
+        id: Any = self.metadata.get(f"{_PREFIX}{name}_token_id", default)
+        if id is None:
+            return None
+        if not hasattr(id, "__index__") or not 0 <= id < len(self.tokens):
+            raise _broken(f"names {id!r} as its {name} token, but has tokens 0 to {len(self.tokens) - 1}")
+        return self.tokens[int(id)]
+
+    def config(self, **defaults: int) -> dict[str, Any]:
+        """The content of a tokenizer_config.json that says the same."""
+        keys = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}
+        config: dict[str, Any] = {f"{name}_token": self.named(key, defaults.get(name)) for name, key in keys.items()}
+        return config | {"chat_template": self.metadata.get("tokenizer.chat_template")}
+
+    def around(self, config: Mapping[str, Any], *, adds_bos: bool) -> dict[str, Any] | None:
+        """tokenizer.json's post_processor; the file's own word goes before the default."""
+        adds_bos = bool(self.metadata.get(_PREFIX + "add_bos_token", adds_bos))
+        adds_eos = bool(self.metadata.get(_PREFIX + "add_eos_token", False))
+        first, last = config["bos_token"] if adds_bos else None, config["eos_token"] if adds_eos else None
+        if (adds_bos and first is None) or (adds_eos and last is None):
+            raise _broken("adds a token around a text without saying which")
+        return around(self.vocab, first, last)
+
+
+def _byte_level(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
+    pre = metadata.get(_PREFIX + "pre")
+    rules = _PRE.get(pre) if isinstance(pre, str) else None
+    if rules is None:
+        raise TokenizerError(
+            f"The GGUF file cuts text by the rules called {pre!r} (tokenizer.ggml.pre), which nextword does "
+            f"not know; it knows {', '.join(_PRE)}."
+        )
+    merges = [_pair(merge, table.vocab) for merge in _array(metadata, "merges", str)]
+    spec = byte_level_json(
+        table.vocab, merges, rules.patterns, table.added(), whole_pieces=rules.whole_pieces, nfc=rules.nfc
+    )
+    config = table.config()
+    return Tokenizer(spec | {"post_processor": table.around(config, adds_bos=rules.adds_bos)}, config)
+
+
+def _pair(merge: str, vocab: Mapping[str, int]) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    if left not in vocab or right not in vocab or left + right not in vocab:
+        raise _broken(f"merges {merge!r}, but its vocabulary lacks a part of that")
+    return left, right
+
+
+def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
+    """SentencePiece's BPE: no pattern; the pair that makes the token of the highest score is merged first."""
+    if metadata.get(_PREFIX + "remove_extra_whitespaces"):
+        raise TokenizerError("The GGUF file's tokenizer removes spaces, which nextword does not support.")
+    scores: list[float] = _array(metadata, "scores", float)
+    if len(scores) != len(table.tokens) or any(math.isnan(score) for score in scores):
+        raise _broken("has not one score for each token")
+    missing = [name for name in (f"<0x{byte:02X}>" for byte in range(256)) if name not in table.vocab]
+    if missing:
+        raise _broken(f"lacks the byte token {missing[0]}")
+    config = table.config(bos=1, eos=2, unk=0)
+    prefix = bool(metadata.get(_PREFIX + "add_space_prefix", True))
+    to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoders = [to_space, {"type": "ByteFallback"}, {"type": "Fuse"}, *([strip] if prefix else [])]
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
+    spec = {
+        "version": "1.0",
+        "added_tokens": table.added(),
+        "normalizer": {"type": "Sequence", "normalizers": [*prepend, to_mark]},
+        "pre_tokenizer": None,
+        "post_processor": table.around(config, adds_bos=True),
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": config["unk_token"],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": table.vocab,
+            "merges": _merges_by_score(table, scores),
+        },
+    }
+    return Tokenizer(spec, config)
+
+
+def _merges_by_score(table: _Table, scores: Sequence[float]) -> list[tuple[str, str]]:
+    """Every pair of normal tokens that makes a normal token, the highest score first.
+
+    SentencePiece merges the leftmost of equal scores: what grows to the right, so the longer left part first.
+    """
+    normal = {token: id for token, id in table.vocab.items() if table.kinds[id] == _NORMAL}
+    pairs = [
+        (token[:cut], token[cut:])
+        for token in normal
+        for cut in range(1, len(token))
+        if token[:cut] in normal and token[cut:] in normal
+    ]
+    return sorted(pairs, key=lambda pair: (-scores[normal["".join(pair)]], -len(pair[0]), -len(pair[1])))
+
+
+def _array(metadata: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    """An array of the file as a list of Python values; empty where the file has none."""
+    value = metadata.get(_PREFIX + name, [])
+    value = value.tolist() if hasattr(value, "tolist") else value
+    wanted = (int, float) if kind is float else (kind,)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, wanted) for item in value):
+        raise _broken(f"has something else than an array of {kind.__name__} as its {name}")
+    return list(value)

@@ -1,0 +1,298 @@
+"""Text to token ids and back: one class for every model's tokenizer.
+
+Promises, each with a test:
+- ids, offsets and text are those of Hugging Face's `tokenizers`, which does the work;
+- decode(encode(text)) == text for every text that the encoding can hold;
+- a user's text never becomes a special token unless the caller asks for it (`special=True`), and a message of
+  a
+  chat cannot end its own turn.
+
+How the last is kept: in the instance that reads user text, every special token has a secret name, so that
+nothing a user can write matches one. The template's own special tokens are given those names just before
+encoding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nextword.encode import tokenizer_json
+from nextword.encode.bytelevel import CHAR_TO_BYTE
+from nextword.encode.stream import StreamDecoder
+from nextword.errors import InputError, ModelNotFound, TokenizerError, UnknownToken
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from nextword.encode.chat import ChatTemplate
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Piece(NamedTuple):
+    """A token and the characters text[start:end] it stands for; a part of a character counts as all of it."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Tokenizer:
+    """A vocabulary and the rules that turn text into its ids. Never changes; threads may share it."""
+
+    vocab_size: int
+    """One more than the highest id; ids below it may be unused."""
+    bos_id: int | None
+    eos_ids: frozenset[int]
+    special_ids: frozenset[int]
+    chat_template: str | None
+
+    def __init__(self, spec: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
+        """`spec` is the parsed content of a tokenizer.json, `config` that of its tokenizer_config.json.
+
+        Raises TokenizerError.
+        """
+        self._config = dict(config or {})
+        spec, self._spelling = tokenizer_json.prepare(spec, self._config)
+        self._absent = tokenizer_json.absent_bytes(spec) if self._spelling.byte_level else b""
+        self._json = json.dumps(spec, ensure_ascii=False)
+        self._tokens: dict[int, str] = {id: token for token, id in spec["model"]["vocab"].items()}
+        self._added = frozenset(token["id"] for token in spec["added_tokens"])
+        special = {token["content"]: token["id"] for token in spec["added_tokens"] if token["special"]}
+        nonce = secrets.token_hex(8)
+        self._secret_names = {name: f"\ufdd0{nonce}-{id}\ufdd1" for name, id in special.items()}
+        self._plain = _backend(tokenizer_json.renamed(spec, self._secret_names))
+        self.vocab_size = max(self._tokens) + 1
+        self.special_ids = frozenset(special.values())
+        vocab = spec["model"]["vocab"]
+        self.bos_id = _named_id(vocab, self._config, "bos_token")
+        ends = (_named_id(vocab, self._config, name) for name in ("eos_token", "eot_token"))
+        self.eos_ids = frozenset(id for id in ends if id is not None)
+        self.chat_template = _chat_template(self._config)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, config: Mapping[str, Any] | None = None) -> Tokenizer:
+        """From the text of a tokenizer.json; `config` as for the class. Raises TokenizerError."""
+        return cls(tokenizer_json.parse(text), config)
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Tokenizer:
+        """From a model's folder in Hugging Face's layout. Raises ModelNotFound, TokenizerError."""
+        path = Path(folder)
+        if not path.is_dir():
+            raise ModelNotFound(f"There is no folder {path}; give the folder of a model.")
+        if not (path / "tokenizer.json").is_file():
+            raise TokenizerError(f"{path} has no tokenizer.json; save its tokenizer again with transformers.")
+        config = _read_config(path / "special_tokens_map.json") | _read_config(path / "tokenizer_config.json")
+        if (path / "chat_template.jinja").is_file():
+            config["chat_template"] = _read(path / "chat_template.jinja").decode("utf-8", "replace")
+        return cls.from_json(_read(path / "tokenizer.json"), config)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256, in hex, of everything that decides which ids a text gets."""
+        return tokenizer_json.fingerprint(json.loads(self._json))
+
+    # Text to ids
+
+    def encode(self, text: str, *, special: bool = False, begin: bool = False) -> list[int]:
+        """The ids of `text`.
+
+        `special`: text that spells a special token becomes that token; else it stays text. `begin`: add what
+        the model expects around a text (its beginning token). Raises InputError where the text cannot be
+        held.
+        """
+        return list(self._encoding(text, special, begin).ids)
+
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> list[Piece]:
+        """The ids of `text`, each with its characters; a space belongs to the token that holds it."""
+        encoding = self._encoding(text, special, begin=False)
+        return [Piece(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def _encoding(self, text: str, special: bool, begin: bool) -> tokenizers.Encoding:
+        self.check_text(text)
+        backend = self._special if special else self._plain
+        with _rust("encode this text"):
+            return backend.encode(text, add_special_tokens=begin)
+
+    def check_text(self, text: str) -> bytes:
+        """The UTF-8 of `text`, if this encoding can hold it; else raises InputError."""
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"Character {error.start} of the text is half a surrogate pair; remove it.") from error
+        if self._absent and len(data.translate(None, self._absent)) != len(data):
+            lost = next(char for char in text if any(byte in self._absent for byte in char.encode()))
+            raise InputError(f"The tokenizer has no token for U+{ord(lost):04X} ({lost!r}); remove that character.")
+        return data
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> list[int]:
+        """The ids of a conversation as the model's chat template writes it.
+
+        Only the template's own special tokens become special ids: those spelled inside a message stay text.
+        Raises TokenizerError (no template, or a broken one) and InputError (messages that it refuses).
+        """
+        from nextword.encode.defuse import defuse, new_mark, replace_all
+
+        mark = new_mark()
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        text = self._program.render(
+            defuse(messages, self._secret_names, mark),
+            add_generation_prompt=add_generation_prompt,
+            **{name: tokenizer_json.named_token(self._config, name) for name in names},
+        )
+        self.check_text(text)
+        secret = replace_all(text, self._secret_names).replace(mark, "")
+        with _rust("encode this conversation"):
+            return list(self._plain.encode(secret, add_special_tokens=False).ids)
+
+    @cached_property
+    def _program(self) -> ChatTemplate:
+        from nextword.encode.chat import ChatTemplate
+
+        if self.chat_template is None:
+            raise TokenizerError("This model has no chat template; let it continue a text instead.")
+        return ChatTemplate(self.chat_template)
+
+    @cached_property
+    def _special(self) -> tokenizers.Tokenizer:
+        return _backend(json.loads(self._json))
+
+    # Ids to text
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises UnknownToken."""
+        kept = [id for id in ids if id not in self.special_ids] if skip_special else ids
+        return self.decode_bytes(kept).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The exact bytes of `ids`, less the space that encoding put before the text. Raises UnknownToken."""
+        data = b"".join(map(self.token_bytes, ids))
+        return data.removeprefix(b" ") if self._spelling.strips_space else data
+
+    def token_bytes(self, id: int) -> bytes:
+        """The exact bytes that one token stands for. Raises UnknownToken."""
+        token = self._tokens.get(id)
+        if token is None:
+            raise UnknownToken(f"There is no token {id}; this vocabulary has ids 0 to {self.vocab_size - 1}.")
+        if self._spelling.byte_level:
+            if id not in self._added and all(char in CHAR_TO_BYTE for char in token):
+                return bytes(CHAR_TO_BYTE[char] for char in token)
+            return token.encode()
+        if self._spelling.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
+            return bytes.fromhex(match.group(1))
+        return token.replace(tokenizer_json.SPACE, " ").encode()
+
+    def token_text(self, id: int) -> str:
+        """One token to be read by people; half a character shows as \\xe2. Raises UnknownToken."""
+        return self.token_bytes(id).decode("utf-8", "backslashreplace")
+
+    def stream(self, *, skip_special: bool = False) -> StreamDecoder:
+        """A decoder that takes ids one at a time. To continue a prompt, push its ids first."""
+        skipped = self.special_ids if skip_special else frozenset()
+        return StreamDecoder(
+            lambda id: b"" if id in skipped else self.token_bytes(id),
+            strips_space=self._spelling.strips_space,
+        )
+
+    # Files
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers opens with the same ids."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config |= tokenizer_json.named_tokens(self._config)
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+        _write(path / "tokenizer.json", self._json)
+        _write(path / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2))
+
+    def without_special(self) -> str:
+        """A tokenizer.json of the same encoding without special tokens, for readers that always obey them."""
+        spec = json.loads(self._json)
+        special = self._secret_names
+        spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in special]
+        spec["model"]["vocab"] = {t: id for t, id in spec["model"]["vocab"].items() if t not in special}
+        return json.dumps({**spec, "post_processor": None}, ensure_ascii=False)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, on all cores. Raises InputError."""
+        for text in texts:
+            self.check_text(text)
+        with _rust("encode these texts"):
+            encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(encoding.ids) for encoding in encodings]
+
+
+def _named_id(vocab: Mapping[str, int], config: Mapping[str, Any], name: str) -> int | None:
+    content = tokenizer_json.named_token(config, name)
+    if content is not None and content not in vocab:
+        raise TokenizerError(f"tokenizer_config.json names {content!r} as its {name}, but the vocabulary lacks it.")
+    return None if content is None else vocab[content]
+
+
+def _chat_template(config: Mapping[str, Any]) -> str | None:
+    """The template itself, or the one called "default" of several."""
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None
+
+
+def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    text = json.dumps({**spec, "post_processor": tokenizer_json.untrimmed(spec.get("post_processor"))})
+    with _rust("be built from its tokenizer.json"):
+        return tokenizers.Tokenizer.from_str(text)
+
+
+@contextmanager
+def _rust(deed: str) -> Iterator[None]:
+    """One sentence for whatever the Rust library raises; its panics are no `Exception`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise TokenizerError(f"The tokenizer cannot {deed}: {reason}.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelNotFound(f"{path} cannot be read ({error.strerror}); check the file.") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path} is not valid JSON ({error}); fetch the file again.") from error
+    if not isinstance(config, dict):
+        raise TokenizerError(f"{path} does not hold an object; fetch the file again.")
+    return config
+
+
+def _write(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

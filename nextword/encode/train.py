@@ -1,0 +1,60 @@
+"""Learning a vocabulary from the user's own text.
+
+The result is a byte-level BPE of the shape that Qwen uses: every byte is a token, so any text can be held;
+words, punctuation and single digits are cut apart before the merges; nothing is normalised, so decoding gives
+the text back exactly. Only merges that occur at least twice are learned.
+
+Promise: the same texts, in any number of threads, give the same vocabulary, and it is the one that the definition
+learns (`definition.train`): of equally frequent pairs, the one with the lower ids is merged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from nextword.encode.bytelevel import BYTE_TO_CHAR, QWEN2
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import InputError
+
+
+def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|endoftext|>",)) -> Tokenizer:
+    """Learn a tokenizer of at most `vocab` tokens: the special ones first, the 256 bytes, then the merges.
+
+    The first special token ends a text (`eos_ids`). The vocabulary stays smaller if no pair is left that
+    occurs twice. Raises InputError for a vocabulary that has no room for the bytes and for what is not text.
+    """
+    if vocab < 256 + len(special):
+        raise InputError(
+            f"A vocabulary of {vocab} is too small for 256 bytes and {len(special)} special tokens; "
+            f"ask for at least {256 + len(special)}."
+        )
+    if not all(special) or len(set(special)) != len(special):
+        raise InputError("The special tokens must be different from each other, and not empty.")
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(tokenizers.Regex(QWEN2), behavior="isolated")
+    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, spelled])
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,
+        special_tokens=list(special),
+        initial_alphabet=list(BYTE_TO_CHAR),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_checked(texts), trainer)
+    return Tokenizer.from_json(backend.to_str(), {"eos_token": special[0]} if special else {})
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Character {error.start} of text {number} is half a surrogate pair; remove it."
+            ) from error
+        yield text
