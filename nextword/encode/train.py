@@ -20,8 +20,9 @@ from nextword.errors import InputError
 def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|endoftext|>",)) -> Tokenizer:
     """Learn a tokenizer of at most `vocab` tokens: the special ones first, the 256 bytes, then the merges.
 
-    The first special token ends a text (`eos_ids`). The vocabulary stays smaller if no pair is left that
-    occurs twice. Raises InputError for a vocabulary that has no room for the bytes and for what is not text.
+    The first special token begins a text (`encode(text, begin=True)`) and ends it (`eos_ids`). The vocabulary stays
+    smaller if no pair is left that occurs twice. Raises InputError for a vocabulary that has no room for the bytes
+    and for what is not text.
     """
     if vocab < 256 + len(special):
         raise InputError(
@@ -31,7 +32,7 @@ def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|
     if not all(special) or len(set(special)) != len(special):
         raise InputError("The special tokens must be different from each other, and not empty.")
     import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
     backend = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(QWEN2), behavior="isolated")
@@ -46,7 +47,13 @@ def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|
         show_progress=False,
     )
     backend.train_from_iterator(_checked(texts), trainer)
-    return Tokenizer.from_json(backend.to_str(), {"eos_token": special[0]} if special else {})
+    if not special:
+        return Tokenizer.from_json(backend.to_str())
+    first = special[0]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A", pair=f"{first} $A {first} $B", special_tokens=[(first, 0)]
+    )
+    return Tokenizer.from_json(backend.to_str(), {"bos_token": first, "eos_token": first})
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

@@ -98,7 +98,7 @@ def ours(pre: str) -> Tokenizer:
 @given(text=TEXTS | TEXTS.map(lambda text: f"1234 <tool>{text}"))
 @settings(deadline=None, max_examples=50)
 def test_byte_level_ids_are_those_of_the_published_tokenizer(pre: str, text: str) -> None:
-    assert ours(pre).encode(text, special=True) == published(pre).encode(text).ids
+    assert ours(pre).encode(text, special=True) == published(pre).encode(text, add_special_tokens=False).ids
 
 
 @given(text=TEXTS)

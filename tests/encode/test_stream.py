@@ -54,3 +54,9 @@ def test_a_continued_prompt_keeps_its_space() -> None:
     stream = sentencepiece().stream()
     assert "".join(map(stream.push, prompt)) == "the"
     assert "".join(map(stream.push, after)) == " apple"
+
+
+def test_the_space_before_the_text_is_taken_away_once_even_after_a_special_token() -> None:
+    ids = sentencepiece().encode("  the", begin=True)
+    stream = sentencepiece().stream(skip_special=True)
+    assert "".join(map(stream.push, ids)) == sentencepiece().decode(ids, skip_special=True) == "  the"

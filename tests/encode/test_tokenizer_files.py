@@ -76,9 +76,9 @@ def test_tokens_that_the_config_lists_are_added_as_transformers_adds_them(tmp_pa
 
 
 def test_tokens_that_the_config_names_are_special() -> None:
-    """Also where tokenizer.json holds them as plain words."""
+    """Also where tokenizer.json holds them as plain words, or adds them as plain tokens."""
     spec = spec_of(byte_level())
-    spec["added_tokens"] = []
+    spec["added_tokens"] = [added_token(SPECIAL[0], 0, special=False)]
     assert Tokenizer(spec).special_ids == frozenset()
     tokenizer = Tokenizer(spec, {"eos_token": SPECIAL[0], "additional_special_tokens": [{"content": SPECIAL[1]}]})
     assert tokenizer.special_ids == {0, 1}

@@ -41,14 +41,16 @@ def test_any_text_survives_whatever_was_learned(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_special_tokens_come_first_and_the_first_ends_a_text() -> None:
+def test_special_tokens_come_first_and_the_first_begins_and_ends_a_text() -> None:
     tokenizer = train_bpe([CORPUS], 300, special=("<end>", "<start>"))
     assert tokenizer.special_ids == {0, 1}
     assert tokenizer.eos_ids == {0}
-    assert tokenizer.bos_id is None
+    assert tokenizer.bos_id == 0
+    assert tokenizer.encode("a", begin=True) == [0, *tokenizer.encode("a")]
     assert {tokenizer.token_bytes(id) for id in range(2, 258)} == {bytes([byte]) for byte in range(256)}
     assert tokenizer.vocab_size == 300
-    assert train_bpe([CORPUS], 300, special=()).eos_ids == frozenset()
+    bare = train_bpe([CORPUS], 300, special=())
+    assert (bare.bos_id, bare.eos_ids, bare.encode("", begin=True)) == (None, frozenset(), [])
 
 
 def test_nothing_is_learned_that_occurs_once() -> None:
