@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,10 @@ def test_sampling_options_reach_the_sampler(tiny: str) -> None:
 
 def test_help_tells_the_defaults_of_writing() -> None:
     shown = good("generate", "--help")
-    assert f"--temperature {WRITING.temperature} --top-p {WRITING.top_p}" in shown
+    told = [name for name, value in asdict(WRITING).items() if value != asdict(Sampling())[name]]
+    assert told
+    for name in told:
+        assert f"--{name.replace('_', '-')} {getattr(WRITING, name)}" in shown
 
 
 def test_chat_answers_what_is_piped_in(talker: str) -> None:
