@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
+from nextword.atomic import atomic_write
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
-from nextword.atomic import atomic_write
 from nextword.parameters.families.family import Family
 from nextword.parameters.layout import store
 from nextword.parameters.open import Stored

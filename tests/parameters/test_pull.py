@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
+from nextword.atomic import atomic_write, locked
 from nextword.errors import (
     ChecksumMismatch,
     DownloadFailed,
@@ -37,7 +38,6 @@ from nextword.errors import (
 )
 from nextword.parameters import fetch
 from nextword.parameters import pull as pulling
-from nextword.atomic import atomic_write, locked
 from nextword.parameters.cache import cache_folder
 from nextword.parameters.fetch import download
 from nextword.parameters.pull import KNOWN, Known, find_pulled, pull, pulled, wheel_address
