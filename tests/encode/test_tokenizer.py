@@ -36,7 +36,7 @@ def bytes_of(text: str) -> int:
 
 @kinds
 @given(text=TEXTS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_ids_are_those_of_tokenizers(kind: Any, text: str) -> None:
     tokenizer = kind()
     whole, plain = reference(tokenizer), plain_reference(tokenizer)
@@ -47,7 +47,7 @@ def test_ids_are_those_of_tokenizers(kind: Any, text: str) -> None:
 
 
 @given(text=TEXTS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_byte_level_text_survives(text: str) -> None:
     tokenizer = byte_level()
     for special in (False, True):
@@ -57,7 +57,7 @@ def test_byte_level_text_survives(text: str) -> None:
 
 
 @given(text=TEXTS.filter(lambda text: "▁" not in text))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_sentencepiece_text_survives(text: str) -> None:
     """But for ▁, which this kind cannot tell from a space."""
     ids = sentencepiece().encode(text)
@@ -67,7 +67,7 @@ def test_sentencepiece_text_survives(text: str) -> None:
 
 
 @given(ids=st.lists(st.integers(0, byte_level().vocab_size - 1), max_size=20))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_any_byte_level_ids_decode_as_tokenizers_decodes_them(ids: list[int]) -> None:
     for skip in (False, True):
         expected = reference(byte_level()).decode(ids, skip_special_tokens=skip)
@@ -76,7 +76,7 @@ def test_any_byte_level_ids_decode_as_tokenizers_decodes_them(ids: list[int]) ->
 
 @kinds
 @given(text=TEXTS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_a_users_text_never_becomes_a_special_token(kind: Any, text: str) -> None:
     tokenizer = kind()
     assert tokenizer.special_ids.isdisjoint(tokenizer.encode(text))
@@ -96,7 +96,7 @@ def test_not_even_where_a_special_token_is_a_whole_piece() -> None:
 
 
 @given(text=TEXTS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_byte_level_offsets_are_those_of_tokenizers_and_tile_the_text(text: str) -> None:
     tokenizer = byte_level()
     encoding = plain_reference(tokenizer).encode(text, add_special_tokens=False)
@@ -118,7 +118,7 @@ def test_byte_level_offsets_are_those_of_tokenizers_and_tile_the_text(text: str)
 
 
 @given(text=TEXTS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_sentencepiece_offsets_are_those_of_tokenizers(text: str) -> None:
     encoding = plain_reference(sentencepiece()).encode(text, add_special_tokens=False)
     found = sentencepiece().encode_with_offsets(text)

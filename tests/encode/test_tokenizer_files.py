@@ -236,7 +236,7 @@ PLACES = list(places(spec_of(byte_level())))
 
 
 @given(place=st.sampled_from(PLACES), value=ANYTHING)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_a_damaged_file_works_or_is_refused(place: tuple[Any, ...], value: Any) -> None:
     spec = spec_of(byte_level())
     part: Any = spec
