@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.encode.tokenizer import Piece, Tokenizer
-from nextword.errors import EmptyPrompt, InputError
+from nextword.errors import ContextOverflow, EmptyPrompt, InputError
 from nextword.model.architecture import Architecture
 from nextword.parameters.open import Stored, open_stored
 from nextword.predict.engine import Engine, Reading
@@ -175,20 +175,27 @@ class Conversation:
     ) -> Generation:
         """Add what the user says and return the answer being written; it joins `messages` with the next `say`.
 
-        Raises ContextOverflow, with the first step, when the conversation has outgrown the model's context.
+        Raises ContextOverflow, and forgets `text`, when the conversation has outgrown the model's context.
         """
         self._keep_answer()
-        self.messages.append({"role": "user", "content": text})
-        ids = self._gpt.tokenizer.chat(self.messages, add_generation_prompt=True)
+        said = [*self.messages, {"role": "user", "content": text}]
+        ids = self._gpt.tokenizer.chat(said, add_generation_prompt=True)
+        context = self._gpt.architecture.context
+        if len(ids) > context:
+            raise ContextOverflow(
+                f"With this the conversation is {len(ids)} tokens long, more than the model's context of {context}; "
+                "say less, or start anew (/reset)."
+            )
+        self.messages = said
         if self._reading is None:
             self._reading = self._gpt.engine.start()
         self._answer = self._gpt._write(self._reading, ids, max_tokens, sampling, (), seed)
         return self._answer
 
     def _keep_answer(self) -> None:
-        if self._answer is not None:
+        if self._answer is not None and self._answer.choices:
             self.messages.append({"role": "assistant", "content": self._answer.text})
-            self._answer = None
+        self._answer = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,7 @@ class Prediction:
     @property
     def removed_mass(self) -> float:
         """Raw probability of all tokens that the filters removed."""
-        return sum(removed.mass for removed in self.odds.removed())
+        return sum((removed.mass for removed in self.odds.removed()), 0.0)
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The most probable tokens, by the model's own odds, ties by id."""
@@ -253,6 +260,7 @@ class Score:
     @property
     def bits_per_byte(self) -> float:
         """Surprise in bits for each byte (UTF-8) of the predicted tokens; nan where nothing could be predicted."""
-        predicted = self.pieces[len(self.pieces) - len(self.log_probabilities) :]
-        size = sum(len(self.tokenizer.token_bytes(piece.id)) for piece in predicted)
+        ids = [piece.id for piece in self.pieces]
+        given = ids[: len(ids) - len(self.log_probabilities)]
+        size = len(self.tokenizer.decode_bytes(ids)) - len(self.tokenizer.decode_bytes(given))
         return float(-self.log_probabilities.sum() / math.log(2) / size) if size else math.nan

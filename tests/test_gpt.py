@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import nextword
-from nextword.errors import EmptyPrompt, InputError, SettingError
+from nextword.errors import ContextOverflow, EmptyPrompt, InputError, SettingError
 from nextword.sample.sampler import Sampling
 from tests import tiny
 
@@ -143,12 +143,28 @@ def test_a_continuation_keeps_its_first_space(tiny_folder: Folder, tmp_path: Pat
     (tmp_path / "pieces" / "tokenizer.json").write_text(made.to_str())
     (tmp_path / "pieces" / "tokenizer_config.json").write_text("{}")
     gpt = nextword.open(tmp_path / "pieces")
+    score = gpt.score("hi cat")
+    bits = -score.log_probabilities.sum() / math.log(2)
+    assert score.bits_per_byte == pytest.approx(bits / len("hi cat")), "the space put before the text is not text"
     assert gpt.generate("a cat", max_tokens=2, sampling=Sampling(logit_bias={1: 1e6})).finish().text == "  "
 
 
 def test_a_model_without_a_template_does_not_chat(gpt: nextword.GPT) -> None:
     with pytest.raises(InputError, match="no chat template"):
         gpt.chat()
+
+
+def test_a_message_too_long_for_the_context_is_forgotten(tiny_folder: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_folder("llama"), folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    conversation = nextword.open(folder).chat()
+    with pytest.raises(ContextOverflow, match="start anew"):
+        conversation.say("cat " * 100)
+    assert conversation.messages == []
+    conversation.say("Hi.", max_tokens=2).finish()
+    assert [message["content"] for message in conversation.messages] == ["Hi."]
 
 
 def test_an_unknown_device_is_refused(tiny_folder: Folder) -> None:

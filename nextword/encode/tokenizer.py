@@ -3,8 +3,7 @@
 Promises, each with a test:
 - ids, offsets and text are those of Hugging Face's `tokenizers`, which does the work;
 - decode(encode(text)) == text for every text that the encoding can hold;
-- a user's text never becomes a special token unless the caller asks for it (`special=True`), and a message of
-  a
+- a user's text never becomes a special token unless the caller asks for it (`special=True`), and a message of a
   chat cannot end its own turn.
 
 How the last is kept: in the instance that reads user text, every special token has a secret name, so that
@@ -24,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nextword.atomic import atomic_write
 from nextword.encode import tokenizer_json
 from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.encode.stream import StreamDecoder
@@ -213,8 +213,8 @@ class Tokenizer:
         config |= tokenizer_json.named_tokens(self._config)
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
-        _write(path / "tokenizer.json", self._json)
-        _write(path / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2))
+        atomic_write(path / "tokenizer.json", self._json.encode())
+        atomic_write(path / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode())
 
     def without_special(self) -> str:
         """A tokenizer.json of the same encoding without special tokens, for readers that always obey them."""
@@ -286,13 +286,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise TokenizerError(f"{path} does not hold an object; fetch the file again.")
     return config
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

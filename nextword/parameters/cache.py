@@ -14,7 +14,7 @@ def cache_folder() -> Path:
     ~/Library/Caches/nextword on macOS, %LOCALAPPDATA%/nextword/cache on Windows.
     """
     if chosen := os.environ.get("NEXTWORD_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()  # unlike Path's, leaves the home of nobody as it is
     # the XDG base directory specification ignores relative paths
     if (xdg := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
         return xdg / "nextword"

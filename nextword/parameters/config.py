@@ -7,6 +7,7 @@ can therefore never be skipped in silence. Values are checked for type and sense
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ HARMLESS = frozenset(
     initializer_range gradient_checkpointing chunk_size_feed_forward is_encoder_decoder is_decoder
     id2label label2id num_labels _num_labels problem_type task_specific_params is_llama_config
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    pretraining_tp reorder_and_upcast_attn n_ctx
+    pretraining_tp reorder_and_upcast_attn n_ctx n_special predict_special_tokens output_past
     """.split()
 )
 LARGEST = 1 << 31
@@ -53,7 +54,7 @@ class Config:
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """A positive finite number. Raises CorruptFile if it is missing or not one."""
         value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise CorruptFile(f"{self.source}: {key} must be a positive number, not {value!r}.")
         return float(value)
 
@@ -87,6 +88,10 @@ class Config:
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise CorruptFile(f"{self.source}: {key} must be a list of strings.")
         return value
+
+    def ignore(self, key: str) -> None:
+        """This key is understood and has no effect here."""
+        self._left.discard(key)
 
     def expect(self, key: str, value: Any) -> None:
         """If the key is there, it must have this value: no other is supported."""

@@ -7,6 +7,7 @@ names and layouts, as pieces. (llama.cpp, gguf-py/gguf/constants.py and convert_
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from nextword.model.architecture import (
 )
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import Piece, Rows
 from nextword.parameters.stored import StoredTensor
 
 # llama.cpp's names of our modules, within a block and outside.
@@ -88,7 +89,7 @@ def _rotary(config: Mapping[str, Any], settings: dict[str, Any], tensors: Mappin
 def _llama3_scaling(rope: Mapping[str, Any], divisors: StoredTensor) -> dict[str, Any]:
     """The Llama 3 scaling whose divisors the file states one by one: only the published one is known."""
     stated = divisors.dequantize().ravel()
-    if stated.size == 0 or not np.isfinite(stated).all():
+    if stated.size == 0 or not np.isfinite(stated).all() or stated.min() <= 0:
         raise CorruptFile(f"The GGUF file's {FREQUENCIES} is not a list of divisors.")
     scaling = Llama3Scaling(float(stated.max()), 1.0, 4.0, 8192)
     if not np.allclose(stated, _divisors(rope, scaling, stated.size), rtol=1e-4):
@@ -103,7 +104,7 @@ def _llama3_scaling(rope: Mapping[str, Any], divisors: StoredTensor) -> dict[str
 
 
 def _divisors(rope: Mapping[str, Any], scaling: Llama3Scaling, pairs: int) -> npt.NDArray[np.float32]:
-    theta = rope.get("rope_theta", 10000.0)
+    theta = Config(rope, "The GGUF file").number("rope_theta", 10000.0)
     plain, scaled = (rotary_frequencies(Rotary(theta, 1.0, s), 2 * pairs) for s in (None, scaling))
     return plain / scaled
 
@@ -124,11 +125,11 @@ def gguf_pieces(family: Family, a: Architecture) -> list[Piece]:
             continue
         order = None
         if family.gguf.interleaved and module in ("attention.query", "attention.key"):
-            order = _interleaved(a.n_heads if module == "attention.query" else a.n_kv_heads, a.head_size)
+            order = partial(_interleaved, a.n_heads if module == "attention.query" else a.n_kv_heads, a.head_size)
         found.append(Piece(f"blk.{layer}.{BLOCK_NAMES[module]}.{part}", (name,), order=order))
     return found
 
 
-def _interleaved(heads: int, head_size: int) -> npt.NDArray[np.intp]:
+def _interleaved(heads: int, head_size: int) -> Rows:
     """Rows of a projection for neighbouring-pair rotation, in the order of two halves."""
     return np.arange(heads * head_size).reshape(heads, head_size // 2, 2).swapaxes(1, 2).reshape(-1)

@@ -7,7 +7,7 @@ picked without dequantizing, so a packed tensor stays packed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.model.architecture import Architecture, tensor_shapes
 from nextword.parameters.stored import StoredTensor
 
+Rows = npt.NDArray[np.intp]
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -25,7 +27,7 @@ class Piece:
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
-    order: npt.NDArray[np.intp] | None = None
+    order: Callable[[], Rows] | None = None  # called once the tensor's shape is known to be right
 
 
 def load(
@@ -62,7 +64,7 @@ def store(
         stacked = np.concatenate([tensors[name] for name in piece.ours])
         if piece.order is not None:
             reordered = np.empty_like(stacked)
-            reordered[piece.order] = stacked
+            reordered[piece.order()] = stacked
             stacked = reordered
         theirs[piece.theirs] = np.ascontiguousarray(stacked.T if piece.transposed else stacked)
     return theirs
@@ -78,11 +80,12 @@ def _split(
 ) -> Iterable[tuple[str, StoredTensor]]:
     if piece.transposed:
         tensor = tensor.transpose()
+    order = piece.order() if piece.order is not None else None
     top = 0
     for name in piece.ours:
         bottom = top + shapes[name][0]
-        rows = slice(top, bottom) if piece.order is None else piece.order[top:bottom]
-        whole = len(piece.ours) == 1 and piece.order is None
+        rows = slice(top, bottom) if order is None else order[top:bottom]
+        whole = len(piece.ours) == 1 and order is None
         if whole:
             yield name, tensor
         elif len(tensor.shape) == 1:

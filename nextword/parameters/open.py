@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ def _find(model: str | Path) -> Path:
     pulled = find_pulled(str(model))
     if pulled is not None:
         return pulled
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
+    with suppress(RuntimeError):  # a home folder of nobody
+        path = Path(model).expanduser()
+        if str(model) and path.exists():
+            return path
     if str(model) in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+\.gguf)?", str(model)):
         raise ModelNotFound(f"{model} is not on this machine: get it with `nextword pull {model}`.")
     raise ModelNotFound(

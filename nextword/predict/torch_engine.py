@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from nextword.errors import SettingError
+from nextword.errors import ContextOverflow, SettingError
 from nextword.model.architecture import Architecture
 from nextword.model.memory import Memory
 from nextword.model.transformer import Transformer
@@ -42,7 +42,12 @@ class TorchReading:
         self.ids: list[int] = []
         self.capacity = capacity
         self._engine = engine
-        self._memory = Memory(engine.architecture, capacity, device=engine.device)
+        try:
+            self._memory = Memory(engine.architecture, capacity, device=engine.device)
+        except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory errors are RuntimeErrors
+            raise ContextOverflow(
+                f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
+            ) from error
 
     def extend(self, ids: Sequence[int]) -> Logits:
         """Read on; the logits of the next token, float32 [vocab]."""

@@ -22,6 +22,7 @@ from nextword.errors import ModelError, SettingError
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+LARGEST_SHIFT = 1e6  # of a logit: far more than decides any draw, far less than overflows
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,18 @@ class Sampling:
             if not holds:
                 raise SettingError(f"{name} must be {meaning}, not {getattr(self, name)}.")
 
-        check("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or a positive number")
+        check(
+            "temperature", self.temperature == 0 or 1e-6 <= self.temperature < math.inf, "0 (greedy) or at least 1e-6"
+        )
         check("top_k", self.top_k >= 0, "0 (off) or a positive whole number")
         check("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         check("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
         check("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
-        check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "a positive number")
-        check("presence_penalty", math.isfinite(self.presence_penalty), "a number")
-        check("frequency_penalty", math.isfinite(self.frequency_penalty), "a number")
-        biases_hold = all(not math.isnan(bias) and bias < math.inf for bias in self.logit_bias.values())
-        check("logit_bias", biases_hold, "numbers by token id (-inf forbids)")
+        check("repetition_penalty", 1e-3 <= self.repetition_penalty <= 1e3, "between 0.001 and 1000")
+        check("presence_penalty", abs(self.presence_penalty) <= LARGEST_SHIFT, "at most 1e6 either way")
+        check("frequency_penalty", abs(self.frequency_penalty) <= LARGEST_SHIFT, "at most 1e6 either way")
+        biases_hold = all(bias == -math.inf or abs(bias) <= LARGEST_SHIFT for bias in self.logit_bias.values())
+        check("logit_bias", biases_hold, "at most 1e6 either way, by token id (-inf forbids)")
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,15 @@ def distribute(
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     probability = _softmax(logits.astype(np.float64))
     scores = _shift(logits.astype(np.float64), sampling, prompt, generated)
-    if not np.isfinite(scores[:n_tokens].max()):
+    n_tokens = len(scores) if n_tokens is None else n_tokens
+    scores[n_tokens:] = -np.inf
+    if not np.isfinite(scores.max()):
         raise SettingError("The logit bias forbids every token; leave at least one.")
     filters = _filters(sampling)
-    if n_tokens is not None and n_tokens < len(scores):
+    if n_tokens < len(scores):
         filters.insert(0, ("no_token", lambda p: np.arange(len(p)) < n_tokens))
     alive = np.arange(len(scores))
-    odds = _softmax(scores / sampling.temperature if sampling.temperature else scores)
+    odds = _softmax((scores - scores.max()) / (sampling.temperature or 1.0))
     removed_by = np.zeros(len(scores), dtype=np.int8)
     for number, (_, keep) in enumerate(filters, 1):
         kept = keep(odds)

@@ -203,6 +203,7 @@ def metadata_with(tmp_path: Path, key: str, value: float | str) -> Path:
     [
         ("llama.attention.temperature_scale", 2.0, "llama.attention.temperature_scale"),
         ("llama.rope.scaling.type", "yarn", "yarn"),
+        ("llama.rope.freq_base", "ten thousand", "rope_theta"),
         ("llama.attention.layer_norm_rms_epsilon", -1.0, "rms_norm_eps"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nextword.errors import CorruptFile, InputError, ModelError, ModelNotFound, NextwordError, UnsupportedModel
+from nextword.model.architecture import Rotary
 from nextword.parameters.export import export_hf
 from nextword.parameters.layout import Piece, load, store
 from nextword.parameters.open import open_stored
@@ -44,6 +45,12 @@ def changed(tiny_folder: Folder, tmp_path: Path) -> Callable[..., Path]:
         ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "yarn"),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mscale": 2.0}}, "mscale"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "both given"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "a part of a head",
+        ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights"),
         ("qwen3", {"num_experts": 8}, "num_experts"),
@@ -55,6 +62,26 @@ def test_what_would_change_the_mathematics_is_refused_by_name(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=words):
         open_stored(changed(variant, **settings))
+
+
+def test_lying_sizes_are_found_before_anything_is_allocated(changed: Callable[..., Path]) -> None:
+    with pytest.raises(CorruptFile, match="has shape"):
+        open_stored(changed("gpt_neox", hidden_size=2**31, num_attention_heads=2))
+
+
+def test_sliding_windows_need_their_first_layer(changed: Callable[..., Path]) -> None:
+    with pytest.raises(CorruptFile, match="max_window_layers is missing"):
+        open_stored(changed("qwen2-windows", layer_types=None, max_window_layers=None))
+
+
+def test_keys_of_published_models_are_known(changed: Callable[..., Path]) -> None:
+    open_stored(changed("gpt2", n_special=0, predict_special_tokens=True, output_past=True, n_ctx=64))
+
+
+def test_a_pythia_that_transformers_4_saved_again_opens(changed: Callable[..., Path]) -> None:
+    settings = {"rope_parameters": None, "rope_theta": 10000, "partial_rotary_factor": 0.25, "rotary_pct": 0.25}
+    position = open_stored(changed("gpt_neox", **settings)).architecture.position
+    assert position == Rotary(10000.0, 0.25)
 
 
 def test_what_is_switched_off_is_not_refused(changed: Callable[..., Path]) -> None:
@@ -79,6 +106,8 @@ def test_what_is_switched_off_is_not_refused(changed: Callable[..., Path]) -> No
         ({"num_key_value_heads": 4}, "6 heads cannot share 4"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ({"rope_parameters": 3}, "rope_parameters"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"num_attention_heads": 2**30, "num_key_value_heads": 2**30, "head_dim": 2**20}, "has shape"),
     ],
 )
 def test_settings_that_cannot_be_are_reported(
@@ -132,8 +161,9 @@ def test_pickles_are_refused_with_the_reason_and_the_remedy(
 
 
 def test_unknown_names_say_what_to_give_or_to_pull(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="give a folder"):
-        open_stored("no-such-model")
+    for nothing in ("no-such-model", "", "~no-such-user/model"):
+        with pytest.raises(ModelNotFound, match="give a folder"):
+            open_stored(nothing)
     with pytest.raises(ModelNotFound, match="nextword pull owner/model"):
         open_stored("owner/model")
     (tmp_path / "notes.txt").write_text("not a model")

@@ -73,7 +73,7 @@ def test_a_stop_string_spanning_tokens_ends_the_text_and_is_not_shown(gpt: nextw
 
 def test_the_context_ends_the_text(gpt: nextword.GPT) -> None:
     """Context 64: 64 tokens can be read, and one more be predicted from them."""
-    generation = gpt.generate([5] * 60, max_tokens=100, sampling=Sampling(logit_bias={0: -1e9})).finish()
+    generation = gpt.generate([5] * 60, max_tokens=100, sampling=Sampling(logit_bias={0: -1e6})).finish()
     assert (generation.finish_reason, len(generation.choices)) == ("context", 5)
 
 

@@ -190,7 +190,11 @@ def test_seeds_out_of_range_are_refused(seed: int) -> None:
         {"min_p": -0.1},
         {"min_p": math.nan},
         {"typical_p": 0},
+        {"temperature": 1e-310},
         {"repetition_penalty": 0},
+        {"repetition_penalty": 1e-320},
+        {"presence_penalty": 1e300},
+        {"logit_bias": {1: 1e308}},
         {"presence_penalty": math.nan},
         {"frequency_penalty": math.inf},
         {"logit_bias": {1: math.nan}},
@@ -213,3 +217,13 @@ def test_extreme_logits_neither_overflow_nor_vanish() -> None:
     odds = distribute(np.array([3e38, -3e38, 3e38], dtype=np.float32), Sampling(temperature=1e-3, typical_p=0.5))
     assert np.isfinite(odds.filtered).all()
     assert odds.filtered[1] == 0
+    extreme = Sampling(temperature=1e-6, repetition_penalty=1e-3, logit_bias={1: 1e6}, frequency_penalty=-1e6)
+    odds = distribute(np.array([3e38, -3e38, 5], dtype=np.float32), extreme, [0, 1], [2])
+    assert odds.filtered.sum() == pytest.approx(1)
+
+
+def test_no_bias_brings_back_an_id_that_stands_for_no_token() -> None:
+    odds = distribute(np.zeros(8, dtype=np.float32), Sampling(logit_bias={7: 1e4}), n_tokens=6)
+    assert odds.filtered == pytest.approx([1 / 6] * 6 + [0, 0])
+    assert odds.remover(7) == "no_token"
+    assert odds.removed()[0].mass == pytest.approx(0.25)

@@ -53,6 +53,8 @@ def read_rotary(config: Config, fraction: float = 1.0, theta: float = 10000.0) -
     theta = config.number("rope_theta", theta)
     scaling = config.section("rope_scaling")
     if section is not None:
+        if scaling is not None:
+            raise UnsupportedModel(f"{config.source}: rope_parameters and rope_scaling are both given; keep one.")
         theta = section.number("rope_theta", theta)
         fraction = section.number("partial_rotary_factor", fraction)
         scaling = section
@@ -97,9 +99,10 @@ def write_rotary(position: Rotary) -> dict[str, Any]:
 def read_windows(config: Config) -> tuple[int | None, ...]:
     """Each layer's window, from `layer_types` and `sliding_window` (Qwen)."""
     n_layers = config.layers("num_hidden_layers")
-    first = config.integer("max_window_layers", n_layers)
     kinds = config.strings("layer_types")
     used = config.flag("use_sliding_window", False)
+    first = config.integer("max_window_layers") if used and kinds is None else 0
+    config.ignore("max_window_layers")
     window = config.integer("sliding_window") if used else None
     if not used:
         config.integer("sliding_window", 1)  # published files state a window that is not in use

@@ -4,6 +4,7 @@ Query, key and value are stored as one projection whose rows go head by head: q,
 head 1, ...
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ import numpy as np
 from nextword.model.architecture import Architecture, Biases, Gelu, LayerNorm, Rotary
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_rotary, write_rotary
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import Piece, Rows
 
 GELUS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def architecture(config: Config) -> Architecture:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    fraction = config.number("rotary_pct", 0.25)
+    fraction = config.number("partial_rotary_factor", config.number("rotary_pct", 0.25))
     theta = config.number("rotary_emb_base", 10000.0)
     bias = config.flag("attention_bias", True)
     return Architecture(
@@ -61,8 +62,6 @@ def config(a: Architecture) -> dict[str, Any]:
 
 
 def pieces(a: Architecture) -> list[Piece]:
-    by_head = np.arange(3 * a.n_heads * a.head_size).reshape(a.n_heads, 3, a.head_size)
-    order = by_head.swapaxes(0, 1).reshape(-1)
     found = [Piece("gpt_neox.embed_in.weight", ("embed.weight",))]
     attention_parts = ("weight", "bias") if a.biases.query_key_value else ("weight",)
     for layer in range(a.n_layers):
@@ -77,11 +76,18 @@ def pieces(a: Architecture) -> list[Piece]:
         for part in attention_parts:
             fused = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
             found += [
-                Piece(f"{theirs}.attention.query_key_value.{part}", fused, order=order),
+                Piece(
+                    f"{theirs}.attention.query_key_value.{part}", fused, order=partial(_by_part, a.n_heads, a.head_size)
+                ),
                 Piece(f"{theirs}.attention.dense.{part}", (f"{ours}.attention.output.{part}",)),
             ]
     found += [Piece(f"gpt_neox.final_layer_norm.{part}", (f"norm.{part}",)) for part in ("weight", "bias")]
     return found if a.tied else [*found, Piece("embed_out.weight", ("unembed.weight",))]
+
+
+def _by_part(heads: int, head_size: int) -> Rows:
+    """Rows that go head by head, in the order of all of q, all of k, all of v."""
+    return np.arange(3 * heads * head_size).reshape(heads, 3, head_size).swapaxes(0, 1).reshape(-1)
 
 
 FAMILY = Family(

@@ -6,6 +6,7 @@ call `decoder` and `decoder_pieces` here.
 
 from typing import Any
 
+from nextword.errors import UnsupportedModel
 from nextword.model.architecture import Architecture, Biases, RMSNorm, Rotary, SwiGLU
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_rotary, write_rotary
@@ -33,6 +34,9 @@ def decoder(
     """The architecture that the settings common to Llama and Qwen describe."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.choice("hidden_act", {"silu": None}, "silu")
+    position = read_rotary(config)
+    if position.fraction != 1:
+        raise UnsupportedModel(f"{config.source}: this family does not rotate a part of a head's dimensions.")
     return Architecture(
         vocab=config.integer("vocab_size"),
         context=config.integer("max_position_embeddings"),
@@ -42,7 +46,7 @@ def decoder(
         n_kv_heads=config.integer("num_key_value_heads", heads),
         head_size=config.integer("head_dim", width // heads),
         norm=RMSNorm(config.number("rms_norm_eps", 1e-6)),
-        position=read_rotary(config),
+        position=position,
         mlp=SwiGLU(config.integer("intermediate_size")),
         qk_norm=qk_norm,
         biases=biases,
