@@ -2,7 +2,8 @@
 
 `--json` puts machine-readable output, and nothing else, on stdout; notes, progress and errors go to stderr.
 The exit code is 0; 1 for an error that the user can mend, told in one line; 2 for wrong usage; 130 after
-Ctrl-C, and 141 when nobody reads the output any more. What a verb needs is imported by the verb.
+Ctrl-C, 143 for training that was told to end, and 141 when nobody reads the output any more. What a verb needs is
+imported by the verb.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ import dataclasses
 import json
 import math
 import os
+import shlex
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +48,7 @@ from nextword.errors import NextwordError
 if TYPE_CHECKING:
     from nextword.encode.tokenizer import Tokenizer
     from nextword.gpt import GPT, Conversation
+    from nextword.run import Run
     from nextword.sample.generation import Generation
     from nextword.sample.sampler import Sampling
 
@@ -252,6 +259,62 @@ def score(
 
 
 @app.command()
+def train(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH...", help="Files or folders of text, world:pantry, or owner/name on the Hub."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new folder of the run.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, everything counted.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
+    until: Annotated[
+        float | None, typer.Option(metavar="BPB", help="End once held-out text takes so few bits per byte.")
+    ] = None,
+    holdout: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Text to measure on, instead of a part of it. Repeatable.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of layers; else fitting the time.")] = None,
+    seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Learn from text. RUN is a folder that `generate --model RUN` and others open."""
+    began = time.monotonic()
+    # Threads that wait for each other must sleep: where other programs run too, spinning makes steps 50 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    given = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
+    given |= {"--holdout": holdout, "--depth": depth, "--seed": seed}
+    if resume is not None:
+        if extra := [name for name, value in given.items() if value not in (None, [])]:
+            raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+        from nextword.run import resume as resume_run
+
+        run = resume_run(resume, device=device)
+        terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
+    else:
+        if not paths or out is None:
+            raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
+        if (minutes is None) == (steps is None):
+            raise typer.BadParameter("say how long: --minutes or --steps, one of them")
+        from nextword.plan import Budget
+        from nextword.run import start
+
+        run = start(
+            paths,
+            out,
+            Budget(minutes, steps, until),
+            holdout=holdout or (),
+            depth=depth,
+            seed=seed or 0,
+            device=device,
+            began=began,
+            tell=terminal.note,
+        )
+    _train(run, as_json)
+
+
+@app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A name that `models` lists, or owner/model on the Hub.")],
     as_json: AsJson = False,
@@ -319,6 +382,48 @@ def doctor(as_json: AsJson = False) -> None:
         _emit({"ok": ok, "checks": [dataclasses.asdict(check) for check in checks]})
     if not ok:
         raise typer.Exit(1)
+
+
+def _train(run: Run, as_json: bool) -> None:
+    from nextword.run import Finished, Measured, Stepped, Stopped
+
+    folder, measured = shlex.quote(str(run.folder)), ""
+    with _stop_asked() as asked, terminal.training_bar() as show:
+        for event in run.train(lambda: bool(asked)):
+            if isinstance(event, Measured):
+                measured = f", held out {event.evaluation.bits_per_byte:.3f}"
+            elif isinstance(event, Stepped):
+                bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
+                show(event.step, event.steps, f"{bits}, {event.tokens_per_second:,.0f} tokens/s")
+            if as_json and not (isinstance(event, Stepped) and not event.is_logged):
+                _emit(event.record())
+    if isinstance(event, Stopped):
+        terminal.note(f"Stopped after step {event.step:,}; go on with: nextword train --resume {folder}")
+        raise typer.Exit(128 + asked[0])
+    if isinstance(event, Finished) and not as_json:
+        bits = event.results["bits_per_byte"]
+        outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
+        print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s")
+        print(f'nextword generate --model {folder} "..."')
+
+
+@contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """The signals that ask to stop, Ctrl-C and SIGTERM, as they arrive; the second of a kind acts as ever."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open(model: str | None, device: str = "auto") -> GPT:

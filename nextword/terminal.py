@@ -92,6 +92,29 @@ def download_bar(size: int) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
+@contextmanager
+def training_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """How far training is, on stderr: yields what is to be told the steps taken, their total and some facts.
+
+    A bar in a terminal; elsewhere a line after every twentieth of the steps.
+    """
+    console = notes()
+    if not console.is_terminal:
+
+        def line(step: int, steps: int, facts: str) -> None:
+            if step % max(steps // 20, 1) == 0 or step == steps:
+                note(f"step {step:,} of {steps:,}: {facts}")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    facts_column = TextColumn("{task.description}", markup=False)
+    with Progress(BarColumn(None), MofNCompleteColumn(), facts_column, TimeRemainingColumn(), console=console) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda step, steps, facts: bars.update(task, completed=step, total=steps, description=facts)
+
+
 def talking() -> bool:
     """Whether there is somebody at both ends, not a file or a pipe."""
     return sys.stdin.isatty() and sys.stdout.isatty()

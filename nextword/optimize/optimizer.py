@@ -1,0 +1,76 @@
+"""The optimizer: Muon for the matrices inside blocks, AdamW for all other weights.
+
+Embeddings, unembedding, norms and biases follow Adam (Kingma & Ba, 2015) without weight decay. The state is a flat
+table of tensors, so it is stored like weights; the number of the step is the trainer's to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from nextword.errors import CorruptFile
+from nextword.optimize.muon import Muon
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a step's updates are multiplied with: see `nextword.optimize.recipe`."""
+
+    matrices: float
+    others: float
+    momentum: float
+    decay: float
+
+
+class Optimizer:
+    """Steps `weights`, named as `nextword.model.architecture.tensor_shapes` says, in place."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        matrices = {name: w for name, w in weights.items() if name.startswith("blocks.") and w.ndim == 2}
+        self._muon = Muon(matrices)
+        self._adam = Adam({name: w for name, w in weights.items() if name not in matrices})
+
+    def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
+        """Take step `number`, counted from 0, along these gradients, which have the weights' names and dtypes."""
+        self._muon.step(gradients, rates.matrices, rates.momentum, rates.decay)
+        self._adam.step(gradients, rates.others, number)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it remembers, by name; the tensors go on changing with the next step."""
+        tables = {"momentum": self._muon.momentum, "mean": self._adam.mean, "square": self._adam.square}
+        return {f"{table}.{name}": tensor for table, tensors in tables.items() for name, tensor in tensors.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Remember what `state` returned, bit for bit. Raises CorruptFile if names or shapes are others."""
+        mine = self.state()
+        if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in state.items()}:
+            raise CorruptFile("The stored optimizer state is that of another architecture; resume with its own recipe.")
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
+
+
+class Adam:
+    """Adam with bias correction; `mean` and `square` are the running averages of the gradient and its square."""
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-10
+    ) -> None:
+        self._weights, self._betas, self._eps = dict(weights), betas, eps
+        self.mean = {name: torch.zeros_like(w) for name, w in weights.items()}
+        self.square = {name: torch.zeros_like(w) for name, w in weights.items()}
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], rate: float, number: int) -> None:
+        """Step `number`, counted from 0."""
+        first, second = self._betas
+        mean_bias, square_bias = 1 - first ** (number + 1), 1 - second ** (number + 1)
+        for name, weight in self._weights.items():
+            mean = self.mean[name].lerp_(gradients[name], 1 - first)
+            square = self.square[name].mul_(second).addcmul_(gradients[name], gradients[name], value=1 - second)
+            scale = square.sqrt().div_(square_bias**0.5).add_(self._eps)
+            weight.addcdiv_(mean, scale, value=-rate / mean_bias)

@@ -1,0 +1,376 @@
+"""A training run: from paths of text to a folder that any tool opens.
+
+    RUN/  model.safetensors config.json tokenizer.json ...   Hugging Face's names; transformers opens them
+          card.json           recipe, text, machine, and at the end the results
+          log.jsonl           one line per logged step, measurement and correction
+          corpus/train, corpus/heldout                        token shards, with the way back to the documents
+          checkpoints/step-000512/                            all that going on needs, exact bits
+
+`start` prepares a run, `resume` opens one; `Run.train` takes its steps and yields what happens as events. RUN appears
+only when it can be resumed, and can be resumed from then on, whenever it was stopped or killed. A run of so many
+steps that was interrupted, however often, gives the bits of the one that was not (on the CPU, with as many threads).
+A run of so many minutes moves its end by its own speed; what it decides is in the log and in every checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nextword
+from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
+from nextword.errors import CorruptFile, InputError, ModelNotFound
+from nextword.optimize.evaluate import Evaluation
+from nextword.optimize.recipe import Recipe, from_json
+from nextword.optimize.trainer import Diverged, Progress, State, Trainer
+from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_checkpoint, save_checkpoint
+from nextword.parameters.export import to_json, write_hf
+from nextword.parameters.families import FAMILIES
+from nextword.plan import Budget, Tell, open_corpus, plan, prepare
+from nextword.predict.torch_engine import pick_device
+
+FAMILY = FAMILIES["qwen3"]  # the shape that `nextword.optimize.recipe.standard` describes
+QUICK_LIMIT = 8_192  # tokens of held-out text that are measured on the way
+MEASUREMENTS = 20  # on the way
+REGULAR = 1024  # steps between checkpoints, once they no longer double
+_LOOKS = 25  # at the clock, in a run of so many minutes
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step was taken, the `step`th (from 1); the run will end after `steps`, as far as is known."""
+
+    step: int
+    steps: int
+    progress: Progress
+    tokens_per_second: float
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether it is one of those that the log shows."""
+        return self.step <= 100 or self.step % 10 == 0 or self.step == self.steps
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {**asdict(self.progress), "step": self.step, "tokens_per_second": round(self.tokens_per_second, 1)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sample of the held-out text was measured after `step` steps."""
+
+    step: int
+    evaluation: Evaluation
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {
+            "step": self.step,
+            "heldout_bits_per_byte": self.evaluation.bits_per_byte,
+            "heldout_tokens": self.evaluation.tokens,
+        }
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """It was decided after `step` steps that the run ends after `steps` in all."""
+
+    step: int
+    steps: int
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {"step": self.step, "ends_after": self.steps}
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was asked to stop after `step` of its `steps` steps; its state is saved."""
+
+    step: int
+    steps: int
+
+    def record(self) -> dict[str, Any]:
+        """As the command line prints it."""
+        return {"done": False, "step": self.step, "steps": self.steps}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over and its files are written; `results` as they stand in card.json."""
+
+    results: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """As the command line prints it."""
+        return {"done": True, **self.results}
+
+
+Event = Stepped | Measured | Corrected | Stopped | Finished
+
+
+def start(
+    paths: Sequence[str],
+    out: Path,
+    budget: Budget,
+    *,
+    holdout: Sequence[str] = (),
+    depth: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    began: float | None = None,
+    tell: Tell = lambda line: None,
+) -> Run:
+    """Prepare a run in the new folder `out`. Its minutes count from `began` (time.monotonic()), or from now.
+
+    Raises InputError for a folder in use and for text that cannot be trained on, SettingError, NoDiskRoom.
+    """
+    began = time.monotonic() if began is None else began
+    device = pick_device(device)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; choose a new folder, or go on with a run by --resume {out}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(out) as folder:
+        corpus, facts = prepare(paths, holdout, folder, tell)
+        if corpus.heldout is None and budget.until is not None:
+            raise InputError("--until needs held-out text to measure; give more text, or some with --holdout.")
+        recipe = plan(corpus, budget, depth, seed, device, began, tell)
+        card = {
+            "nextword": nextword.__version__,
+            "seed": seed,
+            "recipe": recipe.to_json(),
+            "budget": asdict(budget),
+            "machine": _machine(device),
+            "corpus": facts,
+            "results": None,
+        }
+        atomic_write(folder / "card.json", to_json(card))
+        numbers = {"recipe": card["recipe"], "budget": card["budget"], "hashes": corpus.stated_hashes()}
+        seconds = time.monotonic() - began
+        _save(folder, Trainer(recipe, corpus.text).state(), {**numbers, "seconds": seconds})
+        if out.exists():
+            out.rmdir()  # it is empty; not every system lets a folder be renamed to it
+    return Run(out, device, began + seconds)
+
+
+def resume(folder: Path, *, device: str = "auto") -> Run:
+    """Go on with a run from its last checkpoint.
+
+    Raises ModelNotFound if the folder is no run, InputError if the run is finished or its recipe, text or
+    tokenizer was changed, CorruptFile.
+    """
+    return Run(folder, pick_device(device), time.monotonic())
+
+
+class Run:
+    """A run folder and its trainer. Made by `start` or `resume`; not to be shared between threads."""
+
+    def __init__(self, folder: Path, device: str, began: float) -> None:
+        self.folder = folder
+        steps = checkpoint_steps(folder)
+        if not steps:
+            raise ModelNotFound(f"{folder} is not the folder of a run; give one that `nextword train` made.")
+        checkpoint = load_checkpoint(folder, steps[-1])
+        where = folder / "checkpoints"
+        try:
+            self._numbers = {name: checkpoint.numbers[name] for name in ("recipe", "budget", "hashes")}
+            self.budget = Budget(**self._numbers["budget"])
+            self._spent = float(checkpoint.numbers["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFile(f"The last checkpoint in {where} cannot be used ({error}); remove it.") from error
+        self._card = _read_card(folder)
+        if self._card["results"] is not None:
+            raise InputError(f"The run in {folder} is finished; try: nextword generate --model {folder}")
+        self._corpus = open_corpus(folder)
+        self._check_unchanged()
+        recipe = from_json(self._numbers["recipe"])
+        state = _state(checkpoint)
+        self.trainer = Trainer(recipe, self._corpus.text, self._corpus.heldout, state=state, device=device)
+        self._began = began
+        self._pace: float | None = None  # seconds a step takes
+        self._whole_pace: float | None = None  # the same with measurements and checkpoints
+        self._token_pace: float | None = None  # seconds that measuring a token takes
+        self._look = (began, 0)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained, and how."""
+        return self.trainer.recipe
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Take the steps that are left; `stop` is asked after each whether to save the state and end early.
+
+        Raises Diverged, with the state before that step saved, and NoDiskRoom.
+        """
+        trainer = self.trainer
+        self._trim_log()
+        self._look = (time.monotonic(), trainer.step)
+        with (self.folder / "log.jsonl").open("ab") as log:
+            try:
+                for progress in trainer:
+                    for event in self._after(progress):
+                        if not isinstance(event, Stepped) or event.is_logged:
+                            with disk_room_needed(self.folder):
+                                log.write(json.dumps(event.record()).encode() + b"\n")
+                                log.flush()
+                        yield event
+                    if _is_kept(trainer.step):
+                        self._save()
+                    if stop() and trainer.step < trainer.steps:
+                        self._save()
+                        yield Stopped(trainer.step, trainer.steps)
+                        return
+            except Diverged:
+                self._save()
+                raise
+        self._save()
+        yield self._finish()
+
+    def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Corrected]:
+        """What is to be told about the step just taken: how it went, what was measured and what was decided."""
+        trainer = self.trainer
+        self._pace = progress.seconds if self._pace is None else 0.9 * self._pace + 0.1 * progress.seconds
+        recipe = trainer.recipe
+        tokens_per_second = recipe.rows * recipe.architecture.context / self._pace
+        yield Stepped(trainer.step, trainer.steps, progress, tokens_per_second)
+        if trainer.step >= trainer.steps:
+            return
+        if trainer.heldout is not None and trainer.step % max(trainer.steps // MEASUREMENTS, 1) == 0:
+            evaluation = self._evaluate(QUICK_LIMIT)
+            yield Measured(trainer.step, evaluation)
+            if self.budget.until is not None and evaluation.bits_per_byte <= self.budget.until:
+                trainer.correct(trainer.step)
+                yield Corrected(trainer.step, trainer.steps)
+                return
+        if trainer.step % max(trainer.steps // _LOOKS, 1) == 0 and self._keep_time():
+            yield Corrected(trainer.step, trainer.steps)
+
+    def _keep_time(self) -> bool:
+        """Move the end of a run of so many minutes to where it is on time; whether it was moved."""
+        trainer, (then, before) = self.trainer, self._look
+        self._look = now, step = time.monotonic(), trainer.step
+        left = self.budget.seconds_left(self._elapsed(), self._final_seconds())
+        if left is None or step == before:
+            return False
+        pace = (now - then) / (step - before)
+        self._whole_pace = pace if self._whole_pace is None else 0.7 * self._whole_pace + 0.3 * pace
+        steps = step + max(int(left / self._whole_pace), 0)
+        if abs(steps - trainer.steps) <= 0.02 * (trainer.steps - step):
+            return False
+        trainer.correct(steps)
+        return True
+
+    def _elapsed(self) -> float:
+        return self._spent + time.monotonic() - self._began
+
+    def _final_seconds(self) -> float:
+        """How long the last measurement will take."""
+        if self._token_pace is None or self.trainer.heldout is None:
+            return 0.0
+        n_tokens = min(self.budget.final_limit(self._token_pace), len(self.trainer.heldout.tokens))
+        return self._token_pace * n_tokens
+
+    def _evaluate(self, limit: int) -> Evaluation:
+        began = time.monotonic()
+        evaluation = self.trainer.evaluate(limit)
+        self._token_pace = (time.monotonic() - began) / evaluation.tokens
+        return evaluation
+
+    def _save(self) -> None:
+        _save(self.folder, self.trainer.state(), {**self._numbers, "seconds": self._elapsed()})
+
+    def _finish(self) -> Finished:
+        """Measure, and write what other tools open; a card with results is written last and ends the run."""
+        trainer = self.trainer
+        evaluation = None
+        if trainer.heldout is not None:
+            if self._token_pace is None:
+                self._evaluate(QUICK_LIMIT)
+            assert self._token_pace is not None
+            evaluation = self._evaluate(self.budget.final_limit(self._token_pace))
+        architecture, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
+        weights = {name: tensor.numpy() for name, tensor in trainer.state().weights.items()}
+        write_hf(self.folder, FAMILY, architecture, weights, tokenizer, tokenizer.eos_ids)
+        tokens = trainer.step * trainer.recipe.rows * architecture.context
+        seconds = self._elapsed()
+        results = {
+            "bits_per_byte": evaluation and evaluation.bits_per_byte,
+            "heldout_tokens": evaluation and evaluation.tokens,
+            "steps": trainer.step,
+            "tokens": tokens,
+            "seconds": seconds,  # since the command began, reading the text included
+            "tokens_per_second": tokens / seconds,
+            "corrections": [asdict(each) for each in trainer.corrections],
+        }
+        atomic_write(self.folder / "card.json", to_json({**self._card, "results": results}))
+        return Finished(results)
+
+    def _check_unchanged(self) -> None:
+        """Raises InputError unless recipe, text and tokenizer are those that the run began with."""
+        found = {**self._corpus.hashes(), "recipe": self._card["recipe"]}
+        wanted = {**self._numbers["hashes"], "recipe": self._numbers["recipe"]}
+        changed = [name for name in wanted if wanted[name] != found.get(name)]
+        if changed:
+            raise InputError(
+                f"The {changed[0]} of {self.folder} is no longer what the run began with; restore it, or start anew."
+            )
+
+    def _trim_log(self) -> None:
+        """Drop the lines about steps after the checkpoint: these steps will be taken again."""
+        path = self.folder / "log.jsonl"
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            with suppress(ValueError, TypeError, KeyError):  # the last line of a killed run may be half a line
+                if line.endswith(b"\n") and json.loads(line)["step"] <= self.trainer.step:
+                    kept.append(line)
+        atomic_write(path, b"".join(kept))
+
+
+def _is_kept(step: int) -> bool:
+    """Whether there is a checkpoint after this step."""
+    return step & (step - 1) == 0 or step % REGULAR == 0
+
+
+def _save(folder: Path, state: State, numbers: Mapping[str, Any]) -> None:
+    parts = {"weights": state.weights, "optimizer": state.optimizer}
+    tensors = {f"{part}.{name}": tensor.numpy() for part, of in parts.items() for name, tensor in of.items()}
+    save_checkpoint(folder, state.numbers["step"], Checkpoint(tensors, {**numbers, **state.numbers}))
+
+
+def _state(checkpoint: Checkpoint) -> State:
+    parts: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "optimizer": {}}
+    for name, array in checkpoint.tensors.items():
+        part, _, own = name.partition(".")
+        parts.setdefault(part, {})[own] = torch.from_numpy(array)
+    numbers = {name: checkpoint.numbers.get(name) for name in ("step", "corrections")}
+    return State(parts["weights"], parts["optimizer"], numbers)
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((folder / "card.json").read_bytes())
+        if not card.keys() >= {"recipe", "results"}:
+            raise ValueError("it holds no recipe")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptFile(f"{folder / 'card.json'} cannot be read ({error}); restore it.") from error
+    return card
+
+
+def _machine(device: str) -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
