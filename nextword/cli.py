@@ -98,6 +98,9 @@ def root(
 ) -> None:
     """A complete GPT, kept open: text, tokens, probabilities, words."""
     terminal.settle_encoding()
+    # torch's threads wait for each other by spinning; where another program wants a core, that is 4 times slower
+    # than to sleep soon. Read when torch is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 @app.command()
@@ -281,8 +284,6 @@ def train(
 ) -> None:
     """Learn from text. RUN is a folder that `generate --model RUN` and others open."""
     began = time.monotonic()
-    # Threads that wait for each other must sleep: where other programs run too, spinning makes steps 50 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
     given |= {"--holdout": holdout, "--depth": depth, "--seed": seed}
     if resume is not None:
