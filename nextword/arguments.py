@@ -25,6 +25,9 @@ Model = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="One of OpenAI's: r50k_base, p50k_base, cl100k_base or o200k_base.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+HeldAs = Annotated[
+    str, typer.Option(help="How a CPU holds the weights: auto (as they are stored), fp32, bf16, int8 or int4.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int | None, typer.Option(show_default="a new one", help="Same seed, same text.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.")]

@@ -30,6 +30,7 @@ from nextword.arguments import (
     AsJson,
     Device,
     Encoding,
+    HeldAs,
     MaxTokens,
     Model,
     ModelName,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from nextword.run import Run
     from nextword.sample.generation import Generation
     from nextword.sample.sampler import Sampling
+    from nextword.trace.removal import Ablation
 
 
 class _Verbs(TyperGroup):
@@ -142,12 +144,13 @@ def predict(
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
     device: Device = "auto",
+    weights: HeldAs = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The probability of every token to come next. With sampling options: what they make of it."""
     from nextword.sample.sampler import Sampling
 
-    sampling, text, gpt = Sampling(**given), text_of(prompt), _open(model, device)
+    sampling, text, gpt = Sampling(**given), text_of(prompt), _open(model, device, weights)
     with terminal.busy("reading"):
         prediction = gpt.predict(text, sampling)
     rows, removed = prediction.top(top), prediction.removed_mass
@@ -158,6 +161,64 @@ def predict(
     terminal.odds(terminal.output(), rows, filtered=bool(given))
     rest = f"{1 - sum(row.probability for row in rows):.2%} is for all other tokens"
     terminal.note(f"{rest}; sampling removes {removed:.2%}" if given else rest)
+
+
+class Grain(StrEnum):
+    """What the causes of an explanation are."""
+
+    finest = "finest"
+    read = "read"
+    head = "head"
+    source = "source"
+    layer = "layer"
+    neuron = "neuron"
+
+
+class Removal(StrEnum):
+    """How the audit of an explanation removes a cause."""
+
+    zero = "zero"
+    mean = "mean"
+    resample = "resample"
+    none = "none"
+
+
+@app.command()
+def explain(
+    prompt: Text = None,
+    token: Annotated[
+        str | None, typer.Option(show_default="the favourite", help="The token to explain, with its space.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
+    model: Model = None,
+    top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
+    by: Annotated[Grain, typer.Option(help="What a cause is.")] = Grain.finest,
+    removal: Annotated[
+        Removal, typer.Option("--audit", help="How causes are removed to test each claim; none: no test.")
+    ] = Removal.zero,
+    reference: Annotated[
+        str | None, typer.Option(show_default="the prompt", help="A text that mean and resample are taken from.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Why this token: an exact account of its logit, each claim tested by removing its cause."""
+    text, gpt = text_of(prompt), _open(model, device)
+    ablations: dict[Removal, Ablation] = {Removal.zero: "zero", Removal.mean: "mean", Removal.resample: "resample"}
+    with terminal.busy("reading"):
+        explanation = gpt.explain(
+            text,
+            token,
+            against,
+            count=top,
+            by=by.value,
+            ablation=ablations.get(removal),
+            reference=reference,
+        )
+    if as_json:
+        _emit(explanation.to_json())
+    else:
+        terminal.explanation(terminal.output(), explanation)
 
 
 @app.command(cls=WritingCommand)
@@ -173,10 +234,11 @@ def generate(
     seed: Seed = None,
     chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
     device: Device = "auto",
+    weights: HeldAs = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, token by token. In a pipe, the continuation alone."""
-    sampling, text, gpt = _writing(given), text_of(prompt), _open(model, device)
+    sampling, text, gpt = _writing(given), text_of(prompt), _open(model, device, weights)
     with terminal.busy("reading"):
         generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
     if as_json:
@@ -202,9 +264,10 @@ def chat(
     max_tokens: MaxTokens = None,
     seed: Seed = None,
     device: Device = "auto",
+    weights: HeldAs = "auto",
 ) -> None:
     """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
-    sampling, gpt = _writing(given), _open(model, device)
+    sampling, gpt = _writing(given), _open(model, device, weights)
     conversation = gpt.chat()
     talking = terminal.talking()
     if talking:
@@ -234,13 +297,14 @@ def score(
     file: Annotated[Path | None, typer.Option(help="A text file (UTF-8) instead of TEXT.")] = None,
     model: Model = None,
     device: Device = "auto",
+    weights: HeldAs = "auto",
     as_json: AsJson = False,
 ) -> None:
     """How probable a text is: the log-probability of each token."""
     if text is not None and file is not None:
         raise typer.BadParameter("give TEXT or --file, not both")
     words = text_of(text) if file is None else file_text(file)
-    gpt = _open(model, device)
+    gpt = _open(model, device, weights)
     with terminal.busy("reading"):
         result = gpt.score(words)
     ids = [piece.id for piece in result.pieces]
@@ -316,6 +380,34 @@ def train(
 
 
 @app.command()
+def index(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN | PATH...", help="The folder of a run, or files and folders of text."),
+    ],
+    model: Model = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="For PATHs: the new folder of the index.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Index the text that a model's words are traced back to: a run's own, or any other cut by its tokenizer."""
+    from nextword.trace.indexed import index_files, reindex
+
+    began, built = time.monotonic(), True
+    if out is not None:
+        text = index_files(paths, _tokenizer(None, model), out, tell=terminal.note, busy=terminal.busy)
+    elif len(paths) == 1 and model is None:
+        text, built = reindex(Path(paths[0]), busy=terminal.busy)
+    else:
+        raise typer.BadParameter("give the folder of one RUN; or PATHs of text and --out DIR")
+    facts = {"tokens": len(text.shards.tokens), "documents": text.shards.n_documents, "bytes": text.index.n_bytes}
+    if as_json:
+        _emit({"folder": str(text.folder), "built": built, "seconds": round(time.monotonic() - began, 3), **facts})
+        return
+    size = f"{facts['tokens']:,} tokens of {facts['documents']:,} documents, {terminal.size(facts['bytes'])}"
+    print(f"{size}: {'indexed' if built else 'the index is there and whole'}")
+
+
+@app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A name that `models` lists, or owner/model on the Hub.")],
     as_json: AsJson = False,
@@ -350,29 +442,54 @@ class Form(StrEnum):
     """What a model can be exported to."""
 
     hf = "hf"
+    gguf = "gguf"
+
+
+class Weights(StrEnum):
+    """How a GGUF file holds the matrices."""
+
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
 
 
 @app.command()
 def export(
     model: ModelName,
-    to: Annotated[Form, typer.Option(help="hf: a folder that transformers and others open.")],
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    to: Annotated[Form, typer.Option(help="hf: a folder for transformers and others; gguf: a file for llama.cpp.")],
+    out: Annotated[Path, typer.Option(help="The new folder or file.")],
+    weights: Annotated[Weights, typer.Option(help="How a gguf file holds the matrices; hf: f32.")] = Weights.f32,
 ) -> None:
     """Write a model in a form that other programs open."""
-    from nextword.parameters.export import export_hf
+    from nextword.parameters.export import export_gguf, export_hf
     from nextword.parameters.open import open_stored
 
+    if to is Form.hf and weights is not Weights.f32:
+        raise typer.BadParameter("--weights is for --to gguf; hf is written in f32")
     _fetch_default(model)
     with terminal.busy("writing"):
-        export_hf(open_stored(model), out)
+        if to is Form.hf:
+            export_hf(open_stored(model), out)
+        else:
+            export_gguf(open_stored(model), out, weights.upper())
     print(out)
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile the kernels of this CPU now, not at first use.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Whether this machine is ready. The exit code is 1 if something is broken."""
     from nextword.doctor import examine
 
+    if warm:
+        from nextword.predict.cpu_engine import warm_up
+
+        with terminal.busy("compiling the CPU kernels"):
+            warm_up()
     console, checks = terminal.output(), []
     for check in examine():
         checks.append(check)
@@ -386,13 +503,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _train(run: Run, as_json: bool) -> None:
-    from nextword.run import Finished, Measured, Stepped, Stopped
+    from nextword.run import Finished, Measured, Sampled, Stepped, Stopped
 
     folder, measured = shlex.quote(str(run.folder)), ""
     with _stop_asked() as asked, terminal.training_bar() as show:
         for event in run.train(lambda: bool(asked)):
             if isinstance(event, Measured):
                 measured = f", held out {event.evaluation.bits_per_byte:.3f}"
+            elif isinstance(event, Sampled):
+                terminal.sample(event.step, event.text)
             elif isinstance(event, Stepped):
                 bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
                 show(event.step, event.steps, f"{bits}, {event.tokens_per_second:,.0f} tokens/s")
@@ -404,8 +523,17 @@ def _train(run: Run, as_json: bool) -> None:
     if isinstance(event, Finished) and not as_json:
         bits = event.results["bits_per_byte"]
         outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
-        print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s")
+        print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
+        print(f"curves, samples and settings: {run.folder / 'page.html'}")
         print(f'nextword generate --model {folder} "..."')
+
+
+def _forecast(run: Run, bits: float | None) -> str:
+    """What was expected, to stand beside the result."""
+    expected = run.forecast.get("bits_per_byte")
+    if bits is None or expected is None:
+        return ""
+    return f" (forecast: {expected:.4f}, {run.forecast['steps']:,} steps, {run.forecast['seconds']:.1f} s)"
 
 
 @contextmanager
@@ -427,12 +555,12 @@ def _stop_asked() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _open(model: str | None, device: str = "auto") -> GPT:
+def _open(model: str | None, device: str = "auto", weights: str = "auto") -> GPT:
     from nextword import gpt
 
     name = gpt.DEFAULT_MODEL if model is None else model
     _fetch_default(name)
-    return gpt.open(name, device=device)
+    return gpt.open(name, device=device, weights=weights)
 
 
 def _tokenizer(encoding: str | None, model: str | None) -> Tokenizer:

@@ -42,6 +42,7 @@ def examine() -> Iterator[Check]:
     yield _memory()
     yield from _cache()
     yield _models()
+    yield from _packed()
     yield _openai()
 
 
@@ -128,6 +129,25 @@ def _models() -> Check:
     if found := pulled():
         return Check("models", "ok", ", ".join(found))
     return Check("models", "warning", "none yet", f"Get a small one with `nextword pull {DEFAULT_MODEL}`.")
+
+
+def _packed() -> Iterator[Check]:
+    """Models whose weights are packed for the CPU's kernels, and what that cost them."""
+    from nextword.predict.packed_file import packed_files
+
+    for file in packed_files():
+        found = f"{file.source} as {file.weights}, {file.path.stat().st_size / 1e6:,.0f} MB: "
+        if file.lossless:
+            found += "every weight as stored"
+        elif file.loss is None:
+            found += "rounded, loss not measured"
+        else:
+            loss = file.loss
+            found += (
+                f"KL {loss.kl:.4f} nats, same favourite {loss.top_1:.1%}, bits per byte "
+                f"{loss.bits_per_byte:.4f} for {loss.bits_per_byte_fp32:.4f} ({loss.tokens} tokens)"
+            )
+        yield Check("packed", "ok", found)
 
 
 def _openai() -> Check:

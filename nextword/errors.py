@@ -9,6 +9,7 @@
     ├── ModelError               the stored model cannot be used
     │   ├── ModelNotFound        no such name, file or folder
     │   ├── CorruptFile          a file contradicts itself or its format
+    │   ├── StaleIndex           an index was built for another text or another tokenizer
     │   ├── UnsupportedModel     a well-formed file that nextword does not run, or will not (pickle)
     │   └── TokenizerError       the model's tokenizer cannot be built
     └── FetchError               a download did not arrive
@@ -55,6 +56,10 @@ class ModelNotFound(ModelError):
 
 class CorruptFile(ModelError):
     """A file contradicts itself or its format."""
+
+
+class StaleIndex(ModelError):
+    """An index was built for another text, or for another tokenizer than the model's."""
 
 
 class UnsupportedModel(ModelError):

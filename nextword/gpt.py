@@ -12,41 +12,63 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nextword.encode.tokenizer import Piece, Tokenizer
-from nextword.errors import ContextOverflow, EmptyPrompt, InputError
+from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
 from nextword.model.architecture import Architecture
 from nextword.parameters.open import Stored, open_stored
 from nextword.predict.engine import Engine, Reading
+from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.generation import Generation
 from nextword.sample.sampler import Distribution, Sampling, distribute
+
+if TYPE_CHECKING:
+    from nextword.model.transformer import Transformer
+    from nextword.trace.edits import Edit
+    from nextword.trace.explanation import Explanation
+    from nextword.trace.ledger import Grouping
+    from nextword.trace.removal import Ablation
 
 DEFAULT_MODEL = "smollm2"
 # What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off.
 WRITING = Sampling(temperature=0.7, min_p=0.1)
 
 
-def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> GPT:
+# How much a model loses when its weights are rounded is measured on this.
+YARDSTICK = """The lighthouse keeper counted the steps again: 197, as every evening. Outside, the wind had turned to
+the north-west, and the fishing boats that had left at dawn were late. "They know the rocks," said his daughter
+without looking up from her book. She was reading about the moons of Jupiter, which Galileo saw in January 1610
+through a tube of lead with two pieces of glass. If x is the distance to the harbour and v the speed of a boat, then
+x / v is the time it needs; but nobody at sea has ever been told what v is. At last a light, then three, then all
+of them, low over the water. He lit the lamp, although it was not yet dark, and put the kettle on."""
+
+
+def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto", weights: str = "auto") -> GPT:
     """Open a model.
 
     model: a pulled name ("smollm2", "owner/model"), a Hugging Face folder, or a `.gguf` file.
     device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
+    weights: how a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
+    in (nextword.predict.packed).
 
     Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
     """
-    return GPT(open_stored(model), device=device)
+    return GPT(open_stored(model), device=device, weights=weights)
 
 
 class GPT:
     """An opened model. Not to be shared between threads."""
 
-    def __init__(self, stored: Stored, *, device: str = "auto") -> None:
+    def __init__(self, stored: Stored, *, device: str = "auto", weights: str = "auto") -> None:
         self._stored = stored
         self._device = device
+        self._weights = weights
+        self._edits: tuple[Edit, ...] = ()
 
     @property
     def architecture(self) -> Architecture:
@@ -66,9 +88,17 @@ class GPT:
     @cached_property
     def engine(self) -> Engine:
         """What reads tokens and answers with logits; loads the weights when first asked for."""
+        stored = self._stored
+        return open_engine(
+            stored.architecture, stored.tensors, stored.path, self._device, self._weights, self._yardstick
+        )
+
+    @cached_property
+    def definition(self) -> Transformer:
+        """The equations themselves in float32, for looking inside and editing; loaded when first asked for."""
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
-        return TorchEngine(self.architecture, self._stored.tensors, pick_device(self._device))
+        return TorchEngine(self.architecture, self._stored.tensors, pick_device(self._device)).transformer
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
@@ -133,6 +163,77 @@ class GPT:
         before = self.tokenizer.encode("", begin=True)
         scores = log_probabilities(self.engine, [*before, *ids])[max(len(before) - 1, 0) :]
         return Score(pieces, scores, self.tokenizer)
+
+    def explain(
+        self,
+        prompt: str | Sequence[int],
+        token: str | int | None = None,
+        against: str | int | None = None,
+        *,
+        count: int = 12,
+        by: Grouping = "finest",
+        ablation: Ablation | None = "zero",
+        reference: str | None = None,
+    ) -> Explanation:
+        """Why this token comes next: an exact account of its logit, its largest causes, each put to the test.
+
+        token: a text that is one token, or an id; None: the model's favourite. against: a rival, None: the mean
+        logit by the model's own probabilities. count, by: how many causes, of what grain. ablation: how they are
+        removed, None: no test. reference: a text that means and resamples are taken from, None: the prompt.
+
+        Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a text to resample from
+        that is too short and for a model under edits.
+        """
+        from nextword.trace.explanation import explain
+
+        if self._edits:
+            raise InputError("A model under edits is not explained; explain the model it was made from.")
+        return explain(
+            self.definition,
+            self._ids(prompt),
+            self.tokenizer.token_text,
+            self._token_id(token),
+            self._token_id(against),
+            count=count,
+            by=by,
+            ablation=ablation,
+            reference=None if reference is None else self.encode(reference),
+            n_tokens=self.tokenizer.vocab_size,
+        )
+
+    def with_edit(self, *edits: Edit) -> GPT:
+        """The same model under edits (nextword.trace.edits), on top of those it is under already.
+
+        `gpt.with_edit(Scale("blocks.3.attention.mixed", 0, unit=5)).generate(...)` writes without head 3.5.
+        Raises InputError for an edit that does not fit the model.
+        """
+        from nextword.trace.edits import EditedEngine
+
+        edited = GPT(self._stored, device=self._device)
+        edited._edits = (*self._edits, *edits)
+        edited.definition = self.definition
+        edited.engine = EditedEngine(self.definition, edited._edits)
+        return edited
+
+    def _token_id(self, token: str | int | None) -> int | None:
+        """The id of a text that is one token. Raises UnknownToken."""
+        if not isinstance(token, str):
+            if token is not None and not 0 <= token < self.tokenizer.vocab_size:
+                raise UnknownToken(f"There is no token {token}: ids go from 0 to {self.tokenizer.vocab_size - 1}.")
+            return token
+        ids = self.encode(token)
+        if len(ids) != 1:
+            pieces = " ".join(repr(self.tokenizer.token_text(id)) for id in ids)
+            raise UnknownToken(
+                f"{token!r} is not one token of this model but {len(ids)} ({pieces}); "
+                "give one, with the space it begins with."
+            )
+        return ids[0]
+
+    def _yardstick(self) -> tuple[list[int], int]:
+        """The ids of a fixed text, and how many bytes all but the first are."""
+        ids = self.encode(YARDSTICK)[: self.architecture.context]
+        return ids, len(self.tokenizer.decode_bytes(ids[1:]))
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         ids = self.tokenizer.encode(prompt, begin=True) if isinstance(prompt, str) else list(prompt)

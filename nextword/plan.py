@@ -1,33 +1,42 @@
 """Before a run: its text becomes tokens, and the time it has becomes a recipe.
 
 Promises: no held-out document is trained on; the text is read once and need not fit into memory; what was planned
-for a number of steps depends on the text and the machine's kind alone, and what was planned for minutes also on how
-fast its first steps were.
+for a number of steps depends on the text and the machine alone, and what was planned for minutes also on how fast
+its first steps were.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain, islice
-from math import isfinite
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
+from nextword.corpus.document import WORLD
 from nextword.corpus.documents import Document, Report, deduplicate, is_heldout, read_documents
+from nextword.corpus.worlds import world
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import Shards, open_shards, write_shards
 from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.train import train_bpe
 from nextword.errors import InputError, SettingError
-from nextword.model.architecture import tensor_shapes
-from nextword.optimize.recipe import Recipe, standard
-from nextword.optimize.trainer import Trainer
+from nextword.optimize.forecast import forecast_bits_per_byte
+from nextword.optimize.preflight import (
+    FEWEST_LAYERS,
+    Pace,
+    measure_pace,
+    n_layers_for,
+    operations_per_step,
+    pays_to_compile,
+    peak_memory,
+    pick_dtype,
+    shape,
+)
+from nextword.optimize.recipe import Recipe
 
 Tell = Callable[[str], None]
 Facts = dict[str, Any]
@@ -38,9 +47,8 @@ FINAL_LIMIT = 262_144  # tokens of held-out text that are measured at the end, a
 _TOKENIZER_TEXT = 16_000_000  # characters that the tokenizer is trained on
 _VOCABULARIES = ((2_000_000, 1024), (10_000_000, 2048), (50_000_000, 4096))  # below so many bytes of text
 _LARGEST_VOCABULARY = 8192
-_DEPTHS = ((0.5, 2), (5.0, 4), (30.0, 6))  # below so many minutes
-_DEEPEST, _USUAL_DEPTH = 8, 4
-_TRIAL_SECONDS, _TRIAL_STEPS = 1.5, 32
+_USUAL_DEPTH = 4  # of a run of so many steps
+_TRIAL_SECONDS, _TRIAL_SHARE = 1.5, 0.02  # at most, of the time that is left
 _SAVING = 1.0  # seconds that are kept for writing the model
 
 
@@ -58,7 +66,7 @@ class Budget:
         if (self.minutes is None) == (self.steps is None):
             raise SettingError("Say how long to train: --minutes or --steps, one of them.")
         for name, value in asdict(self).items():
-            if value is not None and not (value > 0 and isfinite(value)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
                 raise SettingError(f"--{name} must be a positive number, not {value}.")
 
     def seconds_left(self, elapsed: float, final_measurement: float) -> float | None:
@@ -124,7 +132,7 @@ def prepare(paths: Sequence[str], holdout: Sequence[str], folder: Path, tell: Te
         first, reading.heldout = reading.heldout, []
     if not first:
         raise InputError("No text is left to train on: all of it is in the held-out text; give more.")
-    tokenizer = train_bpe(_beginning(first), vocabulary(size))
+    tokenizer = train_bpe(_beginning(first), vocabulary(size), chat=any(each.messages is not None for each in first))
     tokenizer.save(folder)
     text = _write(tokenizer, chain(first, documents), folder / "corpus" / "train")
     heldout = _write(tokenizer, reading.heldout, folder / "corpus" / "heldout") if reading.heldout else None
@@ -144,7 +152,16 @@ def prepare(paths: Sequence[str], holdout: Sequence[str], folder: Path, tell: Te
         "train": _facts(text),
         "heldout": heldout and _facts(heldout),
     }
+    if len(paths) == 1 and paths[0].startswith(WORLD) and reading.heldout:
+        facts["floor_bits_per_byte"] = _floor(paths[0], reading.heldout)
     return Corpus(tokenizer, text, heldout), facts
+
+
+def _floor(path: str, documents: Sequence[Document]) -> float:
+    """The bits per byte that these documents of a known-truth language take with its true probabilities."""
+    language = world(path.removeprefix(WORLD).split(",")[0])
+    bits = -sum(language.log2_probability(document.text) for document in documents)
+    return bits / sum(document.n_bytes for document in documents)
 
 
 def vocabulary(size: int) -> int:
@@ -204,67 +221,86 @@ def _facts(shards: Shards) -> Facts:
     }
 
 
-def plan(corpus: Corpus, budget: Budget, depth: int | None, seed: int, device: str, began: float, tell: Tell) -> Recipe:
-    """The recipe for this text, budget and machine; `began` is the time.monotonic() from which minutes count.
+@dataclass(frozen=True)
+class Forecast:
+    """What is expected of a run: its steps, its bits per byte on held-out text, its seconds with everything counted and
+    the most bytes of memory it holds. What nothing is known of is None.
+    """
 
-    Raises InputError for a text that is too short, SettingError for a depth that is no depth.
+    steps: int
+    bits_per_byte: float | None
+    seconds: float
+    memory_bytes: int | None
+
+
+def plan(
+    corpus: Corpus, budget: Budget, depth: int | None, seed: int, device: str, began: float, tell: Tell
+) -> tuple[Recipe, Forecast]:
+    """The recipe for this text, budget and machine, and what to expect of it.
+
+    `began` is the time.monotonic() from which minutes count. Raises InputError for a text that is too short,
+    SettingError for a depth that is no depth.
     """
     if depth is not None and depth < 1:
         raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
-    depth = depth or _depth(budget)
-    context, rows = _batch(depth, len(corpus.text.tokens))
-    architecture = standard(32 * (depth + 2), depth, corpus.text.vocab, context)
-    recipe = Recipe(architecture, budget.steps or _TRIAL_STEPS, rows, seed=seed, dtype=_dtype(device))
-    pace = _pace(recipe, corpus.text, device)
+    recipe, pace = _fit(corpus.text, budget, depth, seed, device, began)
+    batch = recipe.rows * recipe.architecture.context
+    token_pace = pace.step / batch / 2  # of measuring: no backward pass
+    final = min(budget.final_limit(token_pace), len(corpus.heldout.tokens)) if corpus.heldout else 0
     if budget.steps is None:
-        final = min(budget.final_limit(pace / rows / context / 2), len(corpus.heldout.tokens) if corpus.heldout else 0)
-        left = budget.seconds_left(time.monotonic() - began, pace * final / rows / context / 2)
+        left = budget.seconds_left(time.monotonic() - began, token_pace * final)
         assert left is not None
-        recipe = Recipe(architecture, max(1, int(left / pace)), rows, seed=seed, dtype=recipe.dtype)
-    parameters = sum(torch.Size(shape).numel() for shape in tensor_shapes(architecture).values())
-    seen, n_tokens = recipe.steps * rows * context, len(corpus.text.tokens)
-    tell(
-        f"Model: {parameters:,} parameters, {depth} layers of {architecture.width}, {architecture.vocab:,} tokens in "
-        f"its vocabulary, {context} in its context."
-    )
-    tell(
-        f"Plan: {recipe.steps:,} steps of {rows} x {context} tokens, {pace:.3f} s each, about "
-        f"{recipe.steps * pace:,.0f} s; {seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}."
-    )
-    return recipe
+        recipe = replace(recipe, steps=max(1, int(left / pace.step)))
+    bits = None
+    if corpus.heldout is not None:
+        bits = forecast_bits_per_byte(corpus.text, corpus.heldout, recipe.steps * batch)
+    seconds = time.monotonic() - began + recipe.steps * pace.step + token_pace * final
+    forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), peak_memory(device))
+    _tell_plan(recipe, pace, forecast, len(corpus.text.tokens), tell)
+    return recipe, forecast
 
 
-def _depth(budget: Budget) -> int:
-    if budget.minutes is None:
-        return _USUAL_DEPTH
-    return next((depth for limit, depth in _DEPTHS if budget.minutes < limit), _DEEPEST)
+def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float) -> tuple[Recipe, Pace]:
+    """A model that fits the time, as far as trials show, and how fast it trains; its `steps` are still to be set."""
 
+    def seconds_left() -> float:
+        left = budget.seconds_left(time.monotonic() - began, 0.0)
+        return math.inf if left is None else max(left, 0.0)
 
-def _batch(depth: int, n_tokens: int) -> tuple[int, int]:
-    """Context and rows for a depth; the context is halved until the text has more tokens than it."""
-    context = 64 if depth <= 2 else 128 if depth <= 4 else 256
-    rows = 32 if depth == 4 or depth >= 8 else 16
-    while context >= n_tokens and context > 8:
-        context //= 2
-    return context, rows
+    def trial(n_layers: int, compiled: bool = False) -> tuple[Recipe, Pace]:
+        architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
+        dtype = pick_dtype(device)
+        recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=dtype, compiled=compiled)
+        return recipe, measure_pace(recipe, text, device, min(_TRIAL_SECONDS, _TRIAL_SHARE * seconds_left()))
 
-
-def _dtype(device: str) -> Literal["float32", "bfloat16"]:
-    """bfloat16 where the device multiplies it faster than float32."""
-    if device == "cpu":
-        able = torch.cpu.get_capabilities()
-        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    else:
-        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if fast else "float32"
-
-
-def _pace(recipe: Recipe, text: Shards, device: str) -> float:
-    """Seconds that a step takes on this machine: the median of a few, taken by a trainer that is thrown away."""
-    trainer = Trainer(recipe, text, device=device)
-    began, seconds = time.monotonic(), []
-    for progress in islice(trainer, _TRIAL_STEPS):
-        seconds.append(progress.seconds)
-        if time.monotonic() - began > _TRIAL_SECONDS and len(seconds) > 2:
+    n_layers = depth or (FEWEST_LAYERS if budget.steps is None else _USUAL_DEPTH)
+    recipe, pace = trial(n_layers)
+    while depth is None and budget.steps is None:
+        operations = operations_per_step(recipe) / pace.step * seconds_left()
+        better = n_layers_for(operations, text.vocab, len(text.tokens))
+        if better <= n_layers:  # the deeper a model, the more of the machine's speed it uses, so this ends
             break
-    return median(seconds[1:] or seconds)  # the first one also sets things up
+        n_layers = better
+        recipe, pace = trial(n_layers)
+    if pays_to_compile(min(seconds_left(), pace.step * (budget.steps or math.inf)), device):
+        return trial(n_layers, compiled=True)
+    return recipe, pace
+
+
+def _tell_plan(recipe: Recipe, pace: Pace, forecast: Forecast, n_tokens: int, tell: Tell) -> None:
+    a = recipe.architecture
+    seen = recipe.steps * recipe.rows * a.context
+    tell(
+        f"Model: {a.n_parameters:,} parameters, {a.n_layers} layers of {a.width}, {a.vocab:,} tokens in "
+        f"its vocabulary, {a.context} in its context."
+    )
+    tell(
+        f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace.step:.3f} s each; "
+        f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}."
+    )
+    parts = [f"{forecast.seconds:,.0f} s in all"]
+    if forecast.bits_per_byte is not None:
+        parts.append(f"{forecast.bits_per_byte:.2f} bits per byte on held-out text")
+    if forecast.memory_bytes is not None:
+        parts.append(f"{forecast.memory_bytes / 1e9:.1f} GB of memory")
+    tell(f"Forecast: {', '.join(parts)}.")

@@ -2,7 +2,8 @@
 
     RUN/  model.safetensors config.json tokenizer.json ...   Hugging Face's names; transformers opens them
           card.json           recipe, text, machine, and at the end the results
-          log.jsonl           one line per logged step, measurement and correction
+          log.jsonl           one line per logged step, measurement, sample and correction
+          page.html           the same to look at
           corpus/train, corpus/heldout                        token shards, with the way back to the documents
           checkpoints/step-000512/                            all that going on needs, exact bits
 
@@ -29,20 +30,28 @@ import torch
 import nextword
 from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.errors import CorruptFile, InputError, ModelNotFound
+from nextword.gpt import WRITING
 from nextword.optimize.evaluate import Evaluation
+from nextword.optimize.preflight import peak_memory
 from nextword.optimize.recipe import Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
 from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_checkpoint, save_checkpoint
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.families import FAMILIES
 from nextword.plan import Budget, Tell, open_corpus, plan, prepare
-from nextword.predict.torch_engine import pick_device
+from nextword.predict.torch_engine import TorchEngine, pick_device
+from nextword.run_page import write_page
+from nextword.sample.generation import Generation
 
 FAMILY = FAMILIES["qwen3"]  # the shape that `nextword.optimize.recipe.standard` describes
 QUICK_LIMIT = 8_192  # tokens of held-out text that are measured on the way
 MEASUREMENTS = 20  # on the way
 REGULAR = 1024  # steps between checkpoints, once they no longer double
+_MEASURING = 0.05  # of the time, at most, for measuring on the way
+_NEAR = 0.05  # of the target: what is measured on the way may be off by so much
 _LOOKS = 25  # at the clock, in a run of so many minutes
+_SAMPLE_EVERY = 30.0  # seconds, at least
+_SAMPLE_TOKENS = 80
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,30 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """The root mean square of each tensor of weights after `step` steps."""
+
+    step: int
+    norms: Mapping[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {"step": self.step, "norms": {name: float(f"{norm:.4g}") for name, norm in self.norms.items()}}
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the model wrote after `step` steps, begun with nothing but the token that begins a text."""
+
+    step: int
+    text: str
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {"step": self.step, "sample": {"prompt": "", "text": self.text}}
+
+
+@dataclass(frozen=True)
 class Corrected:
     """It was decided after `step` steps that the run ends after `steps` in all."""
 
@@ -115,7 +148,7 @@ class Finished:
         return {"done": True, **self.results}
 
 
-Event = Stepped | Measured | Corrected | Stopped | Finished
+Event = Stepped | Measured | Weighed | Sampled | Corrected | Stopped | Finished
 
 
 def start(
@@ -143,14 +176,16 @@ def start(
         corpus, facts = prepare(paths, holdout, folder, tell)
         if corpus.heldout is None and budget.until is not None:
             raise InputError("--until needs held-out text to measure; give more text, or some with --holdout.")
-        recipe = plan(corpus, budget, depth, seed, device, began, tell)
+        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell)
         card = {
             "nextword": nextword.__version__,
             "seed": seed,
             "recipe": recipe.to_json(),
+            "parameters": recipe.architecture.n_parameters,
             "budget": asdict(budget),
             "machine": _machine(device),
             "corpus": facts,
+            "forecast": asdict(forecast),
             "results": None,
         }
         atomic_write(folder / "card.json", to_json(card))
@@ -200,11 +235,19 @@ class Run:
         self._whole_pace: float | None = None  # the same with measurements and checkpoints
         self._token_pace: float | None = None  # seconds that measuring a token takes
         self._look = (began, 0)
+        self._sampled = began  # when
+        self._final: tuple[int, Evaluation] | None = None  # after which step the most was measured, and what
+        self._bias = 1 - _NEAR  # what is measured on the way, to what would be measured at the end
 
     @property
     def recipe(self) -> Recipe:
         """What is trained, and how."""
         return self.trainer.recipe
+
+    @property
+    def forecast(self) -> Mapping[str, Any]:
+        """What was expected of the run before its first step: `nextword.plan.Forecast`."""
+        return self._card.get("forecast") or {}
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Take the steps that are left; `stop` is asked after each whether to save the state and end early.
@@ -235,24 +278,39 @@ class Run:
         self._save()
         yield self._finish()
 
-    def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Corrected]:
+    def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Weighed | Sampled | Corrected]:
         """What is to be told about the step just taken: how it went, what was measured and what was decided."""
         trainer = self.trainer
         self._pace = progress.seconds if self._pace is None else 0.9 * self._pace + 0.1 * progress.seconds
         recipe = trainer.recipe
         tokens_per_second = recipe.rows * recipe.architecture.context / self._pace
         yield Stepped(trainer.step, trainer.steps, progress, tokens_per_second)
+        is_due = trainer.step % max(trainer.steps // MEASUREMENTS, 1) == 0
+        if is_due or _is_kept(trainer.step):
+            yield Weighed(trainer.step, trainer.norms())
         if trainer.step >= trainer.steps:
             return
-        if trainer.heldout is not None and trainer.step % max(trainer.steps // MEASUREMENTS, 1) == 0:
-            evaluation = self._evaluate(QUICK_LIMIT)
+        if is_due and time.monotonic() - self._sampled > _SAMPLE_EVERY:
+            yield Sampled(trainer.step, self._sample())
+            self._sampled = time.monotonic()
+        if is_due and trainer.heldout is not None:
+            evaluation = self._evaluate(self._quick_limit())
             yield Measured(trainer.step, evaluation)
-            if self.budget.until is not None and evaluation.bits_per_byte <= self.budget.until:
+            if self._is_good_enough(evaluation):
                 trainer.correct(trainer.step)
                 yield Corrected(trainer.step, trainer.steps)
                 return
         if trainer.step % max(trainer.steps // _LOOKS, 1) == 0 and self._keep_time():
             yield Corrected(trainer.step, trainer.steps)
+
+    def _is_good_enough(self, sample: Evaluation) -> bool:
+        """Whether the whole held-out text takes as few bits as were asked for; measured where the sample is near it."""
+        until, found = self.budget.until, sample.bits_per_byte
+        if until is None or found * self._bias > until:
+            return False
+        whole = self._evaluate_whole().bits_per_byte
+        self._bias = whole / found
+        return whole <= until
 
     def _keep_time(self) -> bool:
         """Move the end of a run of so many minutes to where it is on time; whether it was moved."""
@@ -269,6 +327,15 @@ class Run:
         trainer.correct(steps)
         return True
 
+    def _sample(self) -> str:
+        """A beginning, as the weights now write it."""
+        tokenizer = self._corpus.tokenizer
+        assert tokenizer.bos_id is not None
+        reading = TorchEngine.of(self.trainer.model()).start()
+        settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
+        writing = Generation(reading, tokenizer, [tokenizer.bos_id], seed=self.recipe.seed, **settings)
+        return "".join(step.text for step in writing)
+
     def _elapsed(self) -> float:
         return self._spent + time.monotonic() - self._began
 
@@ -279,6 +346,23 @@ class Run:
         n_tokens = min(self.budget.final_limit(self._token_pace), len(self.trainer.heldout.tokens))
         return self._token_pace * n_tokens
 
+    def _quick_limit(self) -> int:
+        """Tokens to measure on the way: fewer where that would take much of the time."""
+        if self.budget.minutes is None:
+            return QUICK_LIMIT
+        if self._token_pace is None:
+            return 1024
+        return min(QUICK_LIMIT, max(1024, int(_MEASURING * 60 * self.budget.minutes / MEASUREMENTS / self._token_pace)))
+
+    def _evaluate_whole(self) -> Evaluation:
+        """Measure as much as at the end, unless that was done after this step."""
+        if self._final is None or self._final[0] != self.trainer.step:
+            if self._token_pace is None:
+                self._evaluate(1024)
+            assert self._token_pace is not None
+            self._final = self.trainer.step, self._evaluate(self.budget.final_limit(self._token_pace))
+        return self._final[1]
+
     def _evaluate(self, limit: int) -> Evaluation:
         began = time.monotonic()
         evaluation = self.trainer.evaluate(limit)
@@ -287,16 +371,14 @@ class Run:
 
     def _save(self) -> None:
         _save(self.folder, self.trainer.state(), {**self._numbers, "seconds": self._elapsed()})
+        write_page(self.folder)
 
     def _finish(self) -> Finished:
         """Measure, and write what other tools open; a card with results is written last and ends the run."""
         trainer = self.trainer
         evaluation = None
         if trainer.heldout is not None:
-            if self._token_pace is None:
-                self._evaluate(QUICK_LIMIT)
-            assert self._token_pace is not None
-            evaluation = self._evaluate(self.budget.final_limit(self._token_pace))
+            evaluation = self._evaluate_whole()
         architecture, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
         weights = {name: tensor.numpy() for name, tensor in trainer.state().weights.items()}
         write_hf(self.folder, FAMILY, architecture, weights, tokenizer, tokenizer.eos_ids)
@@ -308,10 +390,12 @@ class Run:
             "steps": trainer.step,
             "tokens": tokens,
             "seconds": seconds,  # since the command began, reading the text included
+            "memory_bytes": peak_memory(str(trainer.device)),
             "tokens_per_second": tokens / seconds,
             "corrections": [asdict(each) for each in trainer.corrections],
         }
         atomic_write(self.folder / "card.json", to_json({**self._card, "results": results}))
+        write_page(self.folder)
         return Finished(results)
 
     def _check_unchanged(self) -> None:
@@ -332,6 +416,8 @@ class Run:
             with suppress(ValueError, TypeError, KeyError):  # the last line of a killed run may be half a line
                 if line.endswith(b"\n") and json.loads(line)["step"] <= self.trainer.step:
                     kept.append(line)
+        if self.trainer.step:
+            kept.append(json.dumps({"step": self.trainer.step, "resumed": True}).encode() + b"\n")
         atomic_write(path, b"".join(kept))
 
 

@@ -23,6 +23,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from nextword.doctor import Check
     from nextword.gpt import NextToken
+    from nextword.trace.explanation import Explanation
 
 # Bits of surprise below which a token has this style: pale to dark, which colour-blind eyes see too (YlOrRd).
 _SURPRISE = (
@@ -62,6 +63,11 @@ def settle_encoding() -> None:
 def note(text: str) -> None:
     """A remark on stderr."""
     _say(notes(), Text(printable(text), "dim"))
+
+
+def sample(step: int, text: str) -> None:
+    """What a model in training wrote, on stderr, in one paragraph."""
+    _say(notes(), Text(printable(" ".join(text.split())), "italic"), f"step {step:,}  ", "dim")
 
 
 def complain(message: str) -> None:
@@ -238,6 +244,29 @@ def odds(console: Console, rows: Sequence[NextToken], filtered: bool) -> None:
             length = row.probability / highest * (console.width - line.cell_len - 1)
             line.append(_bar(length, console.encoding), "cyan")
         console.print(line)
+
+
+def explanation(console: Console, found: Explanation) -> None:
+    """Why a token: the sum, then its largest causes with the test of each."""
+    ledger, tested = found.claims, found.audit
+    _say(console, Text(f"{printable(repr(found.spell(found.token)))}  {found.probability:.2%}", "bold"))
+    parts = (f"{name} {share:+.2f}" for name, share in ledger.parts().items())
+    _say(console, Text(f"{printable(found.about())}: {ledger.total:+.2f} = {', '.join(parts)}"))
+    _say(console, Text(f"remainder {ledger.remainder:+.0e}", "dim"))
+    for number, cause in enumerate(found.causes):
+        words, style = printable(found.words(cause)), ""
+        if tested is not None:
+            finding = tested.findings[number]
+            style = "" if finding.holds else "dim"
+            words += f": without it log p {-finding.log_probability:+.2f}" + ("" if finding.holds else ", claim failed")
+        _say(console, Text(words, style), f"{ledger.share(cause):+8.2f}  ", style or "bold")
+    if tested is not None:
+        held = sum(finding.holds for finding in tested.findings)
+        sentence = f"{held} of {len(tested.findings)} claims hold"
+        if not math.isnan(tested.rank_correlation + tested.control):
+            figures = f"{tested.rank_correlation:.2f}, of random directions {tested.control:.2f}"
+            sentence += f"; rank correlation with the measured change of log p {figures}"
+        _say(console, Text(sentence, "dim"))
 
 
 def models(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -25,11 +25,12 @@ import nextword
 from nextword import cli, plan, run
 from nextword.encode.train import train_bpe
 from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
+from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
 from nextword.optimize.trainer import Diverged
 from nextword.parameters.checkpoints import checkpoint_steps
 from nextword.plan import Budget, open_corpus
-from nextword.run import Corrected, Event, Finished, Measured, Stepped, Stopped, resume, start
+from nextword.run import Corrected, Event, Finished, Measured, Sampled, Stepped, Stopped, Weighed, resume, start
 
 WORLD = "world:pantry,mb=0.05"
 STEPS = 12
@@ -41,7 +42,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # of subprocesses
-        patch.setattr(plan, "_TRIAL_STEPS", 3)
+        patch.setattr(preflight, "_TRIAL_STEPS", 3)
+        patch.setattr(preflight, "_COMPILE_FROM", float("inf"))  # it takes half a minute
         yield
     torch.set_num_threads(threads)
 
@@ -73,9 +75,10 @@ def fresh(prepared: Path, tmp_path: Path) -> Path:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """Without what depends on the clock."""
+    """Without what depends on the clock or tells of resuming."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+    timing, timed = ("seconds", "tokens_per_second"), {"resumed", "sample"}
+    return [{k: v for k, v in line.items() if k not in timing} for line in lines if not timed & line.keys()]
 
 
 def weights(folder: Path) -> bytes:
@@ -128,6 +131,26 @@ def test_the_log_has_a_line_for_each_logged_step_and_measurement(finished: tuple
     assert checkpoint_steps(folder) == [0, 1, 2, 4, 8, 12]
 
 
+def test_the_weights_are_told_of_and_samples_come_with_time(
+    finished: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, events = finished
+    told = [event for event in events if isinstance(event, Weighed)]
+    assert told[0].norms.keys() == told[-1].norms.keys() >= {"embed.weight", "blocks.0.mlp.down.weight"}
+    assert not any(isinstance(event, Sampled) for event in events)
+    monkeypatch.setattr(run, "_SAMPLE_EVERY", 0.0)
+    (first, *_) = (event for event in begin(tmp_path / "run", steps=4).train() if isinstance(event, Sampled))
+    assert first.text
+
+
+def test_forecast_and_result_stand_side_by_side(finished: tuple[Path, list[Event]]) -> None:
+    card = json.loads((finished[0] / "card.json").read_text())
+    assert card["forecast"].keys() <= card["results"].keys()
+    assert card["forecast"]["bits_per_byte"] == pytest.approx(card["results"]["bits_per_byte"], rel=0.5)
+    assert 0 < card["corpus"]["floor_bits_per_byte"] < card["results"]["bits_per_byte"]
+    assert "<svg" in (finished[0] / "page.html").read_text()
+
+
 # Stopping and going on
 
 
@@ -137,10 +160,12 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(finished: tuple[Path, 
         events = list(resume(fresh).train(lambda count=count: next(count) == 2))
         assert isinstance(events[-1], Stopped)
     assert checkpoint_steps(fresh)[-1] == 6
-    list(islice(resume(fresh).train(), 5))  # goes on for a while, and vanishes without a word
+    list(islice(resume(fresh).train(), 8))  # goes on for a while, and vanishes without a word
     finish(resume(fresh))
     assert weights(fresh) == weights(finished[0])
     assert log(fresh) == log(finished[0])
+    lines = (fresh / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if "resumed" in line] == [3, 6, 8]
 
 
 def command(*words: object) -> subprocess.Popen[str]:

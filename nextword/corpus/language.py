@@ -98,7 +98,7 @@ class World:
         return {word: probability for word, (probability, _) in self._nodes[state].choices.items()}
 
     def log2_probability(self, text: str) -> float:
-        """Exact log2 of the probability that a document is this text; -inf if none can be."""
+        """Exact log2 of the probability of a document's words, its end not counted; -inf if it is no document."""
         words = words_of(text)
         if text_of(words) != text:
             return -math.inf
@@ -108,25 +108,25 @@ class World:
             probability, state = self._nodes[state].choices.get(word, (0.0, STORY))
             if not probability:
                 return -math.inf
-            total += math.log2(probability)
+            total += math.log2(probability) if word != END else 0.0
         return total
 
     def entropy_per_byte(self) -> float:
-        """The entropy rate in bits per byte of text, the decision to end each document included: the floor.
+        """The bits that each byte of text takes with the true probabilities: the floor, in bits per byte.
 
-        Derived from the rule: with P the transition matrix between states, the expected bits (and bytes) from
-        each state to the end of the document solve v = r + P v, where r is the entropy (the expected bytes)
-        of the state's own choice; the rate is their ratio at the start.
+        As where models are measured (nextword.optimize.evaluate), the end of a document is not counted, but
+        that it could have ended is. Derived from the rule: with P the transition matrix between states, the expected
+        bits (and bytes) from each state to the end of the document solve v = r + P v, where r are the expected bits
+        (and bytes) of the state's own word; the rate is their ratio at the start.
         """
         number = {state: i for i, state in enumerate(self._nodes)}
         transitions = np.zeros((len(number), len(number)))
         own = np.zeros((len(number), 2))
         for state, node in self._nodes.items():
             for word, (probability, following) in node.choices.items():
-                space = word not in (END, ".") and state != _START
-                size = 0 if word == END else len(word) + space
-                own[number[state]] += probability * np.array([-math.log2(probability), size])
+                space = word != "." and state != _START
                 if word != END:
+                    own[number[state]] += probability * np.array([-math.log2(probability), len(word) + space])
                     transitions[number[state], number[following]] += probability
         bits, size = np.linalg.solve(np.eye(len(number)) - transitions, own)[number[_START]]
         return float(bits / size)

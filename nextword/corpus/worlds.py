@@ -22,7 +22,7 @@ seed; a document is a pure function of (world, seed, index).
                lemon cake .5 | juice .3 | tree .2
 
     "Ann saw an apple pie. Grandpa drew a plum tree and an orange juice."
-    floor: 0.3052 bits per byte
+    floor: 0.2940 bits per byte
 
 `hideaway`: longer rules and planted facts. Who hid what must be remembered over any number of sentences.
 

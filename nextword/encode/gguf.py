@@ -10,8 +10,9 @@ in Unicode's form NFC, which it does not normalise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from nextword.encode.bytelevel import DIGIT, GPT2, LLAMA3, QWEN2, added_token, byte_level_json
@@ -19,12 +20,24 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.tokenizer_json import SPACE, around
 from nextword.errors import TokenizerError
 
-_PREFIX = "tokenizer.ggml."
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # tokenizer.ggml.token_type
+PREFIX = "tokenizer.ggml."
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}  # in our words: in the file's
+
+
+class Kind(IntEnum):
+    """tokenizer.ggml.token_type"""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
 
 
 @dataclass(frozen=True)
-class _Rules:
+class Rules:
     """What a name of a pre-tokenizer stands for; the names of the fields are those of `byte_level_json`."""
 
     patterns: tuple[str, ...]
@@ -33,13 +46,13 @@ class _Rules:
     adds_bos: bool = False
 
 
-_LLAMA_3 = _Rules((LLAMA3,), whole_pieces=True, adds_bos=True)
-_STARCODER = _Rules((DIGIT, GPT2))
-_NEOX = _Rules((GPT2,), nfc=True)
-_PRE: Mapping[str, _Rules] = {
-    "default": _Rules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-    "gpt-2": _Rules((GPT2,)),
-    "phi-2": _Rules((GPT2,)),
+_LLAMA_3 = Rules((LLAMA3,), whole_pieces=True, adds_bos=True)
+_STARCODER = Rules((DIGIT, GPT2))
+_NEOX = Rules((GPT2,), nfc=True)
+PRE: Mapping[str, Rules] = {
+    "default": Rules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "gpt-2": Rules((GPT2,)),
+    "phi-2": Rules((GPT2,)),
     "olmo": _NEOX,
     "mpt": _NEOX,
     "smollm": _STARCODER,
@@ -48,8 +61,8 @@ _PRE: Mapping[str, _Rules] = {
     "llama-bpe": _LLAMA_3,
     "llama3": _LLAMA_3,
     "llama-v3": _LLAMA_3,
-    "qwen2": _Rules((QWEN2,), nfc=True),
-    "deepseek-r1-qwen": _Rules((QWEN2,)),
+    "qwen2": Rules((QWEN2,), nfc=True),
+    "deepseek-r1-qwen": Rules((QWEN2,)),
 }
 
 
@@ -58,7 +71,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
 
     Raises TokenizerError for kinds of tokenizers that nextword does not run and for contradictions.
     """
-    kind = metadata.get(_PREFIX + "model")
+    kind = metadata.get(PREFIX + "model")
     if kind == "gpt2":
         return _byte_level(metadata, _Table(metadata))
     if kind == "llama":
@@ -75,25 +88,28 @@ class _Table:
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self.tokens: list[str] = _array(metadata, "tokens", str)
-        self.vocab = {token: id for id, token in enumerate(self.tokens)}
-        if not self.tokens or "" in self.vocab or len(self.vocab) != len(self.tokens):
+        self.size = len(self.tokens)
+        if not self.tokens or "" in self.tokens or len(set(self.tokens)) != self.size:
             raise _broken("has no tokens, an empty one, or the same one twice")
-        self.kinds: list[int] = _array(metadata, "token_type", int) or [_NORMAL] * len(self.tokens)
-        if len(self.kinds) != len(self.tokens):
+        self.kinds: list[int] = _array(metadata, "token_type", int) or [Kind.NORMAL] * self.size
+        if len(self.kinds) != self.size:
             raise _broken("has not one token_type for each token")
+        while self.kinds and self.kinds[-1] == Kind.UNUSED:  # rows of the embedding that stand for no token
+            del self.kinds[-1], self.tokens[-1]
+        self.vocab = {token: id for id, token in enumerate(self.tokens)}
         self.metadata = metadata
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that are found in a text before anything else: control tokens, and the user-defined."""
         return [
-            added_token(token, id, special=kind != _USER_DEFINED)
+            added_token(token, id, special=kind != Kind.USER_DEFINED)
             for id, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
-            if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED)
+            if kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
         ]
 
     def named(self, name: str, default: int | None = None) -> str | None:
         """The token whose id the file gives as `name`."""
-        id: Any = self.metadata.get(f"{_PREFIX}{name}_token_id", default)
+        id: Any = self.metadata.get(f"{PREFIX}{name}_token_id", default)
         if id is None:
             return None
         if not hasattr(id, "__index__") or not 0 <= id < len(self.tokens):
@@ -102,14 +118,13 @@ class _Table:
 
     def config(self, **defaults: int) -> dict[str, Any]:
         """The content of a tokenizer_config.json that says the same."""
-        keys = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}
-        config: dict[str, Any] = {f"{name}_token": self.named(key, defaults.get(name)) for name, key in keys.items()}
+        config: dict[str, Any] = {f"{name}_token": self.named(key, defaults.get(name)) for name, key in ROLES.items()}
         return config | {"chat_template": self.metadata.get("tokenizer.chat_template")}
 
     def around(self, config: Mapping[str, Any], *, adds_bos: bool) -> dict[str, Any] | None:
         """tokenizer.json's post_processor; the file's own word goes before the default."""
-        adds_bos = bool(self.metadata.get(_PREFIX + "add_bos_token", adds_bos))
-        adds_eos = bool(self.metadata.get(_PREFIX + "add_eos_token", False))
+        adds_bos = bool(self.metadata.get(PREFIX + "add_bos_token", adds_bos))
+        adds_eos = bool(self.metadata.get(PREFIX + "add_eos_token", False))
         first, last = config["bos_token"] if adds_bos else None, config["eos_token"] if adds_eos else None
         if (adds_bos and first is None) or (adds_eos and last is None):
             raise _broken("adds a token around a text without saying which")
@@ -117,12 +132,12 @@ class _Table:
 
 
 def _byte_level(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
-    pre = metadata.get(_PREFIX + "pre")
-    rules = _PRE.get(pre) if isinstance(pre, str) else None
+    pre = metadata.get(PREFIX + "pre")
+    rules = PRE.get(pre) if isinstance(pre, str) else None
     if rules is None:
         raise TokenizerError(
             f"The GGUF file cuts text by the rules called {pre!r} (tokenizer.ggml.pre), which nextword does "
-            f"not know; it knows {', '.join(_PRE)}."
+            f"not know; it knows {', '.join(PRE)}."
         )
     merges = [_pair(merge, table.vocab) for merge in _array(metadata, "merges", str)]
     spec = byte_level_json(
@@ -141,16 +156,17 @@ def _pair(merge: str, vocab: Mapping[str, int]) -> tuple[str, str]:
 
 def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
     """SentencePiece's BPE: no pattern; the pair that makes the token of the highest score is merged first."""
-    if metadata.get(_PREFIX + "remove_extra_whitespaces"):
+    if metadata.get(PREFIX + "remove_extra_whitespaces"):
         raise TokenizerError("The GGUF file's tokenizer removes spaces, which nextword does not support.")
     scores: list[float] = _array(metadata, "scores", float)
-    if len(scores) != len(table.tokens) or any(math.isnan(score) for score in scores):
+    if len(scores) != table.size or any(math.isnan(score) for score in scores):
         raise _broken("has not one score for each token")
-    missing = [name for name in (f"<0x{byte:02X}>" for byte in range(256)) if name not in table.vocab]
+    missing = [name for name in BYTE_TOKENS if name not in table.vocab]
     if missing:
         raise _broken(f"lacks the byte token {missing[0]}")
+    normal = {token: scores[id] for token, id in table.vocab.items() if table.kinds[id] == Kind.NORMAL}
     config = table.config(bos=1, eos=2, unk=0)
-    prefix = bool(metadata.get(_PREFIX + "add_space_prefix", True))
+    prefix = bool(metadata.get(PREFIX + "add_space_prefix", True))
     to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -173,30 +189,29 @@ def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
             "byte_fallback": True,
             "ignore_merges": False,
             "vocab": table.vocab,
-            "merges": _merges_by_score(table, scores),
+            "merges": merges_by_score(normal),
         },
     }
     return Tokenizer(spec, config)
 
 
-def _merges_by_score(table: _Table, scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every pair of normal tokens that makes a normal token, the highest score first.
+def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Every pair of tokens that makes a token, the highest score first; `scores` holds the normal tokens.
 
     SentencePiece merges the leftmost of equal scores: what grows to the right, so the longer left part first.
     """
-    normal = {token: id for token, id in table.vocab.items() if table.kinds[id] == _NORMAL}
     pairs = [
         (token[:cut], token[cut:])
-        for token in normal
+        for token in scores
         for cut in range(1, len(token))
-        if token[:cut] in normal and token[cut:] in normal
+        if token[:cut] in scores and token[cut:] in scores
     ]
-    return sorted(pairs, key=lambda pair: (-scores[normal["".join(pair)]], -len(pair[0]), -len(pair[1])))
+    return sorted(pairs, key=lambda pair: (-scores["".join(pair)], -len(pair[0]), -len(pair[1])))
 
 
 def _array(metadata: Mapping[str, Any], name: str, kind: type) -> list[Any]:
     """An array of the file as a list of Python values; empty where the file has none."""
-    value = metadata.get(_PREFIX + name, [])
+    value = metadata.get(PREFIX + name, [])
     value = value.tolist() if hasattr(value, "tolist") else value
     wanted = (int, float) if kind is float else (kind,)
     if not isinstance(value, list | tuple) or not all(isinstance(item, wanted) for item in value):

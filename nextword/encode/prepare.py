@@ -1,8 +1,7 @@
 """Documents -> what `shards.write_shards` takes: ids, the mask of the loss, provenance.
 
 A text is the token that begins texts, then its ids; its loss counts everywhere. A conversation is written by
-the model's own chat template, and its loss counts on the answers only: on what the template writes for each
-turn of the assistant after the prompt that asks for it, the end of the turn included. Texts pass through in
+the model's own chat template, and its loss counts on the answers only (`conversations.py`). Texts pass through in
 portions, so memory does not grow with the corpus; the order is kept.
 """
 
@@ -14,11 +13,12 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
-from nextword.corpus.document import Document, Message
+from nextword.corpus.document import Document
 from nextword.encode.bulk import BulkEncoder
+from nextword.encode.conversations import ConversationEncoder
 from nextword.encode.shards import EncodedDocument
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import InputError, UnknownToken
+from nextword.errors import UnknownToken
 
 _PORTION = 1 << 25  # characters encoded at a time
 
@@ -29,7 +29,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], *, beg
     Raises InputError for text that the tokenizer cannot hold, for a conversation without an answer or one
     that the tokenizer's chat template refuses, and TokenizerError if there is no such template.
     """
-    encoder = BulkEncoder(tokenizer)
+    encoder, conversations = BulkEncoder(tokenizer), ConversationEncoder(tokenizer)
     first = np.array([begin], np.uint32)
     for portion in _portions(documents):
         encoded = iter(encoder.encode([document.text for document in portion if document.messages is None]))
@@ -37,7 +37,8 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], *, beg
             if document.messages is None:
                 yield np.concatenate((first, next(encoded))), None, document.provenance
             else:
-                yield *_conversation(tokenizer, document, document.messages), document.provenance
+                where = f"{document.source}:{document.line}"
+                yield *conversations.encode(document.messages, where), document.provenance
 
 
 def token_sizes(tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:
@@ -61,30 +62,3 @@ def _portions(documents: Iterable[Document]) -> Iterator[list[Document]]:
             portion, size = [], 0
     if portion:
         yield portion
-
-
-def _conversation(
-    tokenizer: Tokenizer, document: Document, messages: tuple[Message, ...]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-    """The ids of a conversation, and 1 for the ids that answer.
-
-    An answer is found as what the template adds to the conversation before it and the prompt for an answer;
-    a template that rewrites earlier turns once later ones are known gives no such place, and is refused.
-    """
-    where = f"{document.source}:{document.line}"
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    ids = tokenizer.chat(turns, add_generation_prompt=False)
-    mask = np.zeros(len(ids), np.uint8)
-    for i, turn in enumerate(turns):
-        if turn["role"] == "assistant":
-            asked = tokenizer.chat(turns[:i])
-            answered = tokenizer.chat(turns[: i + 1], add_generation_prompt=False)
-            if ids[: len(asked)] != asked or ids[: len(answered)] != answered:
-                raise InputError(
-                    f"{where}: the chat template does not keep this conversation's turns as they were when "
-                    "they were said, so the answers cannot be told from the rest; give one answer a record."
-                )
-            mask[len(asked) : len(answered)] = 1
-    if not mask.any():
-        raise InputError(f"{where}: no message has the role 'assistant', so there is no answer to learn.")
-    return np.array(ids, np.uint32), mask

@@ -4,6 +4,8 @@ The result is a byte-level BPE of the shape that Qwen uses: every byte is a toke
 words, punctuation and single digits are cut apart before the merges; nothing is normalised, so decoding gives
 the text back exactly. Only merges that occur at least twice are learned.
 
+A vocabulary for conversations also has the marks of ChatML, and the chat template that writes them.
+
 Promise: the same texts, in any number of threads, give the same vocabulary, and it is the one that the definition
 learns (`definition.train`): of equally frequent pairs, the one with the lower ids is merged first.
 """
@@ -13,17 +15,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from nextword.encode.bytelevel import BYTE_TO_CHAR, QWEN2
+from nextword.encode.conversations import CHATML, TURN_BEGINS, TURN_ENDS
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 
 
-def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|endoftext|>",)) -> Tokenizer:
+def train_bpe(
+    texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|endoftext|>",), chat: bool = False
+) -> Tokenizer:
     """Learn a tokenizer of at most `vocab` tokens: the special ones first, the 256 bytes, then the merges.
 
-    The first special token begins a text (`encode(text, begin=True)`) and ends it (`eos_ids`). The vocabulary stays
-    smaller if no pair is left that occurs twice. Raises InputError for a vocabulary that has no room for the bytes
-    and for what is not text.
+    The first special token begins a text (`encode(text, begin=True)`) and ends it (`eos_ids`). `chat`: after `special`
+    come the marks of the turns of a conversation; the mark that ends a turn is one of `eos_ids`, and
+    `Tokenizer.chat` writes ChatML. The vocabulary stays smaller if no pair is left that occurs twice. Raises
+    InputError for a vocabulary that has no room for the bytes and for what is not text.
     """
+    if chat:
+        special = (*special, TURN_BEGINS, TURN_ENDS)
     if vocab < 256 + len(special):
         raise InputError(
             f"A vocabulary of {vocab} is too small for 256 bytes and {len(special)} special tokens; "
@@ -53,7 +61,10 @@ def train_bpe(texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|
     backend.post_processor = processors.TemplateProcessing(
         single=f"{first} $A", pair=f"{first} $A {first} $B", special_tokens=[(first, 0)]
     )
-    return Tokenizer.from_json(backend.to_str(), {"bos_token": first, "eos_token": first})
+    config = {"bos_token": first, "eos_token": first}
+    if chat:
+        config |= {"eot_token": TURN_ENDS, "chat_template": CHATML}
+    return Tokenizer.from_json(backend.to_str(), config)
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

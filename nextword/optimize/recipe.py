@@ -56,7 +56,7 @@ class Recipe:
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
-    matrix_rate: float = 0.03
+    matrix_rate: float = 0.04
     other_rate: float = 0.006
     warmup: float = 0.01
     decay: float = 0.5

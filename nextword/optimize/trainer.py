@@ -147,6 +147,14 @@ class Trainer:
         numbers = {"step": self.step, "corrections": corrections}
         return State(copies(self._weights), copies(self._optimizer.state()), numbers)
 
+    def model(self) -> Transformer:
+        """The model as it now is, in float32; the next steps change it."""
+        return Transformer.of(self.recipe.architecture, self._weights)
+
+    def norms(self) -> dict[str, float]:
+        """Root mean square of the weights of each tensor, by name."""
+        return {name: float(weight.square().mean().sqrt()) for name, weight in self._weights.items()}
+
     def evaluate(self, limit: int | None = None) -> Evaluation:
         """How well the weights, as they now are, predict the held-out text: `nextword.optimize.evaluate`.
 

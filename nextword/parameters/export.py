@@ -1,12 +1,14 @@
-"""Writing a model in Hugging Face's form: config.json, model.safetensors and the tokenizer's files.
+"""Writing a model in a form that others open: Hugging Face's folder, or llama.cpp's GGUF file.
 
-What is written opens in transformers with the same logits; reading and writing use the same family and pieces.
+What is written opens in transformers, or in llama.cpp, with the same logits and the same tokens; reading and writing
+use the same family and pieces.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,18 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from nextword.atomic import atomic_write
+from nextword.encode.gguf_write import tokenizer_to_gguf
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
 from nextword.parameters.families.family import Family
-from nextword.parameters.layout import store
+from nextword.parameters.gguf_model import FREQUENCIES, gguf_from_architecture, gguf_pieces
+from nextword.parameters.gguf_write import NewTensor, write_gguf
+from nextword.parameters.layout import Piece, store
 from nextword.parameters.open import Stored
+from nextword.parameters.quants import FORMS
+
+GGUF_FORMS = {"F32": 0, "F16": 1, "Q8_0": 7}  # by their general.file_type (llama.h, enum llama_ftype)
 
 
 def export_hf(stored: Stored, folder: Path) -> None:
@@ -65,3 +73,46 @@ def write_hf(
 def to_json(value: object) -> bytes:
     """A value as JSON for people to read, ending in a line feed."""
     return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def export_gguf(stored: Stored, path: Path, form: str = "F32") -> None:
+    """Write an opened model as the GGUF file `path`, which must not exist yet, with its matrices in `form`.
+
+    `form` is one of GGUF_FORMS. As llama.cpp's converter does, vectors and learned positions stay F32, and a matrix
+    whose rows are no whole number of Q8_0's blocks becomes F16. One tensor is in memory at a time.
+
+    Raises InputError if there is something at `path`, UnsupportedModel and TokenizerError for what GGUF cannot say,
+    NoDiskRoom if the disk is full.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists; give the name of a new file.")
+    settings, divisors = gguf_from_architecture(stored.family, stored.architecture)
+    metadata = {
+        **settings,
+        "general.name": stored.path.stem,
+        "general.file_type": GGUF_FORMS[form],
+        "general.quantization_version": 2,
+        **tokenizer_to_gguf(stored.tokenizer, stored.architecture.vocab, stored.stop_ids),
+    }
+    tensors = list(_gguf_tensors(stored, form))
+    if divisors is not None:
+        tensors.append(NewTensor(FREQUENCIES, "F32", divisors.shape, lambda: divisors))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_gguf(path, metadata, tensors)
+
+
+def _gguf_tensors(stored: Stored, form: str) -> Iterator[NewTensor]:
+    for piece in gguf_pieces(stored.family, stored.architecture):
+        shapes = [stored.tensors[name].shape for name in piece.ours]
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        yield NewTensor(piece.theirs, _form(piece.theirs, shape, form), shape, partial(_weights, piece, stored))
+
+
+def _form(name: str, shape: tuple[int, ...], wanted: str) -> str:
+    if len(shape) == 1 or name == "position_embd.weight":
+        return "F32"
+    return "F16" if shape[-1] % FORMS[wanted].block_weights else wanted
+
+
+def _weights(piece: Piece, stored: Stored) -> npt.NDArray[np.float32]:
+    return store([piece], {name: stored.tensors[name].dequantize() for name in piece.ours})[piece.theirs]

@@ -22,13 +22,13 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.parameters.quants import FORMS, Bytes
 from nextword.parameters.stored import StoredTensor, map_file, rows_and_bytes
 
-_MAGIC = b"GGUF"
+MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_ALIGNMENT = 32
+ALIGNMENT = 32
 _DIMENSIONS = 4
 
 # enum gguf_metadata_value_type
-_BOOL, _STRING, _ARRAY = 7, 8, 9
+BOOL, STRING, ARRAY = 7, 8, 9
 _CODES = {
     0: "<B",
     1: "<b",
@@ -37,18 +37,18 @@ _CODES = {
     4: "<I",
     5: "<i",
     6: "<f",
-    _BOOL: "<B",
+    BOOL: "<B",
     10: "<Q",
     11: "<q",
     12: "<d",
 }
-_SCALARS = {type_id: struct.Struct(code) for type_id, code in _CODES.items()}
-_U32, _U64 = _SCALARS[4], _SCALARS[10]
+SCALARS = {type_id: struct.Struct(code) for type_id, code in _CODES.items()}
+U32, U64 = SCALARS[4], SCALARS[10]
 _SMALLEST_KEY = 8 + 4 + 1  # length of an empty name, type, one byte of value
 _SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # length of an empty name, one dimension, type, offset
 
 # enum ggml_type, with the types that are not read, so that an error can name them
-_TENSOR_TYPES = {
+TENSOR_TYPES = {
     **dict(enumerate(("F32", "F16", "Q4_0", "Q4_1"))),
     **dict(enumerate(("Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K"), 6)),
     **dict(enumerate(("IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"), 16)),
@@ -117,7 +117,7 @@ class _Cursor:
 
     def count(self, smallest: int) -> int:
         """How many items follow, each of at least `smallest` bytes."""
-        count: int = self.number(_U64)
+        count: int = self.number(U64)
         self.expect(count * smallest)
         return count
 
@@ -126,7 +126,7 @@ class _Cursor:
 
     def strings(self, count: int) -> list[str]:
         """`count` strings, `count` being known to fit. One loop without calls: vocabularies are long."""
-        view, at, end, length = self._view, self.at, len(self._view), _U64.unpack_from
+        view, at, end, length = self._view, self.at, len(self._view), U64.unpack_from
         found = []
         try:
             for _ in range(count):
@@ -142,9 +142,9 @@ class _Cursor:
 
 def _read_counts(cursor: _Cursor) -> tuple[int, int]:
     """Numbers of tensors and of metadata keys."""
-    if bytes(cursor.take(4)) != _MAGIC:
+    if bytes(cursor.take(4)) != MAGIC:
         cursor.fail("does not begin with the letters GGUF")
-    version: int = cursor.number(_U32)
+    version: int = cursor.number(U32)
     if version & 0xFFFF == 0 and version:
         cursor.refuse("is big endian; nextword reads little endian files")
     if version not in _VERSIONS:
@@ -165,28 +165,28 @@ def _read_metadata(cursor: _Cursor, n_keys: int) -> dict[str, Any]:
 
 
 def _read_value(cursor: _Cursor) -> Any:
-    type_id: int = cursor.number(_U32)
-    if type_id == _STRING:
+    type_id: int = cursor.number(U32)
+    if type_id == STRING:
         return cursor.string()
-    if type_id == _ARRAY:
+    if type_id == ARRAY:
         return _read_array(cursor)
-    if type_id not in _SCALARS:
+    if type_id not in SCALARS:
         cursor.fail(f"has a value of unknown type {type_id}")
-    value = cursor.number(_SCALARS[type_id])
-    return value != 0 if type_id == _BOOL else value
+    value = cursor.number(SCALARS[type_id])
+    return value != 0 if type_id == BOOL else value
 
 
 def _read_array(cursor: _Cursor) -> Any:
-    type_id: int = cursor.number(_U32)
-    if type_id == _STRING:
+    type_id: int = cursor.number(U32)
+    if type_id == STRING:
         return cursor.strings(cursor.count(8))
-    if type_id == _ARRAY:
+    if type_id == ARRAY:
         cursor.refuse("is an array of arrays, which ggml does not read either")
-    if type_id not in _SCALARS:
+    if type_id not in SCALARS:
         cursor.fail(f"is an array of unknown type {type_id}")
-    code = _SCALARS[type_id]
+    code = SCALARS[type_id]
     items = np.frombuffer(cursor.take(cursor.count(code.size) * code.size), np.dtype(code.format))
-    return items != 0 if type_id == _BOOL else items.copy()
+    return items != 0 if type_id == BOOL else items.copy()
 
 
 @dataclass(frozen=True)
@@ -200,19 +200,19 @@ class _Info:
 def _read_info(cursor: _Cursor) -> _Info:
     name = cursor.string()
     cursor.place = f"the tensor {name!r:.100}"
-    n_dimensions: int = cursor.number(_U32)
+    n_dimensions: int = cursor.number(U32)
     if not 1 <= n_dimensions <= _DIMENSIONS:
         cursor.fail(f"has {n_dimensions} dimensions, not 1 to {_DIMENSIONS}")
-    shape = tuple(cursor.number(_U64) for _ in range(n_dimensions))[::-1]
+    shape = tuple(cursor.number(U64) for _ in range(n_dimensions))[::-1]
     if 0 in shape:
         cursor.fail(f"has a dimension of 0 in its shape {shape}")
-    type_id: int = cursor.number(_U32)
-    form = _TENSOR_TYPES.get(type_id, f"type {type_id}")
+    type_id: int = cursor.number(U32)
+    form = TENSOR_TYPES.get(type_id, f"type {type_id}")
     if form not in FORMS:
         cursor.refuse(f"is stored as {form}, which nextword does not read; take a Q8_0, Q6_K or Q4_K_M file instead")
     if shape[-1] % FORMS[form].block_weights:
         cursor.fail(f"has rows of {shape[-1]} weights, not a multiple of {form}'s {FORMS[form].block_weights}")
-    return _Info(name, form, shape, cursor.number(_U64))
+    return _Info(name, form, shape, cursor.number(U64))
 
 
 def _map_tensors(infos: list[_Info], data: Bytes, alignment: int, cursor: _Cursor) -> dict[str, StoredTensor]:
@@ -238,7 +238,7 @@ def _map_tensors(infos: list[_Info], data: Bytes, alignment: int, cursor: _Curso
 
 
 def _alignment(metadata: dict[str, Any], cursor: _Cursor) -> int:
-    value = metadata.get("general.alignment", _ALIGNMENT)
+    value = metadata.get("general.alignment", ALIGNMENT)
     cursor.place = "the key 'general.alignment'"
     if type(value) is not int or value <= 0 or value & (value - 1):
         cursor.fail(f"must be a power of two, not {value!r:.100}")

@@ -1,12 +1,14 @@
-"""From a GGUF file's settings and tensors to a family's own, so that there is one road into the Transformer.
+"""Between a GGUF file's settings and tensors and a family's own, so that there is one road into the Transformer.
 
-The settings become the Hugging Face configuration that they were converted from; the tensors are llama.cpp's
-names and layouts, as pieces. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
+The settings become the Hugging Face configuration that they were converted from, and back: the same table of keys
+is read in both directions, and what is written is read again before it counts. The tensors are llama.cpp's names
+and layouts, as pieces. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.model.architecture import (
     Architecture,
+    LinearScaling,
     Llama3Scaling,
     Rotary,
     rotary_frequencies,
@@ -107,6 +110,52 @@ def _divisors(rope: Mapping[str, Any], scaling: Llama3Scaling, pairs: int) -> np
     theta = Config(rope, "The GGUF file").number("rope_theta", 10000.0)
     plain, scaled = (rotary_frequencies(Rotary(theta, 1.0, s), 2 * pairs) for s in (None, scaling))
     return plain / scaled
+
+
+def gguf_from_architecture(family: Family, a: Architecture) -> tuple[dict[str, Any], npt.NDArray[np.float32] | None]:
+    """The settings of a GGUF file, and the divisors of the rotary frequencies (FREQUENCIES), float32 [pairs], if any.
+
+    The inverse of `config_from_gguf`. Raises UnsupportedModel for an architecture that these settings cannot tell
+    from another one.
+    """
+    config = family.config(a)
+    settings = {key: config[name] for key, name in family.gguf.keys.items()}
+    if "attention.key_length" in settings:
+        settings["attention.value_length"] = a.head_size
+    divisors = None
+    if isinstance(a.position, Rotary):
+        settings |= {"rope.freq_base": a.position.theta, "rope.dimension_count": a.rotary_size}
+        match a.position.scaling:
+            case LinearScaling(factor):
+                settings |= {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
+            case Llama3Scaling() as scaling:
+                divisors = _divisors({"rope_theta": a.position.theta}, scaling, a.rotary_size // 2)
+    metadata = {f"{family.gguf.name}.{key}": value for key, value in settings.items()}
+    _check_readable(family, a, metadata, divisors)
+    return {"general.architecture": family.gguf.name, **metadata}, divisors
+
+
+def _check_readable(
+    family: Family, a: Architecture, metadata: Mapping[str, Any], divisors: npt.NDArray[np.float32] | None
+) -> None:
+    """Raises UnsupportedModel unless these settings are read as this architecture."""
+    outline = {"token_embd.weight": StoredTensor.of(np.zeros((a.vocab, 1), np.float32))}  # what the reader looks at
+    if not a.tied:
+        outline["output.weight"] = outline["token_embd.weight"]
+    if divisors is not None:
+        outline[FREQUENCIES] = StoredTensor.of(divisors)
+    try:
+        read = family.architecture(Config(config_from_gguf(family, metadata, outline), "The GGUF file"))
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"This model cannot be written as GGUF; export it to hf instead. ({error})") from error
+    if isinstance(a.position, Rotary):  # the file says how many dimensions are rotated, not what share of them
+        a = replace(a, position=replace(a.position, fraction=a.rotary_size / a.head_size))
+    lost = [field.name for field in fields(a) if getattr(read, field.name) != getattr(a, field.name)]
+    if lost:
+        raise UnsupportedModel(
+            f"A GGUF file of the family {family.gguf.name} has no words for this model's {', '.join(lost)}; "
+            "export it to hf instead."
+        )
 
 
 def gguf_pieces(family: Family, a: Architecture) -> list[Piece]:

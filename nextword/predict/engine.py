@@ -7,15 +7,17 @@ An engine speaks integers and float32; it knows nothing of text, sampling or fil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from nextword.errors import ContextOverflow, UnknownToken
+from nextword.errors import ContextOverflow, SettingError, UnknownToken
 from nextword.model.architecture import Architecture
 
 Logits = npt.NDArray[np.float32]
+Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # what an engine holds in memory; auto: as they are stored
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
 class Reading(Protocol):
@@ -44,6 +46,25 @@ class Engine(Protocol):
 
     def start(self, capacity: int | None = None) -> Reading:
         """A new text with room for `capacity` tokens, the model's context if None or more than that."""
+
+
+class BatchEngine(Engine, Protocol):
+    """An engine that reads on in several texts at once, reading the weights once for all of them."""
+
+    def extend_each(self, readings: Sequence[Any], ids: Sequence[int]) -> Logits:
+        """Read `ids[i]` on in `readings[i]`, all different and of this engine; logits float32 [texts, vocab].
+
+        Row i is what `readings[i].extend([ids[i]])` would give, bit for bit. Raises ContextOverflow or UnknownToken
+        before anything is read.
+        """
+
+
+def check_weights(weights: str) -> Weights:
+    """The form of weights itself. Raises SettingError if there is no such form."""
+    for known in WEIGHTS:
+        if weights == known:
+            return known
+    raise SettingError(f"Weights can be {', '.join(WEIGHTS)}, not {weights!r:.40}.")
 
 
 def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture) -> None:

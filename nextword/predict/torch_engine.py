@@ -29,6 +29,14 @@ class TorchEngine:
         self.transformer = Transformer.of(architecture, weights).requires_grad_(False).to(device).eval()
         self.device = device
 
+    @classmethod
+    def of(cls, transformer: Transformer) -> TorchEngine:
+        """An engine that reads with these weights, where they are, as they are at the time of reading."""
+        engine = cls.__new__(cls)
+        engine.architecture, engine.transformer = transformer.architecture, transformer.requires_grad_(False).eval()
+        engine.device = str(transformer.embed.weight.device)
+        return engine
+
     def start(self, capacity: int | None = None) -> TorchReading:
         """A new text; see nextword.predict.engine.Engine."""
         context = self.architecture.context

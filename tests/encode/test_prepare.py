@@ -16,22 +16,11 @@ from nextword.encode.train import train_bpe
 from nextword.errors import InputError, TokenizerError
 
 TEXTS = ["She ate an apple pie.", "Äpfel, été, 猫 🙂\r\n\x00<|endoftext|>", "", " an apple tree" * 40]
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-FORGETFUL = "{% for m in messages %}{% if loop.last %}{{ m.role }}: {% endif %}{{ m.content }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_bpe(TEXTS, 300, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
-
-
-def with_template(tokenizer: Tokenizer, template: str, folder: Path) -> Tokenizer:
-    tokenizer.save(folder)
-    (folder / "chat_template.jinja").write_text(template)
-    return Tokenizer.from_folder(folder)
+    return train_bpe(TEXTS, 300, chat=True)
 
 
 def talk(*turns: tuple[str, str]) -> Document:
@@ -59,20 +48,19 @@ def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(tokenizer: Tokenizer,
     assert tokenizer.decode(shards.tokens[shards.starts[1] + 1 : shards.starts[2]].tolist()) == TEXTS[1]
 
 
-def test_only_the_answers_of_a_conversation_count(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    chat = with_template(tokenizer, CHATML, tmp_path)
-    turns = [("user", "a pie?"), ("assistant", "an apple"), ("user", "a tree?"), ("assistant", "")]
-    ((ids, mask, provenance),) = encode_documents(chat, [talk(*turns)], begin=0)
+def test_only_the_answers_of_a_conversation_count(tokenizer: Tokenizer) -> None:
+    ((ids, mask, provenance),) = encode_documents(
+        tokenizer, [talk(("user", "a pie?"), ("assistant", "an apple"))], begin=0
+    )
     assert mask is not None
     assert provenance["line"] == 4
-    assert chat.decode(ids[mask == 1].tolist()) == "an apple<|im_end|>\n<|im_end|>\n"
-    assert chat.decode(ids.tolist()).startswith("<|im_start|>user\na pie?<|im_end|>\n<|im_start|>assistant\nan apple")
+    assert tokenizer.decode(ids[mask == 1].tolist()) == "an apple<|im_end|>"
 
 
 def test_texts_and_conversations_may_be_mixed(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    chat = with_template(tokenizer, CHATML, tmp_path)
     documents = [Document("an apple", "a", 1), talk(("user", "x"), ("assistant", "pie")), Document("pie", "a", 2)]
-    shards = write_shards(tmp_path / "s", encode_documents(chat, documents, begin=0), token_bytes=token_sizes(chat))
+    encoded = encode_documents(tokenizer, documents, begin=0)
+    shards = write_shards(tmp_path / "s", encoded, token_bytes=token_sizes(tokenizer))
     assert shards.mask is not None
     sums = [int(np.sum(shards.mask[a:b])) for a, b in zip(shards.starts, shards.starts[1:], strict=False)]
     lengths = np.diff(shards.starts)
@@ -80,11 +68,8 @@ def test_texts_and_conversations_may_be_mixed(tokenizer: Tokenizer, tmp_path: Pa
     assert 0 < sums[1] < lengths[1]
 
 
-def test_conversations_that_cannot_be_learned_from_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    talked = talk(("user", "x"), ("assistant", "y"))
+def test_a_conversation_that_cannot_be_learned_from_is_refused_with_its_place(tokenizer: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match="no chat template"):
-        list(encode_documents(tokenizer, [talked], begin=0))
-    with pytest.raises(InputError, match="talk.jsonl:4: the chat template does not keep"):
-        list(encode_documents(with_template(tokenizer, FORGETFUL, tmp_path), [talked], begin=0))
+        list(encode_documents(train_bpe(TEXTS, 300), [talk(("user", "x"), ("assistant", "y"))], begin=0))
     with pytest.raises(InputError, match="talk.jsonl:4: no message has the role 'assistant'"):
-        list(encode_documents(with_template(tokenizer, CHATML, tmp_path), [talk(("user", "x"))], begin=0))
+        list(encode_documents(tokenizer, [talk(("user", "x"))], begin=0))

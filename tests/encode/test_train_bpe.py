@@ -53,6 +53,18 @@ def test_special_tokens_come_first_and_the_first_begins_and_ends_a_text() -> Non
     assert (bare.bos_id, bare.eos_ids, bare.encode("", begin=True)) == (None, frozenset(), [])
 
 
+def test_a_vocabulary_for_conversations_has_the_marks_of_turns_and_a_template() -> None:
+    tokenizer = train_bpe([CORPUS], 300, chat=True)
+    assert tokenizer.special_ids == {0, 1, 2}
+    assert [tokenizer.token_text(id) for id in range(3)] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.vocab_size) == (0, {0, 2}, 300)
+    asked = tokenizer.decode(tokenizer.chat([{"role": "user", "content": "a pie?"}]))
+    assert asked == "<|endoftext|><|im_start|>user\na pie?<|im_end|>\n<|im_start|>assistant\n"
+    assert train_bpe([CORPUS], 300).chat_template is None
+    with pytest.raises(InputError, match="at least 259"):
+        train_bpe([CORPUS], 258, chat=True)
+
+
 def test_nothing_is_learned_that_occurs_once() -> None:
     assert train_bpe(["once"], 5_000).vocab_size == 257
     assert train_bpe([], 300).vocab_size == 257

@@ -1,0 +1,83 @@
+"""How good a model will be, before it is trained: bits per byte from counts of three tokens in a row.
+
+A model that has read n tokens predicts about as well as a trigram table made of n tokens of the same text; somewhat
+worse while it has read little, better and better afterwards. The table (interpolated Kneser-Ney, Kneser & Ney, 1995)
+takes a second to make, and knows of the text what matters: how varied it is, and how much of it there is. The factor
+between the two was measured on runs of three texts (see the log); on the natural texts of
+those runs the forecast is within about 6 % of the result. A language with rules that reach further than three tokens
+is learned better than forecast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.optimize.batches import Text
+
+Ints = npt.NDArray[np.int64]
+
+_ORDER = 3
+_DISCOUNT = 0.75
+_COUNTED, _SCORED, _PIECE = 1_000_000, 60_000, 256  # tokens
+_FACTOR, _AT, _POWER = 1.04, 250_000, -0.055  # model / table = factor * (tokens read / at) ** power
+
+
+def forecast_bits_per_byte(text: Text, heldout: Text, tokens_read: int) -> float:
+    """Bits per byte of `heldout` that a model is expected to need after reading `tokens_read` tokens of `text`."""
+    vocab = len(text.token_bytes)
+    known = _spread(text.tokens, min(tokens_read, _COUNTED))
+    new = _spread(heldout.tokens, _SCORED)
+    size = heldout.token_bytes[new[_ORDER - 1 :]].astype(np.int64)
+    bits = -np.log2(ngram_probabilities(known, new, vocab))
+    table = float(bits[size > 0].sum() / size.sum())
+    return table * _FACTOR * math.pow(tokens_read / _AT, _POWER)
+
+
+def ngram_probabilities(known: Ints, new: Ints, vocab: int) -> npt.NDArray[np.float64]:
+    """The probability of each of new[2:], given the two tokens before it, by interpolated Kneser-Ney over `known`.
+
+    Both hold token ids below `vocab`. The probabilities of all tokens in one place sum to 1.
+    """
+    probabilities = np.full(len(new) - _ORDER + 1, 1 / vocab)
+    for order in range(1, _ORDER + 1):
+        asked = _grams(new, order, vocab)[_ORDER - order :]
+        grams = _grams(known, order, vocab)
+        if order < _ORDER:  # shorter grams count by how many different tokens they follow
+            wider = np.unique(_grams(known, order + 1, vocab))
+            grams = wider % vocab**order
+        seen, counts = np.unique(grams, return_counts=True)
+        contexts, first = np.unique(seen // vocab, return_index=True)
+        totals, kinds = np.add.reduceat(counts, first), np.diff(np.append(first, len(seen)))
+        context, is_known = _find(contexts, asked // vocab)
+        place, is_seen = _find(seen, asked)
+        kept = np.where(is_seen, np.maximum(counts[place] - _DISCOUNT, 0), 0)
+        mixed = (kept + _DISCOUNT * kinds[context] * probabilities) / totals[context]
+        probabilities = np.where(is_known, mixed, probabilities)
+    return probabilities
+
+
+def _grams(tokens: Ints, order: int, vocab: int) -> Ints:
+    """Every run of so many tokens as one number."""
+    assert vocab**order < 1 << 63
+    grams = np.zeros(len(tokens) - order + 1, np.int64)
+    for i in range(order):
+        grams = grams * vocab + tokens[i : len(tokens) - order + 1 + i]
+    return grams
+
+
+def _find(sorted_: Ints, wanted: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Where each of `wanted` stands in a sorted array, and whether it does."""
+    place = np.minimum(np.searchsorted(sorted_, wanted), len(sorted_) - 1)
+    return place, sorted_[place] == wanted
+
+
+def _spread(tokens: npt.NDArray[np.integer[Any]], n: int) -> Ints:
+    """About n of the tokens, in pieces from all over the text."""
+    if len(tokens) <= n:
+        return np.asarray(tokens, np.int64)
+    starts = np.linspace(0, len(tokens) - _PIECE, max(n // _PIECE, 1)).astype(int)
+    return np.concatenate([tokens[start : start + _PIECE] for start in starts]).astype(np.int64)

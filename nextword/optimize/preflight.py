@@ -1,0 +1,116 @@
+"""Before the first step: how large a model fits the time, and how fast this machine trains it.
+
+One dial, the number of layers, sets the whole shape (`shape`). How many layers fit a budget of seconds follows from
+the arithmetic that the machine does in it (`n_layers_for`): the best number of weights grows with the square root of
+the operations C (Hoffmann et al., 2022), here about 0.8 sqrt(C / 6) in the blocks, which was found on short runs. The
+machine's speed is not looked up but measured, by trainers that are thrown away (`measure_pace`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from math import sqrt
+from statistics import median
+from typing import Literal
+
+import torch
+
+from nextword.model.architecture import Architecture
+from nextword.optimize.batches import Text
+from nextword.optimize.recipe import Recipe, standard
+from nextword.optimize.trainer import Trainer, can_compile
+
+FEWEST_LAYERS, MOST_LAYERS = 2, 14
+_WEIGHTS_PER_ROOT = 0.8  # weights in blocks / sqrt(operations / 6)
+_WEIGHTS_PER_TOKEN = 8  # with more weights in blocks, a text that is read often is learned by heart
+_BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # context and rows below so many layers
+_COMPILE_FROM = 240  # seconds: below, compiling takes longer than it saves on a CPU
+_TRIAL_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a trial showed: seconds that a step takes, and that the first one took with all it sets up."""
+
+    step: float
+    setup: float
+
+
+def shape(n_layers: int, vocab: int, n_tokens: int) -> tuple[Architecture, int]:
+    """The architecture with so many layers, and the rows of a batch; for a text of `n_tokens`.
+
+    The context is halved until the text has more tokens than it.
+    """
+    width = 64 * max(2, n_layers - 2)
+    context, rows = next(batch for limit, batch in _BATCHES if n_layers < limit)
+    while context >= n_tokens and context > 8:
+        context //= 2
+    return standard(width, n_layers, vocab, context), rows
+
+
+def n_layers_for(operations: float, vocab: int, n_tokens: int) -> int:
+    """How many layers a model has that so many operations train well, on a text of so many tokens."""
+    best = min(_WEIGHTS_PER_ROOT * sqrt(operations / 6), n_tokens * _WEIGHTS_PER_TOKEN)
+    deeper = (n for n in range(FEWEST_LAYERS, MOST_LAYERS) if _weights_in_blocks(n + 1, vocab, n_tokens) > best)
+    return next(deeper, MOST_LAYERS)
+
+
+def _weights_in_blocks(n_layers: int, vocab: int, n_tokens: int) -> int:
+    a, _ = shape(n_layers, vocab, n_tokens)
+    return a.n_parameters - a.vocab * a.width
+
+
+def pick_dtype(device: str) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the device multiplies it faster than float32."""
+    if device == "cpu":
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    else:
+        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"
+
+
+def pays_to_compile(seconds: float, device: str) -> bool:
+    """Whether a run of so many seconds is over sooner if it is compiled first."""
+    return seconds >= _COMPILE_FROM and can_compile(torch.device(device))
+
+
+def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> Pace:
+    """How fast this machine takes the recipe's steps: the median of those that fit into about `seconds`.
+
+    The weights learned on the way are thrown away.
+    """
+    began = time.monotonic()
+    trainer = Trainer(recipe, text, device=device)
+    taken = []
+    setup = 0.0
+    for progress in islice(trainer, _TRIAL_STEPS):
+        taken.append(progress.seconds)
+        if len(taken) == 1:
+            setup = time.monotonic() - began
+        elif len(taken) > 2 and time.monotonic() - began - setup > seconds:
+            break
+    return Pace(median(taken[1:] or taken), setup)
+
+
+def peak_memory(device: str) -> int | None:
+    """The most bytes of memory this process has held so far, of the device it trains on; None where that is not told.
+
+    After a trial that is what the run will hold, too: a step needs the same every time.
+    """
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def operations_per_step(recipe: Recipe) -> float:
+    """Multiplications and additions of a forward and backward pass: 6 for each weight and token."""
+    return 6.0 * recipe.architecture.n_parameters * recipe.rows * recipe.architecture.context

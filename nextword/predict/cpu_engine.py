@@ -1,0 +1,268 @@
+"""The engine of CPUs: numba kernels over packed weights, no torch.
+
+Reading in chunks, one token at a time, from a truncated memory or side by side with other texts gives the same
+logits bit for bit, whatever the number of threads.
+
+An engine does one pass at a time: calls from several threads wait for each other. A Reading belongs to one thread
+at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from nextword.errors import ContextOverflow
+from nextword.model.architecture import (
+    Architecture,
+    Gelu,
+    LayerNorm,
+    Learned,
+    RMSNorm,
+    Rotary,
+    SwiGLU,
+    rotary_frequencies,
+    tensor_shapes,
+)
+from nextword.parameters.cache import cache_folder
+from nextword.parameters.stored import StoredTensor
+from nextword.predict import forward as passes
+from nextword.predict.engine import Logits, check_room
+from nextword.predict.packed import Packed, pack
+from nextword.predict.team import Team, leave, new_counters
+from nextword.predict.tiles import GROUP_BYTES, INT4, INT4_WIDE, INT8
+from nextword.predict.workroom import Workroom, whole
+
+CHUNK = 128  # rows of a pass: what they need beside the weights stays in a core's cache
+_MATRICES = (
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "mlp.gate",
+    "mlp.up",
+    "mlp.down",
+)
+_NORMS = ("attention_norm", "mlp_norm", "attention.query_norm", "attention.key_norm")
+_MOST_THREADS = 16
+_NO_WINDOW = 1 << 40
+
+
+class CpuEngine:
+    """A model whose weights are packed (nextword.predict.packed). Implements nextword.predict.engine.Engine."""
+
+    def __init__(self, architecture: Architecture, packed: Packed, *, threads: int | None = None) -> None:
+        self.architecture = architecture
+        self._packed = packed  # the kernels know only addresses
+        self._model, self._tables = _model(architecture, packed)
+        self._team = Team(threads or _cores())
+        self._room = Workroom(self._model, self._team.size, CHUNK)
+        self._turn = threading.Lock()
+
+    def start(self, capacity: int | None = None) -> CpuReading:
+        """A new text; see nextword.predict.engine.Engine."""
+        context = self.architecture.context
+        return CpuReading(self, context if capacity is None else min(capacity, context))
+
+    def extend_each(self, readings: Sequence[CpuReading], ids: Sequence[int]) -> Logits:
+        """Read one more token of each of several texts, different ones; their logits, float32 [texts, vocab].
+
+        The weights are read once for all, in passes of at most CHUNK texts. The logits are those of
+        `reading.extend([id])`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
+        """
+        assert readings
+        assert len(readings) == len(ids) == len({id(reading) for reading in readings})
+        for reading, each in zip(readings, ids, strict=True):
+            check_room(reading, [each], self.architecture)
+        logits = []
+        for first in range(0, len(ids), CHUNK):
+            some, their = readings[first : first + CHUNK], ids[first : first + CHUNK]
+            logits.append(self._pass(their, [len(reading.ids) for reading in some], some, range(len(some))))
+            for reading, each in zip(some, their, strict=True):
+                reading.ids.append(each)
+        return np.concatenate(logits) if len(logits) > 1 else logits[0]
+
+    def _pass(
+        self, ids: Sequence[int], positions: Sequence[int], readings: Sequence[CpuReading], wanted: Sequence[int]
+    ) -> Logits:
+        """One pass of at most CHUNK rows; logits of the wanted ones, float32 [wanted, vocab]."""
+        texts = [(reading.memory.ctypes.data, reading.places) for reading in readings]
+        numbers = [np.array(each, np.int64) for each in (ids, positions, *zip(*texts, strict=True), wanted)]
+        id_at, position_at, memory_at, capacity_at, wanted_at = (each.ctypes.data for each in numbers)
+        rows = passes.Rows(len(ids), id_at, position_at, memory_at, capacity_at, len(wanted), wanted_at)
+        n_spans = max(positions) // passes.SPAN + 1
+        counters = new_counters(passes.n_stages(self._model.n_layers, len(ids)))
+        forward = compiled()
+        with self._turn:
+            room = self._room.grown(len(ids), n_spans, len(wanted))
+
+            def work(thread: int) -> None:
+                forward(thread, self._team.size, counters.ctypes.data, self._model, rows, room, n_spans)
+
+            try:
+                self._team.run(work)
+            except BaseException:  # Ctrl-C, maybe before the pass began here: nobody else may go on with it
+                leave(counters.ctypes.data, 0)
+                raise
+            return self._room.logits(len(wanted))
+
+
+class CpuReading:
+    """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Reading.
+
+    memory: keys and values of `places` positions, as nextword.predict.forward lays them out; it takes up room in
+    the machine as positions are read.
+    """
+
+    def __init__(self, engine: CpuEngine, capacity: int) -> None:
+        self.ids: list[int] = []
+        self.capacity = capacity
+        self.places = -(-capacity // passes.SPAN) * passes.SPAN
+        self._engine = engine
+        model = engine._model
+        numbers = 2 * model.n_layers * model.n_kv_heads * self.places * whole(model.head_size)
+        try:
+            self.memory = np.zeros(numbers, np.float16 if model.half_memory else np.float32)
+        except MemoryError as error:
+            raise ContextOverflow(
+                f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
+            ) from error
+
+    def extend(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits of the next token, float32 [vocab]."""
+        logits: Logits = self._read(ids, every=False)[-1][-1]
+        return logits
+
+    def extend_all(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]."""
+        return np.concatenate(self._read(ids, every=True))
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position `length` on."""
+        assert 0 <= length <= len(self.ids)
+        del self.ids[length:]
+
+    def _read(self, ids: Sequence[int], *, every: bool) -> list[Logits]:
+        assert ids, "there is always something to read"
+        check_room(self, ids, self._engine.architecture)
+        logits = []
+        for start in range(0, len(ids), CHUNK):
+            chunk = list(ids[start : start + CHUNK])
+            n, done = len(chunk), len(self.ids)
+            is_last = start + n == len(ids)
+            wanted = range(n) if every else range(n - 1, n) if is_last else range(0)
+            logits.append(self._engine._pass(chunk, range(done, done + n), [self] * n, wanted))
+            self.ids += chunk
+        return logits
+
+
+@cache
+def compiled() -> Any:
+    """The forward pass, compiled for this processor; from the cache's folder if it was compiled before."""
+    folder = kernel_folder()
+    before = numba.config.CACHE_DIR
+    with suppress(OSError, RuntimeError):  # without a folder to write to it is compiled again each time
+        folder.mkdir(parents=True, exist_ok=True)
+        numba.config.CACHE_DIR = str(folder)
+        passes.forward.enable_caching()  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = before
+    return passes.forward
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them, by running the smallest model."""
+    smallest = Architecture(
+        vocab=1,
+        context=1,
+        width=1,
+        n_layers=1,
+        n_heads=1,
+        n_kv_heads=1,
+        head_size=1,
+        norm=RMSNorm(1e-5),
+        position=Learned(),
+        mlp=SwiGLU(1),
+    )
+    zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in tensor_shapes(smallest).items()}
+    CpuEngine(smallest, pack(zeros), threads=1).start().extend([0])
+
+
+def kernel_folder() -> Path:
+    """Where compiled kernels are kept: one folder for each state of their source and of numba."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in ("lanes", "elementary", "tiles", "team", "forward"):
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
+    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, _MOST_THREADS)
+
+
+def _model(a: Architecture, packed: Packed) -> tuple[passes.Model, list[npt.NDArray[Any]]]:
+    """What the kernels must know of a model, and the tables that its addresses point into."""
+    matrices = np.zeros((a.n_layers + 1, len(_MATRICES), 4), np.int64)
+    norms = np.zeros((a.n_layers + 1, len(_NORMS), 2), np.int64)
+
+    def address(name: str) -> int:
+        return packed[name].address if name in packed else 0
+
+    def matrix(layer: int, which: int, name: str) -> None:
+        if (tensor := packed.get(f"{name}.weight")) is not None:
+            row = (tensor.address, tensor.form, GROUP_BYTES[tensor.form], address(f"{name}.bias"))
+            matrices[layer, which] = row
+
+    for layer in range(a.n_layers):
+        for which, name in enumerate(_MATRICES):
+            matrix(layer, which, f"blocks.{layer}.{name}")
+        for which, name in enumerate(_NORMS):
+            norms[layer, which] = [address(f"blocks.{layer}.{name}.{part}") for part in ("weight", "bias")]
+    matrix(a.n_layers, passes.EMBED, "embed")
+    matrix(a.n_layers, passes.UNEMBED, "embed" if a.tied else "unembed")
+    matrix(a.n_layers, passes.POSITION, "position")
+    norms[a.n_layers, passes.FINAL] = [address(f"norm.{part}") for part in ("weight", "bias")]
+    windows = np.array([_NO_WINDOW if window is None else window for window in a.windows], np.int64)
+    frequencies = np.zeros(0, np.float32)
+    if isinstance(a.position, Rotary):
+        frequencies = rotary_frequencies(a.position, a.rotary_size)
+    forms = {tensor.form for tensor in packed.values()}
+    model = passes.Model(
+        n_layers=a.n_layers,
+        width=a.width,
+        vocab=a.vocab,
+        n_heads=a.n_heads,
+        n_kv_heads=a.n_kv_heads,
+        head_size=a.head_size,
+        mlp_width=a.mlp.width,
+        mlp=_mlp(a.mlp),
+        eps=np.float32(a.norm.eps),
+        centred=isinstance(a.norm, LayerNorm),
+        parallel=a.residual == "parallel",
+        half_memory=bool(forms & {INT8, INT4, INT4_WIDE}),
+        matrices=matrices.ctypes.data,
+        norms=norms.ctypes.data,
+        windows=windows.ctypes.data,
+        n_pairs=len(frequencies),
+        frequencies=frequencies.ctypes.data,
+    )
+    return model, [matrices, norms, windows, frequencies]
+
+
+def _mlp(mlp: Gelu | SwiGLU) -> int:
+    match mlp:
+        case SwiGLU():
+            return passes.GATED
+        case Gelu(approximate=approximate):
+            return passes.TANH if approximate == "tanh" else passes.EXACT

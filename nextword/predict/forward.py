@@ -1,0 +1,487 @@
+"""The equations of nextword.model.transformer, as kernels: one forward pass of some rows.
+
+A row is one token at one position of one text; the rows of a pass may be a prompt's, or the newest tokens of many
+texts. `forward` is the whole pass and is run by all threads of a team at once; what they share out is a `share`:
+
+    begin                x = embed[id] (+ position[p])
+    each layer:
+      read               x -> norm(x)                                   rows
+      project            query, key, value = W norm(x)                  tiles of 32 outputs
+      remember           norm and turn them by position; keys, values -> memory    rows
+      attend, gather     softmax(q.k / sqrt(head size)) mixes values    rows, heads, 128 positions at a time
+      give back          x += W_output mixed                            tiles
+      read, widen        hidden = silu(W_gate norm(x)) * (W_up norm(x)), or gelu     tiles
+      give back          x += W_down hidden                             tiles
+    finish               logits = unembed(norm(x))                      tiles
+
+Every number is computed by the same operations in the same order whatever the number of rows, of threads, and
+however the text was cut into passes: results are equal bit for bit.
+
+The memory of a text holds, per layer and key/value head, keys as tiles of 32 positions (a matrix whose outputs are
+positions) and values as tiles of 32 dimensions (a matrix whose columns are positions), so that attention too is
+tiles times vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from nextword.predict.elementary import centre_and_scale, exponential, gelu_exact, gelu_tanh, normed, silu
+from nextword.predict.lanes import (
+    LANES,
+    every,
+    float_at,
+    floats_at,
+    fma,
+    keep,
+    kernel,
+    larger,
+    long_at,
+    peak,
+    put_float,
+    put_floats,
+    put_halves,
+    scatter_floats,
+    scatter_halves,
+    total,
+)
+from nextword.predict.team import enter, leave, share
+from nextword.predict.tiles import (
+    GROUP,
+    Vectors,
+    add_product,
+    add_product_fp16,
+    add_product_fp32,
+    add_row,
+    put_group,
+)
+
+SPAN = 128  # positions whose softmax is taken together; later spans are joined to it
+ATTENDING = 16  # rows that attend at once: bounds the room for spans
+
+# Which matrix of a layer, and which norm. The layer after the last holds EMBED, UNEMBED, POSITION and FINAL.
+QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
+EMBED, UNEMBED, POSITION = range(3)
+ATTENTION_NORM, MLP_NORM, QUERY_NORM, KEY_NORM = range(4)
+FINAL = 0
+TANH, EXACT, GATED = range(3)  # what the MLP does
+
+
+class Grid(NamedTuple):
+    """float32 [rows, columns]: where it begins, and how many columns it has."""
+
+    at: int
+    columns: int
+
+
+class Model(NamedTuple):
+    """What stays the same: sizes, and addresses of tables of int64.
+
+    matrices: [n_layers + 1, 7, 4]: address of the weights (0: there are none), form, bytes of a group, address of the
+    bias. norms: [n_layers + 1, 4, 2]: addresses of weight and bias. windows: [n_layers], how many positions each
+    layer sees. frequencies: float32 [n_pairs], of the rotated pairs.
+    """
+
+    n_layers: int
+    width: int
+    vocab: int
+    n_heads: int
+    n_kv_heads: int
+    head_size: int
+    mlp_width: int
+    mlp: int
+    eps: np.float32
+    centred: bool
+    parallel: bool
+    half_memory: bool
+    matrices: int
+    norms: int
+    windows: int
+    n_pairs: int
+    frequencies: int
+
+
+class Rows(NamedTuple):
+    """What a pass reads; addresses of int64 [n]. `memories` are addresses, `capacities` their positions."""
+
+    n: int
+    ids: int
+    positions: int
+    memories: int
+    capacities: int
+    n_wanted: int
+    wanted: int  # the rows whose logits are asked for
+
+
+class Room(NamedTuple):
+    """Where a pass works: a row of each for each row of the pass, in whole vectors of lanes.
+
+    scores: a row for each thread, SPAN numbers for each query head of a group. spans: a row for each row that
+    attends, head and span: the largest score, the sum of the exponentials, and from number LANES on the values
+    mixed by them. last, logits: a row for each that is wanted.
+    """
+
+    x: Grid
+    normed: Vectors
+    normed_mlp: Vectors
+    query: Grid
+    key: Grid
+    value: Grid
+    turned: Grid
+    turns: Grid
+    scores: Grid
+    spans: Grid
+    mixed: Vectors
+    gate: Grid
+    up: Grid
+    hidden: Vectors
+    last: Vectors
+    logits: Grid
+
+
+@kernel
+def place(grid: Grid, row: int, column: int) -> int:
+    """Address of a number."""
+    return grid.at + 4 * (row * grid.columns + column)
+
+
+@kernel
+def matrix(model: Model, layer: int, which: int) -> tuple[int, int, int, int]:
+    """Address of the weights, form, bytes of a group, address of the bias."""
+    at = model.matrices + 8 * 4 * (7 * layer + which)
+    return long_at(at), long_at(at + 8), long_at(at + 16), long_at(at + 24)
+
+
+@kernel
+def norm_of(model: Model, layer: int, which: int) -> tuple[int, int]:
+    """Addresses of a norm's weight and bias."""
+    at = model.norms + 8 * 2 * (4 * layer + which)
+    return long_at(at), long_at(at + 8)
+
+
+@kernel
+def number(numbers: int, index: int) -> int:
+    """One of some int64."""
+    return long_at(numbers + 8 * index)
+
+
+# --- one row ---
+
+
+@kernel
+def begin_rows(first: int, last: int, model: Model, rows: Rows, room: Room) -> None:
+    """x = the token's embedding (+ its position's); the cosines and sines of its position."""
+    embed, embed_form, embed_bytes, _ = matrix(model, model.n_layers, EMBED)
+    places, places_form, places_bytes, _ = matrix(model, model.n_layers, POSITION)
+    for row in range(first, last):
+        x, turns = place(room.x, row, 0), place(room.turns, row, 0)
+        position = number(rows.positions, row)
+        for at in range(0, model.width, LANES):
+            put_floats(x + 4 * at, every(np.float32(0.0)))
+        add_row(embed, embed_form, embed_bytes, model.width, number(rows.ids, row), x)
+        if places != 0:
+            add_row(places, places_form, places_bytes, model.width, position, x)
+        for pair in range(model.n_pairs):
+            angle = np.float64(np.float32(position) * float_at(model.frequencies + 4 * pair))
+            put_float(turns + 4 * pair, np.float32(math.cos(angle)))
+            put_float(turns + 4 * (model.n_pairs + pair), np.float32(math.sin(angle)))
+
+
+@kernel
+def norm_row(model: Model, layer: int, which: int, x: int, out: Vectors, row: int) -> None:
+    """out[row] = norm(x)."""
+    mean, scale = centre_and_scale(x, model.width, model.eps, model.centred)
+    weight, bias = norm_of(model, layer, which)
+    for group in range(out.groups):
+        put_group(out, row, group, normed(x, LANES * group, model.width, mean, scale, weight, bias))
+
+
+@kernel
+def read_rows(first: int, last: int, model: Model, layer: int, which: int, room: Room) -> None:
+    """What the matrices of attention or of the MLP read."""
+    for row in range(first, last):
+        x = place(room.x, row, 0)
+        if which == ATTENTION_NORM:
+            norm_row(model, layer, ATTENTION_NORM, x, room.normed, row)
+        if which == MLP_NORM or model.parallel:
+            norm_row(model, layer, MLP_NORM, x, room.normed_mlp, row)
+
+
+@kernel
+def turn_head(x: int, out: int, size: int, norm: int, model: Model, turns: int, scale: np.float32) -> None:
+    """out = a head's query or key, normed if there is a norm, times `scale`, turned by its position."""
+    length = every(scale)
+    if norm != 0:
+        mean, length_scale = centre_and_scale(x, size, model.eps, model.centred)
+    for at in range(0, size, LANES):
+        if norm != 0:
+            put_floats(out + 4 * at, normed(x, at, size, mean, length_scale, norm, 0) * length)
+        else:
+            put_floats(out + 4 * at, keep(floats_at(x + 4 * at), 0, size - at, np.float32(0.0)) * length)
+    pairs = model.n_pairs
+    for pair in range(pairs):
+        cos, sin = float_at(turns + 4 * pair), float_at(turns + 4 * (pairs + pair))
+        one, other = out + 4 * pair, out + 4 * (pairs + pair)
+        a, b = float_at(one), float_at(other)
+        put_float(one, a * cos - b * sin)
+        put_float(other, b * cos + a * sin)
+
+
+@kernel
+def head_room(model: Model) -> int:
+    """Numbers of a head, in whole vectors of lanes."""
+    return -(-model.head_size // LANES) * LANES
+
+
+@kernel
+def keys_at(model: Model, memory: int, capacity: int, layer: int, head: int, position: int) -> int:
+    """Address of the tile of 32 keys that begins at this position: [dimensions, 32 positions]."""
+    heads_before = 2 * model.n_kv_heads * layer + head
+    return memory + (2 if model.half_memory else 4) * head_room(model) * (heads_before * capacity + position)
+
+
+@kernel
+def values_at(model: Model, memory: int, capacity: int, layer: int, head: int, slice: int, position: int) -> int:
+    """Address of 32 dimensions of the value at this position: [slices, positions, 32 dimensions]."""
+    heads_before = 2 * model.n_kv_heads * layer + model.n_kv_heads + head
+    before = head_room(model) * heads_before * capacity + LANES * (slice * capacity + position)
+    return memory + (2 if model.half_memory else 4) * before
+
+
+@kernel
+def remember_rows(first: int, last: int, model: Model, layer: int, rows: Rows, room: Room) -> None:
+    """Queries and keys normed and turned; keys and values written into the memory of their text."""
+    size, wide = model.head_size, head_room(model)
+    bytes_ = 2 if model.half_memory else 4
+    query_norm, _ = norm_of(model, layer, QUERY_NORM)
+    key_norm, _ = norm_of(model, layer, KEY_NORM)
+    for row in range(first, last):
+        turns, scale = place(room.turns, row, 0), np.float32(1.0 / math.sqrt(size))
+        for head in range(model.n_heads):
+            x, out = place(room.query, row, head * size), place(room.turned, row, head * wide)
+            turn_head(x, out, size, query_norm, model, turns, scale)
+        position, memory = number(rows.positions, row), number(rows.memories, row)
+        capacity = number(rows.capacities, row)
+        for head in range(model.n_kv_heads):
+            x, out = place(room.key, row, head * size), place(room.turned, row, (model.n_heads + head) * wide)
+            turn_head(x, out, size, key_norm, model, turns, np.float32(1.0))
+            tile = keys_at(model, memory, capacity, layer, head, position // LANES * LANES)
+            for at in range(0, size, LANES):
+                key = floats_at(out + 4 * at)
+                value = keep(floats_at(place(room.value, row, head * size + at)), 0, size - at, np.float32(0.0))
+                to = tile + bytes_ * (LANES * at + position % LANES)
+                value_to = values_at(model, memory, capacity, layer, head, at // LANES, position)
+                if model.half_memory:
+                    scatter_halves(to, bytes_ * LANES, key)
+                    put_halves(value_to, value)
+                else:
+                    scatter_floats(to, bytes_ * LANES, key)
+                    put_floats(value_to, value)
+
+
+# --- attention ---
+
+
+@kernel
+def attend_spans(
+    first: int, last: int, model: Model, layer: int, rows: Rows, room: Room, start: int, n_spans: int, thread: int
+) -> None:
+    """Softmax within one SPAN of positions, for the query heads that share a key/value head.
+
+    Piece (row, key/value head, span); `start` is the row of piece 0.
+    """
+    group, wide = model.n_heads // model.n_kv_heads, head_room(model)
+    for piece in range(first, last):
+        span, head = piece % n_spans, piece // n_spans % model.n_kv_heads
+        row = piece // n_spans // model.n_kv_heads
+        here = number(rows.positions, start + row)
+        begin = span * SPAN  # of the positions begin .. begin + SPAN it sees after .. end
+        after, end = max(0, here + 1 - number(model.windows, layer) - begin), min(SPAN, here + 1 - begin)
+        if end <= 0 or after >= SPAN:
+            continue
+        memory, capacity = number(rows.memories, start + row), number(rows.capacities, start + row)
+        queries = place(room.turned, start + row, head * group * wide)
+        scores = place(room.scores, thread, 0)
+        n_tiles, dimensions = -(-end // LANES), -(-model.head_size // 8) * 8
+        for tile in range(n_tiles):
+            for query in range(group):
+                put_floats(scores + 4 * (SPAN * query + LANES * tile), every(np.float32(0.0)))
+            keys, out = keys_at(model, memory, capacity, layer, head, begin + LANES * tile), scores + 4 * LANES * tile
+            if model.half_memory:
+                add_product_fp16(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN)
+            else:
+                add_product_fp32(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN)
+        mixed = place(room.spans, (row * model.n_heads + head * group) * n_spans + span, 0)
+        step = 4 * n_spans * room.spans.columns
+        for query in range(group):
+            exponentials(scores + 4 * SPAN * query, after, end, mixed + query * step)
+        for slice in range(wide // LANES):
+            out = mixed + 4 * LANES * (1 + slice)
+            for query in range(group):
+                put_floats(out + query * step, every(np.float32(0.0)))
+            values = values_at(model, memory, capacity, layer, head, slice, begin)
+            if model.half_memory:
+                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step)
+            else:
+                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step)
+
+
+@kernel
+def exponentials(scores: int, after: int, end: int, out: int) -> None:
+    """exp(score - largest) for the scores from `after` to before `end`, 0 for others; out = largest, their sum."""
+    top = every(np.float32(-np.inf))
+    for at in range(0, end, LANES):
+        top = larger(top, keep(floats_at(scores + 4 * at), after - at, end - at, np.float32(-np.inf)))
+    largest = peak(top)
+    sum = every(np.float32(0.0))
+    for at in range(0, end, LANES):
+        share = exponential(floats_at(scores + 4 * at) - every(largest))
+        share = keep(share, after - at, end - at, np.float32(0.0))
+        put_floats(scores + 4 * at, share)
+        sum = sum + share
+    put_float(out, largest)
+    put_float(out + 4, total(sum))
+
+
+@kernel
+def gather_rows(
+    first: int, last: int, model: Model, layer: int, rows: Rows, room: Room, start: int, n_spans: int
+) -> None:
+    """The spans of each head joined: softmax over all positions, and the values mixed by it."""
+    size, step = model.head_size, 4 * room.spans.columns
+    for row in range(first, last):
+        here = number(rows.positions, start + row)
+        from_span, to_span = max(0, here + 1 - number(model.windows, layer)) // SPAN, here // SPAN + 1
+        for head in range(model.n_heads):
+            spans = place(room.spans, (row * model.n_heads + head) * n_spans, 0)
+            largest = float_at(spans + from_span * step)
+            for span in range(from_span, to_span):
+                largest = max(largest, float_at(spans + span * step))
+            for at in range(0, size, LANES):
+                sum, mixed = every(np.float32(0.0)), every(np.float32(0.0))
+                for span in range(from_span, to_span):
+                    there = spans + span * step
+                    weight = exponential(every(float_at(there) - largest))
+                    sum = fma(weight, every(float_at(there + 4)), sum)
+                    mixed = fma(weight, floats_at(there + 4 * (LANES + at)), mixed)
+                put_floats(place(room.query, start + row, head * size + at), mixed / sum)
+        mixed_size = model.n_heads * size
+        for group in range(room.mixed.groups):
+            at = group * GROUP
+            x = keep(floats_at(place(room.query, start + row, at)), 0, mixed_size - at, np.float32(0.0))
+            put_group(room.mixed, start + row, group, x)
+
+
+# --- matrices: pieces are tiles of 32 outputs ---
+
+
+@kernel
+def product(model: Model, layer: int, which: int, tile: int, x: Vectors, n_rows: int, out: Grid, fresh: bool) -> None:
+    """out[:, tile] = W x + bias for one tile of a matrix; added to what is there unless `fresh`."""
+    weights, form, _, bias = matrix(model, layer, which)
+    at, step = place(out, 0, LANES * tile), 4 * out.columns
+    start = floats_at(bias + 4 * LANES * tile) if bias != 0 else every(np.float32(0.0))
+    for row in range(n_rows):
+        to = at + step * row
+        put_floats(to, start if fresh else floats_at(to) + start)
+    add_product(weights, form, tile, x, n_rows, at, step)
+
+
+@kernel
+def project_tiles(first: int, last: int, model: Model, layer: int, room: Room, n_rows: int) -> None:
+    """query, key and value = W norm(x), one after the other."""
+    queries = -(-model.n_heads * model.head_size // LANES)
+    keys = -(-model.n_kv_heads * model.head_size // LANES)
+    for tile in range(first, last):
+        if tile < queries:
+            product(model, layer, QUERY, tile, room.normed, n_rows, room.query, True)
+        elif tile < queries + keys:
+            product(model, layer, KEY, tile - queries, room.normed, n_rows, room.key, True)
+        else:
+            product(model, layer, VALUE, tile - queries - keys, room.normed, n_rows, room.value, True)
+
+
+@kernel
+def give_back_tiles(
+    first: int, last: int, model: Model, layer: int, which: int, x: Vectors, room: Room, n_rows: int
+) -> None:
+    """x += W_output mixed, or W_down hidden."""
+    for tile in range(first, last):
+        product(model, layer, which, tile, x, n_rows, room.x, False)
+
+
+@kernel
+def widen_tiles(first: int, last: int, model: Model, layer: int, room: Room, n_rows: int) -> None:
+    """hidden = what the MLP's nonlinearity makes of W norm(x)."""
+    for tile in range(first, last):
+        product(model, layer, UP, tile, room.normed_mlp, n_rows, room.up, True)
+        if model.mlp == GATED:
+            product(model, layer, GATE, tile, room.normed_mlp, n_rows, room.gate, True)
+        for row in range(n_rows):
+            up = floats_at(place(room.up, row, LANES * tile))
+            if model.mlp == GATED:
+                put_group(room.hidden, row, tile, silu(floats_at(place(room.gate, row, LANES * tile))) * up)
+            elif model.mlp == TANH:
+                put_group(room.hidden, row, tile, gelu_tanh(up))
+            else:
+                put_group(room.hidden, row, tile, gelu_exact(up))
+
+
+@kernel
+def finish_rows(first: int, last: int, model: Model, rows: Rows, room: Room) -> None:
+    """The last norm, of the rows whose logits are wanted."""
+    for index in range(first, last):
+        norm_row(model, model.n_layers, FINAL, place(room.x, number(rows.wanted, index), 0), room.last, index)
+
+
+@kernel
+def unembed_tiles(first: int, last: int, model: Model, room: Room, n_rows: int) -> None:
+    """logits = W norm(x)."""
+    for tile in range(first, last):
+        product(model, model.n_layers, UNEMBED, tile, room.last, n_rows, room.logits, True)
+
+
+# --- the whole ---
+
+
+@kernel
+def forward(thread: int, n_threads: int, counters: int, model: Model, rows: Rows, room: Room, n_spans: int) -> None:
+    """One pass, by all threads of a team: keys and values into the memories, wanted logits into room.logits."""
+    if not enter(counters, thread):
+        return
+    n_rows, size = rows.n, model.head_size
+    parts = 4 * n_threads  # how many times a stage is shared out, about
+    some_rows = max(1, n_rows // parts)
+    queries, keys = -(-model.n_heads * size // LANES), -(-model.n_kv_heads * size // LANES)
+    out, wide = room.x.columns // LANES, room.hidden.groups
+    stage = share(counters, 1, n_rows, some_rows, begin_rows, (model, rows, room))
+    for layer in range(model.n_layers):
+        stage = share(counters, stage, n_rows, some_rows, read_rows, (model, layer, ATTENTION_NORM, room))
+        tiles = queries + 2 * keys
+        stage = share(counters, stage, tiles, max(1, tiles // parts), project_tiles, (model, layer, room, n_rows))
+        stage = share(counters, stage, n_rows, some_rows, remember_rows, (model, layer, rows, room))
+        for start in range(0, n_rows, ATTENDING):
+            n = min(ATTENDING, n_rows - start)
+            pieces = n * model.n_kv_heads * n_spans
+            what = (model, layer, rows, room, start, n_spans, thread)
+            stage = share(counters, stage, pieces, max(1, pieces // parts), attend_spans, what)
+            stage = share(counters, stage, n, 1, gather_rows, (model, layer, rows, room, start, n_spans))
+        what_back = (model, layer, OUTPUT, room.mixed, room, n_rows)
+        stage = share(counters, stage, out, max(1, out // parts), give_back_tiles, what_back)
+        if not model.parallel:
+            stage = share(counters, stage, n_rows, some_rows, read_rows, (model, layer, MLP_NORM, room))
+        stage = share(counters, stage, wide, max(1, wide // parts), widen_tiles, (model, layer, room, n_rows))
+        what_back = (model, layer, DOWN, room.hidden, room, n_rows)
+        stage = share(counters, stage, out, max(1, out // parts), give_back_tiles, what_back)
+    wanted, tiles = rows.n_wanted, -(-model.vocab // LANES)
+    stage = share(counters, stage, wanted, 1, finish_rows, (model, rows, room))
+    share(counters, stage, tiles, max(1, tiles // (4 * parts)), unembed_tiles, (model, room, wanted))
+    leave(counters, thread)
+
+
+def n_stages(n_layers: int, n_rows: int) -> int:
+    """How many stages a pass has at most."""
+    return 3 + n_layers * (7 + 2 * -(-n_rows // ATTENDING))

@@ -1,0 +1,89 @@
+"""Which engine reads a model: kernels on a CPU, PyTorch on anything else, imported only then.
+
+A form of weights that rounds is measured when the weights are packed, once: on a fixed text, against the same
+weights in float32, where those fit into memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nextword.errors import SettingError
+from nextword.model.architecture import Architecture
+from nextword.parameters.stored import StoredTensor
+from nextword.predict.engine import Engine, Weights, check_weights
+from nextword.predict.loss import measure_loss
+
+Yardstick = Callable[[], tuple[Sequence[int], int]]  # the ids of a text, and how many bytes the predicted ones are
+
+
+def open_engine(
+    architecture: Architecture,
+    tensors: Mapping[str, StoredTensor],
+    source: Path,
+    device: str,
+    weights: str,
+    yardstick: Yardstick,
+) -> Engine:
+    """The engine for a device ("auto": a CUDA device if there is one), its weights in a form.
+
+    source: the file or folder that the tensors are from. yardstick: the text that a form's loss is measured on,
+    at most a context of it. Raises SettingError for a device that is not there or a form it cannot have.
+    """
+    form = check_weights(weights)
+    if device != "cpu" and not (device == "auto" and not has_cuda_driver()):
+        from nextword.predict.torch_engine import TorchEngine, pick_device
+
+        device = pick_device(device)
+        if device != "cpu":
+            if weights not in ("auto", "fp32"):
+                raise SettingError(f"Only a CPU holds weights as {weights}; use --device cpu.")
+            return TorchEngine(architecture, tensors, device)
+    return _cpu_engine(architecture, tensors, source, form, yardstick)
+
+
+def has_cuda_driver() -> bool:
+    """Whether a CUDA device may be there: asking torch would cost seconds."""
+    for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
+        with suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
+
+
+def _cpu_engine(
+    architecture: Architecture,
+    tensors: Mapping[str, StoredTensor],
+    source: Path,
+    weights: Weights,
+    yardstick: Yardstick,
+) -> Engine:
+    from nextword.predict import packed_file
+    from nextword.predict.cpu_engine import CpuEngine
+    from nextword.predict.packed import form_of, is_lossless, pack
+
+    path = packed_file.packed_path(source, weights)
+    packed = packed_file.load_packed(tensors, weights, path)
+    engine = CpuEngine(architecture, packed)
+    if path.is_file() and packed_file.read_loss(path) is None:
+        lossless = all(is_lossless(tensor, form_of(name, tensor, weights)) for name, tensor in tensors.items())
+        loss = None
+        if not lossless and 4 * architecture.n_parameters < free_memory() / 2:
+            exact = CpuEngine(architecture, pack(tensors, "fp32"))
+            loss = measure_loss(exact, engine, *yardstick())
+        with suppress(OSError):
+            packed_file.write_loss(path, source.name, weights, lossless, loss)
+    return engine
+
+
+def free_memory() -> float:
+    """Bytes of memory that are free; as many as one likes where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")

@@ -1,0 +1,113 @@
+"""Threads that share the work of one forward pass.
+
+A pass is a sequence of stages, and a stage is a number of pieces: the tiles of a matrix, the rows of a batch. Every
+thread of the team runs through all stages of the pass by itself; within a stage each takes the next pieces that
+nobody has taken (`share`) until all are done. A stage ends when its pieces are done, whoever did them, so a thread
+that the system has put to sleep holds up nothing but the piece in its hands, and one that comes late or not at all
+is not missed. Which thread does a piece changes no bit of it.
+
+`Team.run` is called by one thread at a time. Between passes the helpers sleep. A forked process has none of its
+parent's helpers and starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.predict.lanes import counter_at, fetch_add, kernel, pause, spliced, yield_core
+
+Counters = npt.NDArray[np.int64]
+
+_STAGE_BYTES = 128  # two counters, pieces taken and pieces done, each in a cache line of its own
+_DONE = 64
+_LOOKS = 4000  # at a counter, before the core is offered to others
+_CLOSED = 1 << 32  # added to the number of threads that entered, when no more may
+
+
+def new_counters(n_stages: int) -> Counters:
+    """The counters of one pass. Fresh for each, so that a helper that is late meets a closed door, not a new pass."""
+    return np.zeros((n_stages + 1) * _STAGE_BYTES // 8, np.int64)
+
+
+@kernel
+def enter(counters: int, thread: int) -> bool:
+    """Whether this thread may take part in the pass: it is not over yet."""
+    return thread == 0 or fetch_add(counters, 1) < _CLOSED
+
+
+@kernel
+def leave(counters: int, thread: int) -> None:
+    """The end of a pass; thread 0 waits for all that entered, and may do so twice."""
+    if thread == 0:
+        wait_for(counters + _DONE, fetch_add(counters, _CLOSED) % _CLOSED)
+    else:
+        fetch_add(counters + _DONE, 1)
+
+
+@spliced
+def share(counters: int, stage: int, n_pieces: int, size: int, work: Any, arguments: Any) -> int:
+    """Do `work(first, last, *arguments)` for pieces 0 to n_pieces, `size` at a time. The number of the next stage.
+
+    counters: their address. Stages are numbered from 1, the same way in all threads.
+    """
+    taken = counters + stage * _STAGE_BYTES
+    first = fetch_add(taken, size)
+    while first < n_pieces:
+        last = min(first + size, n_pieces)
+        work(first, last, *arguments)
+        fetch_add(taken + _DONE, last - first)
+        first = fetch_add(taken, size)
+    wait_for(taken + _DONE, n_pieces)
+    return stage + 1
+
+
+@kernel
+def wait_for(counter: int, value: int) -> None:
+    """Until the counter at this address has reached the value."""
+    looks = 0
+    while counter_at(counter) < value:
+        looks += 1
+        if looks < _LOOKS:
+            pause()
+        else:
+            yield_core()
+
+
+class Team:
+    """`size` threads: the caller and its helpers, which start with the first pass."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tasks: list[SimpleQueue[Callable[[int], None] | None]] = []
+        self._process = 0
+
+    def run(self, work: Callable[[int], None]) -> None:
+        """Calls work(0) here and work(1), work(2), ... in the helpers; returns when work(0) does."""
+        if self._process != os.getpid():
+            self._start()
+        for tasks in self._tasks:
+            tasks.put(work)
+        work(0)
+
+    def _start(self) -> None:
+        self._process, self._tasks = os.getpid(), [SimpleQueue() for _ in range(1, self.size)]
+        for thread, tasks in enumerate(self._tasks, 1):
+            threading.Thread(target=_help, args=(thread, tasks), name=f"nextword-{thread}", daemon=True).start()
+
+    def __del__(self) -> None:
+        if self._process == os.getpid():
+            for tasks in self._tasks:
+                tasks.put(None)
+
+
+def _help(thread: int, tasks: SimpleQueue[Callable[[int], None] | None]) -> None:
+    while (work := tasks.get()) is not None:
+        work(thread)
+        del work  # what it holds is not kept while waiting

@@ -1,0 +1,265 @@
+"""A matrix times vectors, the kernel that generation spends its time in.
+
+A matrix lies in memory as tiles: 32 outputs by all inputs, so that one vector of 32 lanes holds a weight of 32
+outputs and no sum runs across lanes. Every kernel here is the same three lines,
+
+    for some neighbouring columns of a tile:     read them once
+        for every vector x:
+            out += columns * x[columns]
+
+once for floating-point weights and once for integers. What is read once serves all vectors: a prompt, or the next
+token of many texts. Each output is summed in the order of its columns, whatever the number of vectors, so that a
+text gives the same bits alone and in company.
+
+Integers come in groups of 32 columns that share a scale (and, with 4 bits, a minimum): w = scale * q (+ minimum).
+A vector meets them as integers of 16 bits, each group of 32 with its own step: x = step * n, n = 256 * high + low.
+Then the group's sum of products of integers is exact, in two halves of bytes:
+
+    sum w x = scale * step * (256 * sum q high + sum q low)  (+ minimum * sum x)
+
+Layouts of a tile, columns in order, 32 = the lanes:
+
+    floats     per column:    32 numbers                                          (float32, bfloat16, float16)
+    INT8       per group:     32 scales (float16), 8 x 32 x 4 bytes q + 128       column 4 i + j: byte j of quad i
+    INT4       per group:     32 scales, 32 minima (float16), 4 x 32 x 4 bytes    quads 0-3 low halves, 4-7 high
+    INT4_WIDE  the same with scales and minima in float32
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nextword.predict.lanes import (
+    LANES,
+    Floats,
+    Ints,
+    as_floats,
+    as_ints,
+    brains_at,
+    byte_at,
+    dot4,
+    every,
+    every_int,
+    float_at,
+    floats_at,
+    fma,
+    halves_at,
+    inlined,
+    int_at,
+    ints_at,
+    kernel,
+    lane,
+    magnitude,
+    peak,
+    put_bytes,
+    put_float,
+    put_floats,
+    put_int,
+    total_int,
+)
+
+FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
+GROUP = 32  # columns that share a scale; matrices are padded with zeros to whole groups and whole tiles
+BLOCK = 8  # columns of floating-point weights that are read at once
+LARGEST = 127 * 256  # the largest integer that a vector's number becomes: its high byte is signed
+# Bytes of one group of columns of one tile.
+FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
+INT8_BYTES, INT4_BYTES, WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
+GROUP_BYTES = {
+    FP32: FP32_BYTES,
+    BF16: HALF_BYTES,
+    FP16: HALF_BYTES,
+    INT8: INT8_BYTES,
+    INT4: INT4_BYTES,
+    INT4_WIDE: WIDE_BYTES,
+}
+
+
+class Vectors(NamedTuple):
+    """What matrices are multiplied with: rows of float32, and the same rows as integers; addresses, [rows, ...] each.
+
+    floats: float32 [32 * groups]. digits: int8 [groups, 64], for each group 32 high bytes, then 32 low ones. steps,
+    sums: float32 [groups], a group's step and the sum of its numbers; counts: int32, the sum of its integers.
+    Columns are padded with zeros to whole groups.
+    """
+
+    groups: int
+    floats: int
+    digits: int
+    steps: int
+    counts: int
+    sums: int
+
+
+@kernel
+def put_group(vectors: Vectors, row: int, group: int, x: Floats) -> None:
+    """Set 32 numbers of a row: as they are, and as integers."""
+    index = row * vectors.groups + group
+    put_floats(vectors.floats + 4 * GROUP * index, x)
+    largest = peak(magnitude(x))
+    step = largest / np.float32(LARGEST)
+    n = as_ints(x * every(np.float32(LARGEST) / largest)) if largest > np.float32(1e-30) else every_int(0)
+    high = (n + every_int(128)) >> 8
+    put_bytes(vectors.digits + 2 * GROUP * index, high)
+    put_bytes(vectors.digits + 2 * GROUP * index + GROUP, n - (high << 8))
+    count = total_int(n)
+    put_float(vectors.steps + 4 * index, step)
+    put_int(vectors.counts + 4 * index, count)
+    put_float(vectors.sums + 4 * index, step * np.float32(count))
+
+
+@inlined
+def dot8(
+    w0: Floats, w1: Floats, w2: Floats, w3: Floats, w4: Floats, w5: Floats, w6: Floats, w7: Floats, x: int, sum: Floats
+) -> Floats:
+    """sum + eight columns times the eight float32 at x."""
+    sum = fma(w0, every(float_at(x)), sum)
+    sum = fma(w1, every(float_at(x + 4)), sum)
+    sum = fma(w2, every(float_at(x + 8)), sum)
+    sum = fma(w3, every(float_at(x + 12)), sum)
+    sum = fma(w4, every(float_at(x + 16)), sum)
+    sum = fma(w5, every(float_at(x + 20)), sum)
+    sum = fma(w6, every(float_at(x + 24)), sum)
+    return fma(w7, every(float_at(x + 28)), sum)
+
+
+@inlined
+def dot32(q0: Ints, q1: Ints, q2: Ints, q3: Ints, q4: Ints, q5: Ints, q6: Ints, q7: Ints, x: int, sum: Ints) -> Ints:
+    """sum + a group's 32 columns, four to a quad, times the 32 signed bytes at x."""
+    sum = dot4(sum, q0, every_int(int_at(x)))
+    sum = dot4(sum, q1, every_int(int_at(x + 4)))
+    sum = dot4(sum, q2, every_int(int_at(x + 8)))
+    sum = dot4(sum, q3, every_int(int_at(x + 12)))
+    sum = dot4(sum, q4, every_int(int_at(x + 16)))
+    sum = dot4(sum, q5, every_int(int_at(x + 20)))
+    sum = dot4(sum, q6, every_int(int_at(x + 24)))
+    return dot4(sum, q7, every_int(int_at(x + 28)))
+
+
+def _float_tile(columns_at: Any, size: int) -> Any:
+    """A kernel for weights that `columns_at` reads as float32, of `size` bytes each."""
+    step = size * LANES
+
+    @kernel
+    def add_product(tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int) -> None:
+        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks of 8."""
+        for column in range(0, n_columns, BLOCK):
+            at = tile + column * step
+            w0, w1, w2, w3 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
+            at += 4 * step
+            w4, w5, w6, w7 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
+            for row in range(n_rows):
+                to = out + row * out_step
+                put_floats(to, dot8(w0, w1, w2, w3, w4, w5, w6, w7, x + row * x_step + 4 * column, floats_at(to)))
+
+    return add_product
+
+
+add_product_fp32 = _float_tile(floats_at, 4)
+add_product_bf16 = _float_tile(brains_at, 2)
+add_product_fp16 = _float_tile(halves_at, 2)
+
+
+@kernel
+def add_product_int8(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
+    """out[row] += tile @ x[row], for 32 outputs."""
+    for group in range(x.groups):
+        at = tile + group * (2 + GROUP) * LANES
+        scale = halves_at(at)
+        q0, q1, q2, q3 = ints_at(at + 64), ints_at(at + 192), ints_at(at + 320), ints_at(at + 448)
+        q4, q5, q6, q7 = ints_at(at + 576), ints_at(at + 704), ints_at(at + 832), ints_at(at + 960)
+        for row in range(n_rows):
+            to = out + row * out_step
+            index = row * x.groups + group
+            here = x.digits + 2 * GROUP * index
+            high = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here, every_int(0))
+            unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
+            low = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here + GROUP, unshift)
+            sum = as_floats((high << 8) + low)
+            put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
+
+
+def _int4_tile(scales_at: Any, size: int) -> Any:
+    """A kernel for 4-bit weights whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
+    scales = size * LANES
+
+    @kernel
+    def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
+        """out[row] += tile @ x[row], for 32 outputs."""
+        for group in range(x.groups):
+            at = tile + group * (2 * scales + GROUP // 2 * LANES)
+            scale, minimum = scales_at(at), scales_at(at + scales)
+            at += 2 * scales
+            b0, b1, b2, b3 = ints_at(at), ints_at(at + 128), ints_at(at + 256), ints_at(at + 384)
+            q0, q1, q2, q3 = b0 & 0x0F0F0F0F, b1 & 0x0F0F0F0F, b2 & 0x0F0F0F0F, b3 & 0x0F0F0F0F
+            q4, q5 = (b0 >> 4) & 0x0F0F0F0F, (b1 >> 4) & 0x0F0F0F0F
+            q6, q7 = (b2 >> 4) & 0x0F0F0F0F, (b3 >> 4) & 0x0F0F0F0F
+            for row in range(n_rows):
+                to = out + row * out_step
+                index = row * x.groups + group
+                here = x.digits + 2 * GROUP * index
+                high = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here, every_int(0))
+                low = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here + GROUP, every_int(0))
+                sum = as_floats((high << 8) + low)
+                so_far = fma(minimum, every(float_at(x.sums + 4 * index)), floats_at(to))
+                put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), so_far))
+
+    return add_product
+
+
+add_product_int4 = _int4_tile(halves_at, 2)
+add_product_int4_wide = _int4_tile(floats_at, 4)
+
+
+@kernel
+def add_product(weights: int, form: int, tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
+    """out[row] += (tile number `tile` of the matrix) @ x[row]: 32 outputs of every row, `out_step` bytes apart."""
+    skipped, columns = tile * x.groups, GROUP * x.groups
+    floats, step = x.floats, 4 * columns
+    if form == INT8:
+        add_product_int8(weights + skipped * INT8_BYTES, x, n_rows, out, out_step)
+    elif form == INT4:
+        add_product_int4(weights + skipped * INT4_BYTES, x, n_rows, out, out_step)
+    elif form == INT4_WIDE:
+        add_product_int4_wide(weights + skipped * WIDE_BYTES, x, n_rows, out, out_step)
+    elif form == BF16:
+        add_product_bf16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step)
+    elif form == FP16:
+        add_product_fp16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step)
+    else:
+        add_product_fp32(weights + skipped * FP32_BYTES, columns, floats, step, n_rows, out, out_step)
+
+
+@kernel
+def weight_at(group: int, form: int, row: int, column: int) -> float:
+    """One weight of a tile's group of columns: what its scale and its integer stand for."""
+    if form == FP32:
+        return float_at(group + 4 * (LANES * column + row))
+    if form == BF16:
+        return lane(brains_at(group + 2 * LANES * column), row)
+    if form == FP16:
+        return lane(halves_at(group + 2 * LANES * column), row)
+    if form == INT8:
+        q = byte_at(group + 2 * LANES + 4 * LANES * (column // 4) + 4 * row + column % 4) - 128
+        return lane(halves_at(group), row) * np.float32(q)
+    wide = form == INT4_WIDE
+    half = column % (GROUP // 2)
+    scales = 8 * LANES if wide else 4 * LANES
+    both = byte_at(group + scales + 4 * LANES * (half // 4) + 4 * row + half % 4)
+    q = both >> 4 if column >= GROUP // 2 else both & 15
+    scale = floats_at(group) if wide else halves_at(group)
+    minimum = floats_at(group + 4 * LANES) if wide else halves_at(group + 2 * LANES)
+    return lane(scale, row) * np.float32(q) + lane(minimum, row)
+
+
+@kernel
+def add_row(weights: int, form: int, group_bytes: int, n_columns: int, row: int, out: int) -> None:
+    """out += one row of a matrix."""
+    groups = -(-n_columns // GROUP)
+    tile = weights + row // LANES * groups * group_bytes
+    for column in range(n_columns):
+        at = tile + column // GROUP * group_bytes
+        to = out + 4 * column
+        put_float(to, float_at(to) + weight_at(at, form, row % LANES, column % GROUP))

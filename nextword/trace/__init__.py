@@ -1,0 +1,1 @@
+"""words -> REASONS: recording, ledger, audit, lenses, interventions."""

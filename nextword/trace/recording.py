@@ -1,0 +1,151 @@
+"""Recording: one reading of a prompt by the definition, with every named point of its last token kept.
+
+The prompt is read in two parts that together are one forward pass: all tokens but the last fill a memory, then the
+last is read with a probe. So the softmax is opened for one row only, a long prompt costs no T x T tensor, and the
+memory is still there when the last token is read again under other conditions (`replay`), many rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
+from nextword.model.memory import Memory
+from nextword.model.transformer import Block, Transformer
+
+if TYPE_CHECKING:
+    from nextword.model.architecture import Architecture
+    from nextword.model.probe import Probe
+
+Tensor = torch.Tensor
+CHUNK = 512  # tokens of a prompt read at once: bounds the activations
+FORK_BYTES = 1 << 28  # keys and values copied at once for `replay`
+
+
+class Points:
+    """A probe that keeps what it sees at the points that `wanted` chooses, and changes nothing."""
+
+    def __init__(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self._wanted = wanted
+
+    def wants(self, name: str) -> bool:
+        """See nextword.model.probe.Probe."""
+        return self._wanted(name)
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """See nextword.model.probe.Probe."""
+        self.seen[name] = tensor
+        return tensor
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What happened while the last of `ids` was read.
+
+    points: every named point (nextword.model.probe) at the last position, the batch dimension taken off and time
+    kept as 1; `attention.pattern` is [heads, 1, T]. memory: keys and values of all T tokens, one row.
+    """
+
+    model: Transformer
+    ids: tuple[int, ...]
+    points: Mapping[str, Tensor]
+    memory: Memory
+
+    @property
+    def logits(self) -> Tensor:
+        """Of the next token [vocab]."""
+        return self.points["logits"][0]
+
+    def values(self, layer: int) -> Tensor:
+        """Values [kv heads, T, head] that this layer's heads read at the last position, biases included."""
+        return _held(self.memory, layer, self.model.architecture)[1][0]
+
+    def pattern(self, layer: int) -> Tensor:
+        """How much of each position's value each head takes [heads, T]."""
+        return self.points[f"blocks.{layer}.attention.pattern"][:, 0]
+
+
+@torch.no_grad()
+def record(model: Transformer, ids: Sequence[int]) -> Recording:
+    """Read `ids` and keep what happens at the last of them. The model's weights are all of one dtype.
+
+    Raises EmptyPrompt, ContextOverflow or UnknownToken.
+    """
+    check_prompt(ids, model.architecture)
+    weight = model.embed.weight
+    memory = Memory(model.architecture, len(ids), dtype=weight.dtype, device=weight.device)
+    for start in range(0, len(ids) - 1, CHUNK):
+        chunk = list(ids[start : min(start + CHUNK, len(ids) - 1)])
+        model.states(torch.tensor([chunk], device=weight.device), memory)
+        memory.advance(len(chunk))
+    points = Points()
+    model(torch.tensor([[ids[-1]]], device=weight.device), memory, points)
+    memory.advance(1)
+    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.seen.items()}, memory)
+
+
+@torch.no_grad()
+def replay(recording: Recording, rows: int, probe: Callable[[slice], Probe]) -> Tensor:
+    """Read the last token again, `rows` times side by side, under a probe; logits [rows, vocab].
+
+    `probe` makes the probe for a slice of the rows: long prompts are replayed in several batches. What was read
+    before is the same for all rows and is not read again.
+    """
+    a, n = recording.model.architecture, len(recording.ids)
+    row_bytes = 2 * a.n_layers * a.n_kv_heads * a.head_size * n * recording.logits.element_size()
+    at_once = max(1, FORK_BYTES // row_bytes)
+    logits = []
+    for start in range(0, rows, at_once):
+        batch = slice(start, min(start + at_once, rows))
+        memory = _fork(recording, batch.stop - batch.start)
+        last = torch.full((batch.stop - batch.start, 1), recording.ids[-1], device=recording.logits.device)
+        logits.append(recording.model.forward(last, memory, probe(batch))[:, -1])
+    return torch.cat(logits)
+
+
+def _fork(recording: Recording, rows: int) -> Memory:
+    """Memories of all tokens but the last, one for each of `rows` rows."""
+    a, before = recording.model.architecture, len(recording.ids) - 1
+    logits = recording.logits
+    memory = Memory(a, before + 1, rows=rows, dtype=logits.dtype, device=logits.device)
+    for layer in range(a.n_layers):
+        key, value = (held[:, :, :before] for held in _held(recording.memory, layer, a))
+        memory.extend(layer, key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1))
+    memory.advance(before)
+    return memory
+
+
+def _held(memory: Memory, layer: int, a: Architecture) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer: extending by nothing returns all so far."""
+    nothing = torch.empty(1, a.n_kv_heads, 0, a.head_size)
+    return memory.extend(layer, nothing, nothing)
+
+
+def block_of(model: Transformer, layer: int) -> Block:
+    """One block of the model."""
+    block = model.blocks[layer]
+    assert isinstance(block, Block)
+    return block
+
+
+def check_prompt(ids: Sequence[int], architecture: Architecture) -> None:
+    """Raise EmptyPrompt, ContextOverflow or UnknownToken unless the model can read `ids` at once."""
+    if not ids:
+        raise EmptyPrompt("There is nothing to explain: give a prompt of at least one character.")
+    if len(ids) > architecture.context:
+        raise ContextOverflow(
+            f"The prompt is {len(ids)} tokens long, but the model's context is {architecture.context}; shorten it."
+        )
+    for id in ids:
+        check_token(id, architecture)
+
+
+def check_token(id: int, architecture: Architecture) -> None:
+    """Raise UnknownToken for an id outside the vocabulary."""
+    if not 0 <= id < architecture.vocab:
+        raise UnknownToken(f"There is no token {id}: the model's ids go from 0 to {architecture.vocab - 1}.")

@@ -1,0 +1,39 @@
+"""nextword.optimize.forecast: what a table of three tokens in a row knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextword.optimize.forecast import forecast_bits_per_byte, ngram_probabilities
+from tests.optimize.texts import TinyText
+
+VOCAB = 5
+
+
+@pytest.mark.parametrize("context", [[0, 1], [3, 3], [4, 0]])
+def test_probabilities_of_one_place_sum_to_one(context: list[int]) -> None:
+    known = np.random.default_rng(1).integers(0, VOCAB - 1, 300)  # the last token is never seen
+    odds = [ngram_probabilities(known, np.array([*context, token]), VOCAB)[0] for token in range(VOCAB)]
+    assert sum(odds) == pytest.approx(1)
+    assert min(odds) > 0
+
+
+def test_a_trigram_that_always_holds_is_learned() -> None:
+    known = np.tile([0, 1, 2, 1, 3, 1], 500)  # what follows 1 depends on the token before it
+    odds = ngram_probabilities(known, np.array([0, 1, 2, 1, 3]), VOCAB)
+    assert odds.min() > 0.99
+
+
+def test_more_reading_is_forecast_to_help() -> None:
+    rng = np.random.default_rng(2)
+    odds = rng.dirichlet(np.full(VOCAB, 0.3), size=VOCAB)
+    tokens = [0]
+    for _ in range(30_000):
+        tokens.append(rng.choice(VOCAB, p=odds[tokens[-1]]))
+    text, heldout = (
+        TinyText(np.array(part, np.uint16), np.array([0, len(part)]), None, np.full(VOCAB, 1, np.uint8))
+        for part in (tokens[:25_000], tokens[25_000:])
+    )
+    much, little = (forecast_bits_per_byte(text, heldout, n) for n in (20_000, 2_000))
+    assert 0.5 < much < little < 4

@@ -1,0 +1,155 @@
+"""The vector operations and elementary functions that kernels are made of, against numpy; with and without the
+instructions that only some processors have."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from nextword.predict import lanes
+from nextword.predict.elementary import exponential, gelu_exact, gelu_tanh, silu
+from nextword.predict.lanes import (
+    dot4,
+    every_int,
+    floats_at,
+    halves_at,
+    ints_at,
+    kernel,
+    put_bytes,
+    put_floats,
+    put_halves,
+    scatter_halves,
+    total,
+)
+from nextword.predict.team import Team, enter, leave, new_counters, share
+
+every_processor = pytest.mark.parametrize("features", [None, set()], ids=["this one", "a plain one"])
+
+
+@pytest.fixture
+def processor(features: set[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kernels compiled in this test may use."""
+    if features is not None:
+        monkeypatch.setattr(lanes, "features", lambda: features)
+
+
+@every_processor
+@pytest.mark.usefixtures("processor")
+def test_dot4_is_exact() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 256, (32, 4)).astype(np.uint8), random.integers(-128, 128, (32, 4)).astype(np.int8)
+    a[0], b[0], b[1] = 255, -128, 127
+    a[1] = 255
+
+    @kernel
+    def products(a: int, b: int, out: int) -> None:
+        sums = dot4(every_int(7), ints_at(a), ints_at(b))
+        for byte in range(4):
+            put_bytes(out + 32 * byte, sums >> (8 * byte))
+
+    out = np.zeros((4, 32), np.uint8)
+    products(a.ctypes.data, b.ctypes.data, out.ctypes.data)
+    found = np.ascontiguousarray(out.T).view(np.int32)[:, 0]
+    assert np.array_equal(found, 7 + (a.astype(np.int32) * b).sum(1))
+
+
+@every_processor
+@pytest.mark.usefixtures("processor")
+def test_halves_are_read_and_written_as_numpy_does() -> None:
+    every_half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every_half[np.isfinite(every_half)]
+    read = np.zeros(len(finite), np.float32)
+
+    @kernel
+    def read_all(x: int, n: int, out: int) -> None:
+        for at in range(0, n, 32):
+            put_floats(out + 4 * at, halves_at(x + 2 * at))
+
+    read_all(finite.ctypes.data, len(finite), read.ctypes.data)
+    assert np.array_equal(read.view(np.uint32), finite.astype(np.float32).view(np.uint32))
+
+    @kernel
+    def write_all(x: int, n: int, out: int, spread: int) -> None:
+        for at in range(0, n, 32):
+            put_halves(out + 2 * at, floats_at(x + 4 * at))
+            scatter_halves(spread + 4 * at, 4, floats_at(x + 4 * at))
+
+    random = np.random.default_rng(0)
+    numbers = (random.normal(size=3200) * 10.0 ** random.integers(-6, 4, 3200)).astype(np.float32)
+    numbers[:4] = 65504, -65504, 1e9, -1e9
+    written, spread = np.zeros(3200, np.float16), np.zeros((3200, 2), np.float16)
+    write_all(numbers.ctypes.data, len(numbers), written.ctypes.data, spread.ctypes.data)
+    expected = np.clip(numbers, -65504, 65504).astype(np.float16)
+    assert np.array_equal(written, expected)
+    assert np.array_equal(spread[:, 0], expected)
+
+
+def _phi(x: float) -> float:
+    return 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize(
+    ("function", "exact", "error"),
+    [
+        (exponential, lambda x: math.exp(x), lambda x: 3e-7 * math.exp(x)),
+        (silu, lambda x: x / (1 + math.exp(-x)), lambda x: 3e-7 * abs(x)),
+        (gelu_exact, lambda x: x * _phi(x), lambda x: 5e-7 * abs(x)),
+        (
+            gelu_tanh,
+            lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+            lambda x: 5e-7 * abs(x),
+        ),
+    ],
+)
+def test_elementary_functions_are_as_near_as_they_say(
+    function: Callable[..., object], exact: Callable[[float], float], error: Callable[[float], float]
+) -> None:
+    @kernel
+    def apply(x: int, n: int, out: int) -> None:
+        for at in range(0, n, 32):
+            put_floats(out + 4 * at, function(floats_at(x + 4 * at)))
+
+    x = np.linspace(-20, 20, 3200).astype(np.float32)
+    out = np.zeros_like(x)
+    apply(x.ctypes.data, len(x), out.ctypes.data)
+    for given, found in zip(x.tolist(), out.tolist(), strict=True):
+        assert abs(found - exact(given)) <= error(given) + 1e-12
+
+
+def test_pieces_are_done_once_whoever_does_them() -> None:
+    @kernel
+    def mark(first: int, last: int, out: np.ndarray, amount: int) -> None:
+        for piece in range(first, last):
+            out[piece] += amount
+
+    @kernel
+    def passes(thread: int, counters: int, out: np.ndarray) -> None:
+        if enter(counters, thread):
+            stage = share(counters, 1, 1000, 3, mark, (out, 1))
+            share(counters, stage, 1000, 7, mark, (out, 10))
+            leave(counters, thread)
+
+    team = Team(4)
+    for _ in range(50):
+        counters, out = new_counters(2), np.zeros(1000, np.int64)
+        team.run(lambda thread, c=counters, o=out: passes(thread, c.ctypes.data, o))
+        assert (out == 11).all()
+        passes(1, counters.ctypes.data, out)  # a helper that comes too late
+        assert (out == 11).all()
+    assert threading.active_count() >= 4
+
+
+def test_sums_over_lanes_pair_the_same_lanes() -> None:
+    @kernel
+    def sum_of(x: int) -> float:
+        return total(floats_at(x))
+
+    x = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    folded = x
+    while len(folded) > 1:
+        folded = folded[: len(folded) // 2] + folded[len(folded) // 2 :]
+    assert sum_of(x.ctypes.data) == folded[0]
