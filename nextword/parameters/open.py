@@ -19,6 +19,7 @@ from nextword.encode.gguf import tokenizer_from_gguf
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
 from nextword.model.architecture import Architecture
+from nextword.parameters.bundled import BUNDLED, find_bundled
 from nextword.parameters.config import Config
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.families.family import Family
@@ -55,9 +56,9 @@ class Stored:
 
 
 def open_stored(model: str | Path) -> Stored:
-    """Open a pulled name ("smollm2", "owner/model"), a Hugging Face folder or a `.gguf` file.
+    """Open a bundled name ("tales"), a pulled one ("smollm2", "owner/model"), a Hugging Face folder or a `.gguf` file.
 
-    Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError.
+    Raises ChecksumMismatch, ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError.
     """
     path = _find(model)
     if path.is_dir():
@@ -73,9 +74,9 @@ def open_stored(model: str | Path) -> Stored:
 
 
 def _find(model: str | Path) -> Path:
-    pulled = find_pulled(str(model))
-    if pulled is not None:
-        return pulled
+    for find in (find_bundled, find_pulled):
+        if (found := find(str(model))) is not None:
+            return found
     with suppress(RuntimeError):  # a home folder of nobody
         path = Path(model).expanduser()
         if str(model) and path.exists():
@@ -83,7 +84,7 @@ def _find(model: str | Path) -> Path:
     if str(model) in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+\.gguf)?", str(model)):
         raise ModelNotFound(f"{model} is not on this machine: get it with `nextword pull {model}`.")
     raise ModelNotFound(
-        f"There is no model {str(model)!r}: give a folder, a .gguf file or a name ({', '.join(KNOWN)})."
+        f"There is no model {str(model)!r}: give a folder, a .gguf file or a name ({', '.join([*BUNDLED, *KNOWN])})."
     )
 
 
