@@ -7,7 +7,6 @@ its first steps were.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,6 @@ from nextword.errors import InputError, SettingError
 from nextword.optimize.forecast import forecast_bits_per_byte
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
-    Pace,
     measure_pace,
     n_layers_for,
     operations_per_step,
@@ -94,7 +92,7 @@ class Corpus:
 
     def hashes(self) -> dict[str, str | None]:
         """The same of what the files hold now: every byte is read."""
-        return self._hashes(_content_hash)
+        return self._hashes(Shards.content_hash)
 
     def _hashes(self, of: Callable[[Shards], str]) -> dict[str, str | None]:
         heldout = None if self.heldout is None else of(self.heldout)
@@ -205,13 +203,6 @@ def _write(tokenizer: Tokenizer, documents: Iterable[Document], folder: Path) ->
     return write_shards(folder, encoded, token_bytes=token_sizes(tokenizer))
 
 
-def _content_hash(shards: Shards) -> str:
-    """`Shards.hash`, from what the files hold now."""
-    columns = (shards.tokens, shards.starts, shards.mask, shards.token_bytes)
-    digests = ("" if column is None else hashlib.sha256(column.data).hexdigest() for column in columns)
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
 def _facts(shards: Shards) -> Facts:
     return {
         "documents": shards.n_documents,
@@ -245,29 +236,29 @@ def plan(
         raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
     recipe, pace = _fit(corpus.text, budget, depth, seed, device, began)
     batch = recipe.rows * recipe.architecture.context
-    token_pace = pace.step / batch / 2  # of measuring: no backward pass
+    token_pace = pace / batch / 2  # of measuring: no backward pass
     final = min(budget.final_limit(token_pace), len(corpus.heldout.tokens)) if corpus.heldout else 0
     if budget.steps is None:
         left = budget.seconds_left(time.monotonic() - began, token_pace * final)
         assert left is not None
-        recipe = replace(recipe, steps=max(1, int(left / pace.step)))
+        recipe = replace(recipe, steps=max(1, int(left / pace)))
     bits = None
     if corpus.heldout is not None:
         bits = forecast_bits_per_byte(corpus.text, corpus.heldout, recipe.steps * batch)
-    seconds = time.monotonic() - began + recipe.steps * pace.step + token_pace * final
+    seconds = time.monotonic() - began + recipe.steps * pace + token_pace * final
     forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), peak_memory(device))
     _tell_plan(recipe, pace, forecast, len(corpus.text.tokens), tell)
     return recipe, forecast
 
 
-def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float) -> tuple[Recipe, Pace]:
-    """A model that fits the time, as far as trials show, and how fast it trains; its `steps` are still to be set."""
+def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float) -> tuple[Recipe, float]:
+    """A model that fits the time, as far as trials show, and the seconds of a step; how many steps is still open."""
 
     def seconds_left() -> float:
         left = budget.seconds_left(time.monotonic() - began, 0.0)
         return math.inf if left is None else max(left, 0.0)
 
-    def trial(n_layers: int, compiled: bool = False) -> tuple[Recipe, Pace]:
+    def trial(n_layers: int, compiled: bool = False) -> tuple[Recipe, float]:
         architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
         dtype = pick_dtype(device)
         recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=dtype, compiled=compiled)
@@ -276,18 +267,18 @@ def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str
     n_layers = depth or (FEWEST_LAYERS if budget.steps is None else _USUAL_DEPTH)
     recipe, pace = trial(n_layers)
     while depth is None and budget.steps is None:
-        operations = operations_per_step(recipe) / pace.step * seconds_left()
+        operations = operations_per_step(recipe) / pace * seconds_left()
         better = n_layers_for(operations, text.vocab, len(text.tokens))
         if better <= n_layers:  # the deeper a model, the more of the machine's speed it uses, so this ends
             break
         n_layers = better
         recipe, pace = trial(n_layers)
-    if pays_to_compile(min(seconds_left(), pace.step * (budget.steps or math.inf)), device):
+    if pays_to_compile(min(seconds_left(), pace * (budget.steps or math.inf)), device):
         return trial(n_layers, compiled=True)
     return recipe, pace
 
 
-def _tell_plan(recipe: Recipe, pace: Pace, forecast: Forecast, n_tokens: int, tell: Tell) -> None:
+def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, n_tokens: int, tell: Tell) -> None:
     a = recipe.architecture
     seen = recipe.steps * recipe.rows * a.context
     tell(
@@ -295,7 +286,7 @@ def _tell_plan(recipe: Recipe, pace: Pace, forecast: Forecast, n_tokens: int, te
         f"its vocabulary, {a.context} in its context."
     )
     tell(
-        f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace.step:.3f} s each; "
+        f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace:.3f} s each; "
         f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}."
     )
     parts = [f"{forecast.seconds:,.0f} s in all"]

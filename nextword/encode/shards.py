@@ -68,6 +68,11 @@ class Shards:
     def n_documents(self) -> int:
         return len(self.starts) - 1
 
+    def content_hash(self) -> str:
+        """What `hash` would be for what the files hold now: every byte is read."""
+        columns = (self.tokens, self.starts, self.mask, self.token_bytes)
+        return _hash_of("" if column is None else hashlib.sha256(column.data).hexdigest() for column in columns)
+
     def document(self, i: int) -> dict[str, Any]:
         """The provenance of document i, as it was given to `write_shards`. Raises IndexError."""
         if not 0 <= i < self.n_documents:
@@ -86,6 +91,11 @@ class Shards:
             raise IndexError(f"token {position} of {len(self.tokens)}")
         document = int(np.searchsorted(self.starts, position, side="right")) - 1
         return document, position - int(self.starts[document])
+
+
+def _hash_of(columns: Iterable[str]) -> str:
+    """The hash of a text, from the sha256 of its tokens, starts, mask ("" if it has none) and token_bytes."""
+    return hashlib.sha256(" ".join(columns).encode()).hexdigest()
 
 
 def write_shards(folder: Path, documents: Iterable[EncodedDocument], *, token_bytes: npt.ArrayLike) -> Shards:
@@ -187,7 +197,7 @@ class _Writer:
             "documents": len(self._starts) - 1,
             "bytes": self._bytes,
             "masked": self._mask is not None,
-            "hash": hashlib.sha256(" ".join(seen).encode()).hexdigest(),
+            "hash": _hash_of(seen),
         }
         with (self._folder / "shards.json").open("wb") as file:
             file.write(json.dumps(about, indent=2).encode())

@@ -9,8 +9,6 @@ machine's speed is not looked up but measured, by trainers that are thrown away 
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import dataclass
 from itertools import islice
 from math import sqrt
 from statistics import median
@@ -29,14 +27,6 @@ _WEIGHTS_PER_TOKEN = 8  # with more weights in blocks, a text that is read often
 _BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # context and rows below so many layers
 _COMPILE_FROM = 240  # seconds: below, compiling takes longer than it saves on a CPU
 _TRIAL_STEPS = 24
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What a trial showed: seconds that a step takes, and that the first one took with all it sets up."""
-
-    step: float
-    setup: float
 
 
 def shape(n_layers: int, vocab: int, n_tokens: int) -> tuple[Architecture, int]:
@@ -78,22 +68,17 @@ def pays_to_compile(seconds: float, device: str) -> bool:
     return seconds >= _COMPILE_FROM and can_compile(torch.device(device))
 
 
-def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> Pace:
-    """How fast this machine takes the recipe's steps: the median of those that fit into about `seconds`.
+def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> float:
+    """Seconds that this machine takes for a step of the recipe: the median of those that fit into about `seconds`.
 
-    The weights learned on the way are thrown away.
+    The first, which sets things up, counts for neither. The weights learned on the way are thrown away.
     """
-    began = time.monotonic()
-    trainer = Trainer(recipe, text, device=device)
     taken = []
-    setup = 0.0
-    for progress in islice(trainer, _TRIAL_STEPS):
+    for progress in islice(Trainer(recipe, text, device=device), _TRIAL_STEPS):
         taken.append(progress.seconds)
-        if len(taken) == 1:
-            setup = time.monotonic() - began
-        elif len(taken) > 2 and time.monotonic() - began - setup > seconds:
+        if len(taken) > 2 and sum(taken[1:]) > seconds:
             break
-    return Pace(median(taken[1:] or taken), setup)
+    return median(taken[1:] or taken)
 
 
 def peak_memory(device: str) -> int | None:

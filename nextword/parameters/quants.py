@@ -94,7 +94,7 @@ def _q5_1(blocks: Bytes, out: Floats) -> None:
     out += _half(blocks, 2)
 
 
-def _six_bit_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
+def six_bit_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
     """Eight scales and eight minima of 6 bits each, from 12 bytes (`get_scale_min_k4`); uint8 [n, 8] twice.
 
     The first four of each fill the low 6 bits of bytes 0-3 and 4-7; the last four have their low 4 bits in
@@ -108,7 +108,7 @@ def _six_bit_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
 
 def _scale_groups(blocks: Bytes, groups: Floats) -> None:
     """(d * scale) * q - (dmin * minimum) for eight groups of 32, float32 [n, 8, 32] in place."""
-    scales, minima = _six_bit_scales(blocks[:, 4:16])
+    scales, minima = six_bit_scales(blocks[:, 4:16])
     groups *= (_half(blocks, 0) * scales)[:, :, None]
     groups -= (_half(blocks, 2) * minima)[:, :, None]
 

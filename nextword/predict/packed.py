@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.errors import CorruptFile, UnsupportedModel
-from nextword.parameters.quants import Bytes, Floats, _six_bit_scales
+from nextword.parameters.quants import Bytes, Floats, six_bit_scales
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
 from nextword.predict.lanes import LANES
@@ -225,7 +225,7 @@ def _wide_int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
     tiles, groups, _ = data.shape
     rows = chunk.shape[0]
     blocks = chunk.data.reshape(-1, 144)
-    factors, shifts = _six_bit_scales(blocks[:, 4:16])
+    factors, shifts = six_bit_scales(blocks[:, 4:16])
     both = blocks[:, :4].copy().view("<f2").astype(np.float32)
     scales, minima = (both[:, :1] * factors).reshape(rows, groups), (-both[:, 1:] * shifts).reshape(rows, groups)
     _check_finite(scales)

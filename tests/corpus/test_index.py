@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from nextword.corpus import index as module
 from nextword.corpus.index import Index, build_index, copied_share, open_index, verbatim_spans
 from nextword.errors import CorruptFile, InputError, ModelNotFound, NoDiskRoom, StaleIndex
+from tests.damage import DAMAGES, damage
 
 
 @dataclass(frozen=True)
@@ -185,25 +185,12 @@ def test_no_index_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["index.json", "suffixes.npy", "buckets.npy"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "longer header", "other column"])
-def test_a_damaged_index_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_index_is_refused(tmp_path: Path, name: str, how: str) -> None:
     text = Text([[0, 1, 2, 1, 2, 5] * 50])
     built(tmp_path / "index", text)
     path = tmp_path / "index" / name
-    data = path.read_bytes()
-    match damage:
-        case "missing":
-            path.unlink()
-        case "empty":
-            path.write_bytes(b"")
-        case "cut":
-            path.write_bytes(data[: len(data) // 2])
-        case "garbage":
-            path.write_bytes(b"\x80\x04\x95" + data)  # how a pickle begins
-        case "longer header":
-            path.write_bytes(data.replace(b"'shape': (", b"'shape': (9").replace(b'"format": 1', b'"format": 2'))
-        case "other column":
-            shutil.copy(tmp_path / "index" / ("buckets.npy" if name == "suffixes.npy" else "suffixes.npy"), path)
+    damage(path, how, tmp_path / "index" / ("buckets.npy" if name == "suffixes.npy" else "suffixes.npy"))
     with pytest.raises((CorruptFile, ModelNotFound), match=r"The index in .* build|There is no index"):
         open_index(tmp_path / "index", np.array(text.tokens), np.array(text.starts), text="a hash")
 

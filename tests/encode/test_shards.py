@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from nextword.encode import shards as module
 from nextword.encode.shards import EncodedDocument, Shards, open_shards, write_shards
 from nextword.errors import CorruptFile, InputError, ModelNotFound, NoDiskRoom, UnknownToken
+from tests.damage import DAMAGES, damage
 
 VOCAB = 300
 SIZES = np.arange(VOCAB) % 7
@@ -178,24 +178,11 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "name", ["shards.json", "tokens.npy", "starts.npy", "mask.npy", "token_bytes.npy", "lines.npy"]
 )
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "longer header", "other column"])
-def test_damaged_shards_are_refused(tmp_path: Path, name: str, damage: str) -> None:
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_shards_are_refused(tmp_path: Path, name: str, how: str) -> None:
     write_shards(tmp_path / "s", some(masked=True), token_bytes=SIZES)
     path = tmp_path / "s" / name
-    data = path.read_bytes()
-    match damage:
-        case "missing":
-            path.unlink()
-        case "empty":
-            path.write_bytes(b"")
-        case "cut":
-            path.write_bytes(data[: len(data) // 2])
-        case "garbage":
-            path.write_bytes(b"\x80\x04\x95" + data)  # how a pickle begins
-        case "longer header":
-            path.write_bytes(data.replace(b"'shape': (", b"'shape': (9").replace(b'"format": 1', b'"format": 2'))
-        case "other column":
-            shutil.copy(tmp_path / "s" / ("tokens.npy" if name == "starts.npy" else "starts.npy"), path)
+    damage(path, how, tmp_path / "s" / ("tokens.npy" if name == "starts.npy" else "starts.npy"))
     with pytest.raises((CorruptFile, ModelNotFound), match="token shards in|holds no token shards"):
         open_shards(tmp_path / "s")
 
