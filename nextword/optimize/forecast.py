@@ -26,12 +26,17 @@ _COUNTED, _SCORED, _PIECE = 1_000_000, 60_000, 256  # tokens
 _FACTOR, _AT, _POWER = 1.04, 250_000, -0.055  # model / table = factor * (tokens read / at) ** power
 
 
-def forecast_bits_per_byte(text: Text, heldout: Text, tokens_read: int) -> float:
-    """Bits per byte of `heldout` that a model is expected to need after reading `tokens_read` tokens of `text`."""
+def forecast_bits_per_byte(text: Text, heldout: Text, tokens_read: int) -> float | None:
+    """Bits per byte of `heldout` that a model is expected to need after reading `tokens_read` tokens of `text`.
+
+    None for a held-out text with nothing after its first two tokens.
+    """
     vocab = len(text.token_bytes)
     known = _spread(text.tokens, min(tokens_read, _COUNTED))
     new = _spread(heldout.tokens, _SCORED)
     size = heldout.token_bytes[new[_ORDER - 1 :]].astype(np.int64)
+    if not size.any():
+        return None
     bits = -np.log2(ngram_probabilities(known, new, vocab))
     table = float(bits[size > 0].sum() / size.sum())
     return table * _FACTOR * math.pow(tokens_read / _AT, _POWER)

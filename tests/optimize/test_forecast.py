@@ -36,4 +36,13 @@ def test_more_reading_is_forecast_to_help() -> None:
         for part in (tokens[:25_000], tokens[25_000:])
     )
     much, little = (forecast_bits_per_byte(text, heldout, n) for n in (20_000, 2_000))
+    assert much is not None
+    assert little is not None
     assert 0.5 < much < little < 4
+
+
+def test_nothing_is_forecast_for_a_text_without_three_tokens() -> None:
+    text, heldout = (
+        TinyText(np.zeros(n, np.uint16), np.array([0, n]), None, np.full(VOCAB, 1, np.uint8)) for n in (100, 2)
+    )
+    assert forecast_bits_per_byte(text, heldout, 100) is None
