@@ -227,7 +227,7 @@ def test_chat_goes_on_after_ctrl_c_and_after_an_error(talker: str, monkeypatch: 
 
     monkeypatch.setattr(terminal, "talking", lambda: True)
     monkeypatch.setattr(terminal, "ask", lambda: iter(["one", "stop", "half \udc80", "two"]))
-    monkeypatch.setattr(cli, "_answer", answering)
+    monkeypatch.setattr(cli.words, "_answer", answering)
     result = run("chat", "--model", talker)
     assert (result.exit_code, heard) == (0, ["one", "stop", "half \udc80", "two"])
     assert "error: The text is not valid UTF-8" in result.stderr
@@ -431,3 +431,13 @@ def test_arguments_that_are_no_utf8_and_terminals_that_are_not() -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = process("-m", "nextword", "decode", "2634", "--encoding", "r50k_base", env=ascii_only)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"?\n", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["encode", "hi", "--encoding", "r50k_base"]])
+def test_output_that_cannot_be_written_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "nextword", *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr

@@ -40,10 +40,10 @@ def test_folders_stand_in_the_order_of_the_data() -> None:
     top = layers.index("gpt")
     folders = layers[top + 1 : layers.index("atomic")][::-1]
     assert folders == sorted(folders)
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__", "web"} <= set(folders)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__", "cli", "web"} <= set(folders)
 
 
-@pytest.mark.parametrize("folder", ["model", "predict", "sample"])
+@pytest.mark.parametrize("folder", ["model", "predict", "sample", "trace"])
 def test_the_equations_name_no_family(folder: str) -> None:
     """What differs between families is data in parameters/families; papers may be cited."""
     from nextword.parameters.families import FAMILIES

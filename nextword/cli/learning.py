@@ -1,0 +1,131 @@
+"""From text to stored weights."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nextword import terminal
+from nextword.arguments import (
+    AsJson,
+    Device,
+)
+from nextword.cli.root import app
+from nextword.cli.shared import emit
+
+if TYPE_CHECKING:
+    from nextword.run import Run
+
+
+@app.command()
+def train(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH...", help="Files or folders of text, world:pantry, or owner/name on the Hub."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new folder of the run.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, everything counted.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
+    until: Annotated[
+        float | None, typer.Option(metavar="BPB", help="End once held-out text takes so few bits per byte.")
+    ] = None,
+    holdout: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Text to measure on, instead of a part of it. Repeatable.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of layers; else fitting the time.")] = None,
+    seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Learn from text. RUN is a folder that `generate --model RUN` and others open."""
+    began = time.monotonic()
+    given = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
+    given |= {"--holdout": holdout, "--depth": depth, "--seed": seed}
+    if resume is not None:
+        if extra := [name for name, value in given.items() if value not in (None, [])]:
+            raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+        from nextword.run import resume as resume_run
+
+        run = resume_run(resume, device=device)
+        terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
+    else:
+        if not paths or out is None:
+            raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
+        if (minutes is None) == (steps is None):
+            raise typer.BadParameter("say how long: --minutes or --steps, one of them")
+        from nextword.plan import Budget
+        from nextword.run import start
+
+        run = start(
+            paths,
+            out,
+            Budget(minutes, steps, until),
+            holdout=holdout or (),
+            depth=depth,
+            seed=seed or 0,
+            device=device,
+            began=began,
+            tell=terminal.note,
+        )
+    _train(run, as_json)
+
+
+def _train(run: Run, as_json: bool) -> None:
+    from nextword.run import Finished, Measured, Sampled, Stepped, Stopped
+
+    folder, measured = shlex.quote(str(run.folder)), ""
+    with _stop_asked() as asked, terminal.training_bar() as show:
+        for event in run.train(lambda: bool(asked)):
+            if isinstance(event, Measured):
+                measured = f", held out {event.evaluation.bits_per_byte:.3f}"
+            elif isinstance(event, Sampled):
+                terminal.sample(event.step, event.text)
+            elif isinstance(event, Stepped):
+                bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
+                show(event.step, event.steps, f"{bits}, {event.tokens_per_second:,.0f} tokens/s")
+            if as_json and not (isinstance(event, Stepped) and not event.is_logged):
+                emit(event.record())
+    if isinstance(event, Stopped):
+        terminal.note(f"Stopped after step {event.step:,}; go on with: nextword train --resume {folder}")
+        raise typer.Exit(128 + asked[0])
+    if isinstance(event, Finished) and not as_json:
+        bits = event.results["bits_per_byte"]
+        outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
+        print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
+        print(f"curves, samples and settings: {run.folder / 'page.html'}")
+        print(f'nextword generate --model {folder} "..."')
+
+
+def _forecast(run: Run, bits: float | None) -> str:
+    """What was expected, to stand beside the result."""
+    expected = run.forecast.get("bits_per_byte")
+    if bits is None or expected is None:
+        return ""
+    return f" (forecast: {expected:.4f}, {run.forecast['steps']:,} steps, {run.forecast['seconds']:.1f} s)"
+
+
+@contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """The signals that ask to stop, Ctrl-C and SIGTERM, as they arrive; the second of a kind acts as ever."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

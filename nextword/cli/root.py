@@ -1,0 +1,89 @@
+"""What holds for all verbs.
+
+`--json` puts machine-readable output, and nothing else, on stdout; notes, progress and errors go to stderr.
+The exit code is 0; 1 for an error that the user can mend, told in one line; 2 for wrong usage; 130 after
+Ctrl-C, 143 for training that was told to end, and 141 when nobody reads the output any more. What a verb needs is
+imported by the verb.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nextword import __version__, terminal
+from nextword.errors import NextwordError
+
+
+class _Verbs(TyperGroup):
+    """All verbs. What ends one early becomes an exit code, and one line on stderr if it can be mended."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _let_go_of_output()
+            raise typer.Exit(141) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except NextwordError as error:
+            terminal.complain(str(error))
+            raise typer.Exit(1) from None
+        except OSError as error:  # a file or folder that may not be read or written
+            terminal.complain(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+            raise typer.Exit(1) from None
+        return result
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: it fits narrow terminals and is there in half the time
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"nextword {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """A complete GPT, kept open: text, tokens, probabilities, words."""
+    terminal.settle_encoding()
+    # torch's threads wait for each other by spinning; where another program wants a core, that is 4 times slower
+    # than to sleep soon. Read when torch is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
+def _let_go_of_output() -> None:
+    """What is still to be written goes nowhere, so that the flush at exit does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        try:
+            app(prog_name="nextword")
+        finally:
+            sys.stdout.flush()  # help and version are printed where no verb is invoked
+    except OSError as error:
+        _let_go_of_output()
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(141) from None
+        terminal.complain(f"standard output: {error.strerror}.")
+        raise SystemExit(1) from None

