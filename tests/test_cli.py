@@ -437,7 +437,9 @@ def test_arguments_that_are_no_utf8_and_terminals_that_are_not() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["encode", "hi", "--encoding", "r50k_base"]])
 def test_output_that_cannot_be_written_is_one_line(words: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "nextword", *words], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "nextword", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "No space left on device" in done.stderr
