@@ -7,7 +7,6 @@ else the format has no words for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,7 +30,7 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, size: int, stop_ids: Collection[int]
 
     Raises TokenizerError for a tokenizer that the format has no words for.
     """
-    spec, config = json.loads(tokenizer._json), tokenizer._config
+    spec, config = tokenizer.spec(), tokenizer.config
     tokens, kinds = _tokens(spec, size)
     byte_level = spec["decoder"].get("type") == "ByteLevel"
     keys = {

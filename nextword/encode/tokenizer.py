@@ -96,10 +96,20 @@ class Tokenizer:
             config["chat_template"] = _read(path / "chat_template.jinja").decode("utf-8", "replace")
         return cls.from_json(_read(path / "tokenizer.json"), config)
 
+    def spec(self) -> dict[str, Any]:
+        """What its tokenizer.json holds, parsed anew."""
+        spec: dict[str, Any] = json.loads(self._json)
+        return spec
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What its tokenizer_config.json holds."""
+        return self._config
+
     @cached_property
     def hash(self) -> str:
         """sha256, in hex, of everything that decides which ids a text gets."""
-        return tokenizer_json.fingerprint(json.loads(self._json))
+        return tokenizer_json.fingerprint(self.spec())
 
     # Text to ids
 
@@ -164,7 +174,7 @@ class Tokenizer:
 
     @cached_property
     def _special(self) -> tokenizers.Tokenizer:
-        return _backend(json.loads(self._json))
+        return _backend(self.spec())
 
     # Ids to text
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from nextword.predict.engine import Engine, Logits
+from nextword.predict.engine import Engine
+from nextword.predict.score import log_softmax
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Loss:
 
 def measure_loss(exact: Engine, rounded: Engine, ids: Sequence[int], n_bytes: int) -> Loss:
     """How much `rounded` differs from `exact` on at least two tokens; all but the first are `n_bytes` long."""
-    expected, found = (_log_softmax(engine.start(len(ids)).extend_all(ids)) for engine in (exact, rounded))
+    expected, found = (log_softmax(engine.start(len(ids)).extend_all(ids)) for engine in (exact, rounded))
     following = np.arange(len(ids) - 1), np.array(ids[1:])
     bits, exact_bits = (-float(each[following].sum()) / np.log(2) / n_bytes for each in (found, expected))
     return Loss(
@@ -38,10 +38,3 @@ def measure_loss(exact: Engine, rounded: Engine, ids: Sequence[int], n_bytes: in
         bits_per_byte_fp32=exact_bits,
         tokens=len(ids),
     )
-
-
-def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(-1, keepdims=True)
-    normed: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
-    return normed

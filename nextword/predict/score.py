@@ -32,15 +32,15 @@ def log_probabilities(engine: Engine, ids: Sequence[int]) -> npt.NDArray[np.floa
             reading.extend(ids[start:done])
         for at in range(done, end, CHUNK):
             after = min(at + CHUNK, end)
-            scores[at:after] = _of_tokens(reading.extend_all(ids[at:after]), ids[at + 1 : after + 1])
+            rows = log_softmax(reading.extend_all(ids[at:after]))
+            scores[at:after] = rows[np.arange(after - at), ids[at + 1 : after + 1]]
         done = end
     return scores
 
 
-def _of_tokens(logits: Logits, ids: Sequence[int]) -> npt.NDArray[np.float64]:
-    """log softmax(logits)[row, id] for each row."""
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Natural logarithms of the probabilities, along the last axis."""
     wide = logits.astype(np.float64)
-    peaks = wide.max(axis=1, keepdims=True)
-    totals = np.log(np.exp(wide - peaks).sum(axis=1))
-    chosen: npt.NDArray[np.float64] = wide[np.arange(len(ids)), list(ids)] - peaks[:, 0] - totals
-    return chosen
+    wide -= wide.max(-1, keepdims=True)
+    normed: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    return normed
