@@ -124,6 +124,8 @@ class CpuReading:
     the machine as positions are read.
     """
 
+    batch_invariant = True
+
     def __init__(self, engine: CpuEngine, capacity: int) -> None:
         self.ids: list[int] = []
         self.capacity = capacity

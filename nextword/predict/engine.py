@@ -59,6 +59,11 @@ class BatchEngine(Engine, Protocol):
         """
 
 
+def is_batch_invariant(reading: Reading) -> bool:
+    """Whether a reading's logits are the same bits however many tokens are read at once; it says so itself."""
+    return bool(getattr(reading, "batch_invariant", False))
+
+
 def check_weights(weights: str) -> Weights:
     """The form of weights itself. Raises SettingError if there is no such form."""
     for known in WEIGHTS:

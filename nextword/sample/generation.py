@@ -14,8 +14,9 @@ from typing import Literal
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
-from nextword.predict.engine import Reading, read
+from nextword.predict.engine import Logits, Reading, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
+from nextword.sample.lookahead import Lookahead
 from nextword.sample.sampler import Choice, Sampling, choose, distribute
 from nextword.sample.stops import StopScanner
 
@@ -37,6 +38,8 @@ class Generation:
     choices, text: what is written so far. finish_reason: None until it has ended, then "stop" (an end token or a
     stop string), "length" (max_tokens reached) or "context" (the model's context is full).
     seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
+    proposed, accepted: tokens guessed from the text itself and read along, and how many of them were then drawn
+    (nextword.sample.lookahead); both stay 0 with an engine that is not batch invariant.
     """
 
     def __init__(
@@ -61,11 +64,14 @@ class Generation:
         self.text = ""
         self.finish_reason: Finish | None = None
         self.seconds_to_first = self.tokens_per_second = 0.0
+        self.proposed = self.accepted = 0
         self._reading, self._sampling, self._max_tokens, self._stop_ids = reading, sampling, max_tokens, stop_ids
         self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
         for id in prompt:  # the text goes on in the middle of a line, maybe of a character
             self._decoder.push(id)
+        self._lookahead = Lookahead(prompt) if is_batch_invariant(reading) else None
+        self._ahead: list[tuple[int, Logits]] = []  # tokens read before they were drawn, and the logits after each
         self._steps = self._run()
 
     def __iter__(self) -> Iterator[Step]:
@@ -92,7 +98,30 @@ class Generation:
             self.text += step.text
             yield step
             if self.finish_reason is None:
-                logits = self._reading.extend([choice.id])
+                logits = self._read_on(choice.id)
+
+    def _read_on(self, id: int) -> Logits:
+        """The logits after `id`, the token drawn: read along already, or read now, maybe with guesses behind it."""
+        position = len(self.prompt) + len(self.choices) - 1
+        if self._lookahead is None:
+            return self._reading.extend([id])
+        self._lookahead.push(id)
+        if self._ahead:
+            guess, logits = self._ahead.pop(0)
+            if guess == id:
+                self.accepted += 1
+                return logits
+            self._ahead.clear()
+            self._reading.truncate(position)
+        room = min(self._max_tokens - len(self.choices), self._reading.capacity - position) - 1
+        guesses = self._lookahead.guess(room)
+        if not guesses:
+            return self._reading.extend([id])
+        rows = self._reading.extend_all([id, *guesses])
+        self.proposed += len(guesses)
+        self._ahead = list(zip(guesses, rows[1:], strict=True))
+        after: Logits = rows[0]
+        return after
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""
