@@ -1,0 +1,1 @@
+"""What a browser shows: pages and the components they are made of."""

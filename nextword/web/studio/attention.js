@@ -1,0 +1,93 @@
+// Where the last token looked, layer by layer, and what the model would have said after each.
+import { Component, chip, count, el, exact, figures, percent, svg, visible } from "./components/parts.js";
+
+const SHOWN = 24; // tokens on the line; earlier ones are one place
+
+export class StudioAttention extends Component {
+  #layer = null;
+  #head = null;
+
+  describe(data) {
+    const last = data.layers.length - 1;
+    if (this.#layer === null || this.#layer > last) this.#layer = last;
+    const slider = el("input", { type: "range", min: 0, max: last, value: this.#layer, "aria-label": "Layer" });
+    const place = el("output", {});
+    const heads = el("p", { class: "head-row", role: "group", "aria-label": "Heads of this layer" });
+    const picture = el("div", { class: "arcs", tabindex: "0", role: "region", "aria-label": "Attention arcs" });
+    const said = el("p", { class: "muted" });
+    const lens = el("ol", { class: "depths" });
+    const show = () => {
+      place.textContent = `layer ${this.#layer}${this.#layer === last ? ", the last" : ""}`;
+      const row = data.layers[this.#layer];
+      if (this.#head !== null && this.#head >= row.length) this.#head = null;
+      heads.replaceChildren(this.#button("all heads", null, show), ...row.map((head, at) => this.#button(`head ${this.#layer}.${at}${head.role ? `: ${head.role}` : ""}`, at, show)));
+      const shares = this.#head === null ? mean(row.map((head) => head.pattern)) : row[this.#head].pattern;
+      picture.replaceChildren(arcs(data.tokens, shares));
+      requestAnimationFrame(() => (picture.scrollLeft = picture.scrollWidth));
+      const best = shares.map((share, at) => [share, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+      said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, chip(data.tokens[at])]), ".");
+      lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "here" : null }, el("span", { class: "where" }, at ? `layer ${at - 1}` : "at the start"), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
+    };
+    slider.addEventListener("input", () => {
+      this.#layer = Number(slider.value);
+      show();
+    });
+    show();
+    const table = data.layers.flatMap((row, layer) => row.map((head, at) => [`${layer}.${at}`, head.role, chip(data.tokens[top(head.pattern)]), head.pattern[top(head.pattern)]]));
+    return [
+      el("p", {}, "To find the next word, the last token looks back at the words before it. A thicker arc took in more."),
+      el("p", { class: "row" }, slider, place),
+      heads,
+      picture,
+      said,
+      el("p", {}, "If it had to speak early, it would have said:"),
+      lens,
+      el("p", { class: "muted" }, "A view, not a vote: the early layers were not made to be read this way."),
+      this.exactly(`Exact numbers: ${count(table.length)} heads`, figures(["head", "measured role", "looked most at", "share"], table)),
+    ];
+  }
+
+  #button(words, head, show) {
+    const button = el("button", { type: "button", class: "quiet", "aria-pressed": String(this.#head === head) }, words);
+    button.addEventListener("click", () => {
+      this.#head = head;
+      show();
+      this.querySelector('.head-row [aria-pressed="true"]')?.focus();
+    });
+    return button;
+  }
+}
+
+function mean(patterns) {
+  return patterns[0].map((_, at) => patterns.reduce((sum, each) => sum + each[at], 0) / patterns.length);
+}
+
+function top(shares) {
+  return shares.reduce((best, share, at) => (share > shares[best] ? at : best), 0);
+}
+
+function arcs(tokens, shares) {
+  const first = Math.max(0, tokens.length - SHOWN);
+  const words = tokens.slice(first).map((token) => (visible(token).length > 14 ? `${visible(token).slice(0, 13)}…` : visible(token)));
+  const values = shares.slice(first);
+  if (first) {
+    words.unshift(`${first} earlier`);
+    values.unshift(shares.slice(0, first).reduce((sum, share) => sum + share, 0));
+  }
+  const widths = words.map((word) => 16 + 8.2 * word.length);
+  const centres = widths.map((width, at) => widths.slice(0, at).reduce((sum, each) => sum + each, 0) + width / 2);
+  const total = widths.reduce((sum, each) => sum + each, 0);
+  const last = centres.at(-1);
+  const height = Math.min(130, 30 + (last - centres[0]) / 3);
+  const label = `Arcs from ${words.at(-1)} to: ${words.map((word, at) => `${word} ${percent(values[at])}`).join(", ")}.`;
+  const curves = values.map((share, at) => {
+    if (share < 0.005) return null;
+    const rise = at === words.length - 1 ? 18 : Math.min(height - 6, 16 + (last - centres[at]) / 2.6);
+    const d = at === words.length - 1 ? `M${last - 6} ${height}c-10 -${rise} 22 -${rise} 12 0` : `M${last} ${height}C${last} ${height - 1.3 * rise} ${centres[at]} ${height - 1.3 * rise} ${centres[at]} ${height}`;
+    return svg("path", { class: "arc", d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
+  });
+  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, class: at === words.length - 1 ? "from" : null }, word));
+  return svg("svg", { width: total, height: height + 28, viewBox: `0 0 ${total} ${height + 28}`, role: "img", "aria-label": label }, ...curves, ...names);
+}
+
+customElements.define("studio-attention", StudioAttention);

@@ -1,0 +1,373 @@
+// The studio: seven stations of one journey, always about the next word of the text. What is shown was asked of the
+// server; here is only what was typed, what was chosen and where the reader looks.
+import "./components/tokens.js";
+import "./components/odds.js";
+import "./components/draw.js";
+import "./components/lens.js";
+import "./components/why.js";
+import "./components/sources.js";
+import "./merges.js";
+import "./attention.js";
+import "./beside.js";
+import { chip, count, el, exact, percent, visible } from "./components/parts.js";
+import { ask, askPage, calm, soon } from "./ask.js";
+import { say } from "./sentences.js";
+
+const $ = (selector) => document.querySelector(selector);
+const SETTINGS = ["temperature", "top_k", "top_p", "min_p"];
+const state = { model: null, words: [], at: 0, number: null, against: null, odds: null, tokens: null };
+
+const question = () => ({ prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
+const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
+const drawing = () => ({ ...question(), ...settings(), seed: seed(), ...(state.number === null ? {} : { number: state.number }) });
+const seed = () => (/^\d{1,15}$/.test($("#seed").value.trim()) ? Number($("#seed").value) : 0);
+
+// Errors are sentences in place; an answer to the same question takes them away.
+const faults = new Map();
+
+function tellFaults() {
+  $("#error").textContent = [...new Set(faults.values())].join(" ");
+  $("#error").hidden = faults.size === 0;
+}
+
+async function guarded(place, act) {
+  try {
+    const answer = await act();
+    faults.delete(place);
+    return answer;
+  } catch (error) {
+    faults.set(place, error.message);
+    writing(false);
+    return null;
+  } finally {
+    tellFaults();
+  }
+}
+
+// Stations 3, 4, 5: cheap, so they follow every movement.
+const drawOdds = soon(() =>
+  guarded("odds", async () => {
+    const told = await ask("odds", drawing());
+    const before = state.odds;
+    state.odds = told;
+    $("nw-odds").data = told.odds;
+    $("nw-draw").data = told.draw;
+    if (document.activeElement !== $("#number")) $("#number").value = told.draw.number;
+    $("#number").setAttribute("aria-valuetext", `${told.draw.number.toFixed(4)}: ${visible(told.draw.token.token)}`);
+    $("#number").disabled = told.draw.how === "greedy";
+    $("#fate").hidden = state.number === null;
+    $("#word .say").replaceChildren(shortened(textSoFar()), chip(told.draw.token.token, "nw-chosen"));
+    sentences();
+    if (before?.draw.token.id !== told.draw.token.id) openStations();
+  }),
+);
+
+const drawTokens = soon(() =>
+  guarded("tokens", async () => {
+    state.tokens = await ask("tokens", question());
+    $("nw-tokens").data = state.tokens;
+    if ($("#merging").open) $("studio-merges").data = state.tokens;
+    sentences();
+  }),
+);
+
+// Stations 2, 6, 7: asked for when they are open.
+const drawLayers = soon(() =>
+  guarded("look", async () => {
+    busy("#layers", true);
+    $("studio-attention").data = await ask("look", question()).finally(() => busy("#layers", false));
+  }),
+);
+
+const drawWhy = soon(() =>
+  guarded("why", async () => {
+    if (!state.odds) return;
+    busy("#why", true);
+    const token = state.odds.draw.token.id;
+    const against = state.against === token ? null : state.against;
+    const told = await ask("why", { ...question(), token, against }).finally(() => busy("#why", false));
+    rivals(token, against);
+    $("nw-why").data = told.why;
+    $("nw-lens").data = told.lens;
+    tellSources(told.sources);
+    $("studio-beside").data = null;
+    heads(told.why);
+    sentences();
+  }),
+);
+
+function busy(station, on) {
+  $(`${station} .busy`).hidden = !on;
+}
+
+function openStations() {
+  if ($("#layers > details").open) drawLayers();
+  if ($("#why > details").open) drawWhy();
+  else tellSources(null);
+}
+
+function tellSources(sources) {
+  $("nw-sources").data = sources;
+  $("#ask-where").hidden = sources !== null;
+}
+
+function rivals(token, against) {
+  const others = state.odds.odds.rows.filter((row) => row.id !== token);
+  const options = [el("option", { value: "" }, "what the model expected on average"), ...others.map((row) => el("option", { value: row.id }, `${visible(row.token)} (${percent(row.probability)})`))];
+  $("#rival").replaceChildren(...options);
+  $("#rival").value = against ?? "";
+}
+
+// The heads among the causes, each of which can be silenced.
+function heads(why) {
+  const named = new Map();
+  for (const { layer, head } of why.causes) if (layer !== undefined && head !== undefined) named.set(`${layer}.${head}`, [layer, head]);
+  if (!named.size) {
+    const flat = why.claims.heads.flatMap((row, layer) => row.map((share, head) => [Math.abs(share), layer, head])).sort((a, b) => b[0] - a[0]);
+    for (const [, layer, head] of flat.slice(0, 3)) named.set(`${layer}.${head}`, [layer, head]);
+  }
+  const buttons = [...named].map(([name, [layer, head]]) => {
+    const button = el("button", { type: "button", class: "quiet", "aria-pressed": "false" }, `Remove head ${name}`);
+    button.addEventListener("click", () => guarded("remove", async () => {
+      $("studio-beside").data = await ask("remove", { ...drawing(), layer, head });
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+    }));
+    return button;
+  });
+  $("#heads").replaceChildren(el("span", { class: "muted" }, "Do not believe it? Take a head out and run the model again:"), ...buttons);
+}
+
+// The text and its timeline.
+function textSoFar() {
+  return $("#prompt").value + (state.words[state.at - 1]?.written ?? "");
+}
+
+function shortened(text) {
+  return text.length > 90 ? `…${text.slice(-90)}` : text;
+}
+
+function drawText() {
+  const done = state.words[state.at - 1]?.written ?? "";
+  const all = state.words.at(-1)?.written ?? "";
+  const later = all.startsWith(done) ? all.slice(done.length) : "";
+  $("#written").replaceChildren(...(all ? [$("#prompt").value, el("b", {}, done), el("span", { class: "later" }, later)] : []));
+  $("#written").scrollTop = $("#written").scrollHeight;
+  $("#legend").hidden = !state.words.length;
+  const items = state.words.map((word, at) => {
+    const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprise.toFixed(1)} bits of surprise${word.by_hand ? ", chosen by hand" : ""}`;
+    const button = el("button", { type: "button", title: words, "aria-label": words }, visible(word.token));
+    button.style.setProperty("--surprise", `${Math.min(100, 12 * word.surprise).toFixed(0)}%`);
+    button.style.setProperty("--line", `${Math.min(5, word.surprise / 2).toFixed(1)}px`);
+    button.addEventListener("click", () => goTo(at));
+    return el("li", { class: at > state.at ? "later" : null, "aria-current": at === state.at ? "step" : null }, button);
+  });
+  $("#timeline").replaceChildren(...items);
+}
+
+function arrive() {
+  faults.clear();
+  state.against = null;
+  state.odds = null;
+  drawText();
+  drawTokens();
+  return drawOdds();
+}
+
+function goTo(at) {
+  writing(false);
+  state.at = at;
+  state.number = state.words[at]?.by_hand ? state.words[at].number : null;
+  $("#timeline").children[at]?.querySelector("button").focus();
+  arrive().then(() => $("#timeline").children[at]?.querySelector("button").focus());
+}
+
+let stepping = false;
+
+async function nextWord() {
+  if (stepping) return false;
+  stepping = true;
+  const before = JSON.stringify(question());
+  const word = await guarded("next", () => ask("next", drawing())).finally(() => (stepping = false));
+  if (!word || JSON.stringify(question()) !== before) return false;
+  if (state.words[state.at]?.id === word.id) state.words[state.at] = word;
+  else state.words.splice(state.at, Infinity, word);
+  state.at += 1;
+  state.number = state.words[state.at]?.by_hand ? state.words[state.at].number : null;
+  await arrive();
+  if (word.ends) $("#word .say").append(el("span", { class: "muted" }, " The model ended its text here."));
+  return !word.ends && $("#error").hidden;
+}
+
+function forget() {
+  writing(false);
+  state.words = [];
+  state.at = 0;
+  state.number = null;
+}
+
+function begin() {
+  forget();
+  arrive();
+}
+
+// Write on, at the pace of the slider.
+let pace = 0;
+
+function writing(on) {
+  clearTimeout(pace);
+  pace = 0;
+  $("#on").setAttribute("aria-pressed", String(on));
+  $("#on").textContent = on ? "Stop" : "Write on";
+  if (on) pace = setTimeout(write);
+}
+
+async function write() {
+  const mine = pace;
+  const more = await nextWord();
+  if (pace !== mine) return;
+  if (more) pace = setTimeout(write, 1000 / Number($("#speed").value));
+  else writing(false);
+}
+
+// Sentences, and slow motion: one station at a time.
+const STATIONS = ["tokens", "layers", "odds", "draw", "word", "why", "where"];
+let station = 0;
+
+function sentences() {
+  if (!state.odds) return;
+  const expert = $("#expert").checked;
+  for (const name of STATIONS) if (name !== "word") $(`#${name} .say`).textContent = say(name, state, expert);
+  if ($("#slow").checked) speak();
+}
+
+function speak() {
+  const words = say(STATIONS[station], state, $("#expert").checked);
+  if ($("#spoken").textContent !== words) $("#spoken").textContent = words;
+}
+
+function showStation(number) {
+  station = number;
+  for (const [at, name] of STATIONS.entries()) $(`#${name}`).classList.toggle("now", $("#slow").checked && at === number);
+  if (!$("#slow").checked) return;
+  const name = STATIONS[number];
+  if (name === "layers" || name === "why") $(`#${name} > details`).open = true;
+  $(`#${name}`).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+  $("#onward").textContent = number === STATIONS.length - 1 ? "Add the word and begin again" : `Go on (${number + 1} of ${STATIONS.length})`;
+  speak();
+}
+
+async function onward() {
+  if (station === STATIONS.length - 1) await nextWord();
+  showStation((station + 1) % STATIONS.length);
+}
+
+function slow(on) {
+  $("#slow").checked = on;
+  document.documentElement.classList.toggle("slow", on);
+  if (on) writing(false);
+  showStation(0);
+}
+
+function expert() {
+  document.documentElement.classList.toggle("expert", $("#expert").checked);
+  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention")) part.toggleAttribute("expert", $("#expert").checked);
+  sentences();
+}
+
+async function share() {
+  const page = await guarded("receipt", () => askPage("receipt", drawing()));
+  if (!page) return;
+  const link = el("a", { href: URL.createObjectURL(page), download: "receipt.html" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function showSettings() {
+  for (const name of SETTINGS) {
+    const value = Number($(`#${name}`).value);
+    const off = { temperature: value === 0 && "0, greedy", top_k: value === 0 && "off", top_p: value === 1 && "off", min_p: value === 0 && "off" }[name];
+    $(`#${name}`).parentElement.querySelector("output").textContent = off || String(value);
+    $(`#${name}`).setAttribute("aria-valuetext", off || String(value));
+  }
+}
+
+function listen() {
+  const typed = calm(120, arrive);
+  $("#prompt").addEventListener("input", () => {
+    forget();
+    typed();
+  });
+  $("#prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) nextWord();
+  });
+  $("#next").addEventListener("click", nextWord);
+  $("#join").addEventListener("click", () => nextWord().then(() => $("#join").focus()));
+  $("#on").addEventListener("click", () => writing(pace === 0));
+  $("#begin").addEventListener("click", begin);
+  for (const name of SETTINGS) $(`#${name}`).addEventListener("input", () => {
+    showSettings();
+    drawOdds();
+  });
+  $("#number").addEventListener("input", () => {
+    state.number = Number($("#number").value);
+    drawOdds();
+  });
+  $("#fate").addEventListener("click", () => {
+    state.number = null;
+    drawOdds();
+    $("#number").focus();
+  });
+  $("#seed").addEventListener("input", () => {
+    state.number = null;
+    drawOdds();
+  });
+  $("#reroll").addEventListener("click", () => {
+    $("#seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+    state.number = null;
+    drawOdds();
+  });
+  $("#merging").addEventListener("toggle", () => ($("#merging").open && state.tokens ? ($("studio-merges").data = state.tokens) : null));
+  $("#layers > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawLayers());
+  $("#why > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWhy());
+  $("#rival").addEventListener("change", () => {
+    state.against = $("#rival").value === "" ? null : Number($("#rival").value);
+    drawWhy();
+  });
+  $("#odds").addEventListener("click", (event) => {
+    const row = event.target.closest(".nw-odds-rows > li");
+    const at = row ? [...row.parentElement.children].indexOf(row) : -1;
+    const rival = state.odds?.odds.rows[at];
+    if (!rival || rival.chosen) return;
+    state.against = rival.id;
+    openWhy();
+  });
+  $("#ask-why").addEventListener("click", openWhy);
+  $("#ask-where").addEventListener("click", drawWhy);
+  $("#slow").addEventListener("change", () => slow($("#slow").checked));
+  $("#onward").addEventListener("click", onward);
+  $("#leave").addEventListener("click", () => slow(false));
+  $("#expert").addEventListener("change", expert);
+  $("#share").addEventListener("click", share);
+}
+
+function openWhy() {
+  if ($("#why > details").open) drawWhy();
+  $("#why > details").open = true;
+  $("#why").scrollIntoView({ block: "start" });
+  $("#why summary").focus({ preventScroll: true });
+}
+
+async function start() {
+  listen();
+  showSettings();
+  state.model = await guarded("model", () => ask("model"));
+  if (!state.model) return;
+  const { name, layers, heads: each, vocab, context } = state.model;
+  $("#model").textContent = `${name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once`;
+  $("#model").title = exact(state.model.width) + " numbers wide";
+  for (const setting of SETTINGS) $(`#${setting}`).value = state.model.sampling[setting];
+  showSettings();
+  arrive();
+}
+
+start();

@@ -1,0 +1,269 @@
+"""The studio: its answers, and its page in a real browser; screenshots are kept under build/."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fastapi
+import pytest
+import uvicorn
+
+import nextword
+from nextword.web.studio import studio_router
+
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+KING = "The king had three sons, and the youngest"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    app = fastapi.FastAPI()
+    app.include_router(studio_router(nextword.open("tales"), threading.Lock()))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+def call(address: str, path: str, body: Any = None) -> tuple[int, Any]:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(address + path, data, {"Content-Type": "application/json"})
+    try:
+        with urlopen(request) as answer:
+            status, text = answer.status, answer.read()
+    except HTTPError as error:
+        with error:
+            status, text = error.code, error.read()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text.decode()
+
+
+def ask(address: str, name: str, **body: Any) -> Any:
+    status, answer = call(address, f"/studio/api/{name}", {"prompt": KING, **body})
+    assert status == 200, answer
+    return answer
+
+
+def test_only_listed_files_are_served(address: str) -> None:
+    status, page = call(address, "/")
+    assert (status, page.startswith("<!doctype html>")) == (200, True)
+    assert call(address, "/studio/static/components/odds.js")[0] == 200
+    for path in ("../studio.py", "%2e%2e/studio.py", "components/README.md", "/etc/passwd", "components/../../gpt.py"):
+        assert call(address, f"/studio/static/{path}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "part"),
+    [
+        ("odds", {"prompt": ""}, "type at least one character"),
+        ("odds", {"prompt": "a", "temperature": -1}, "temperature must be"),
+        ("odds", {"prompt": "a", "chosen": [10**6]}, "no token 1000000"),
+        ("odds", {"prompt": "a", "number": 1}, "number"),
+        ("odds", {"prompt": 7}, "prompt"),
+        ("tokens", {"prompt": "a\ud800"}, "valid string"),
+        ("odds", {"prompt": "word " * 1000}, "context"),
+        ("remove", {"prompt": "a", "layer": 3, "head": 99}, "units 0 to 3"),
+        ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
+        ("odds", {"prompt": "a" * 200_000}, "prompt"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_sentence(address: str, name: str, body: Any, part: str) -> None:
+    status, answer = call(address, f"/studio/api/{name}", body)
+    assert status == 400
+    assert part in answer["error"]["message"]
+
+
+def test_merges_go_from_bytes_to_the_token(address: str) -> None:
+    told = ask(address, "tokens", prompt="Straße ate 漢")
+    made = {token: steps for token, steps in zip(told["tokens"], told["merges"], strict=True) if steps}
+    assert made[" ate"][0] == [" ", "a", "t", "e"]
+    for token, steps in made.items():
+        assert steps[-1] == [token]
+        assert [len(step) for step in steps] == list(range(len(steps), 0, -1))
+
+
+def test_odds_add_up_and_the_draw_is_what_generate_draws(address: str) -> None:
+    told = ask(address, "odds", seed=7)
+    for column in ("probability", "filtered_probability"):
+        shown = sum(row[column] for row in told["odds"]["rows"]) + told["odds"]["more"][column]
+        assert shown == pytest.approx(1, abs=1e-9)
+    low, high = told["draw"]["interval"]
+    assert low <= told["draw"]["number"] < high
+    step = next(iter(nextword.open("tales").generate(KING, seed=7, max_tokens=1)))
+    assert (step.choice.id, step.choice.uniform) == (told["draw"]["token"]["id"], told["draw"]["number"])
+    assert ask(address, "next", seed=7)["id"] == step.choice.id
+
+
+def test_a_number_by_hand_chooses_another_word(address: str) -> None:
+    segment = ask(address, "odds", seed=7)["draw"]["segments"][0]
+    low, high = segment["interval"]
+    told = ask(address, "odds", seed=7, number=(low + high) / 2)
+    assert told["draw"]["token"]["id"] == segment["id"]
+    assert told["draw"]["by_hand"]
+
+
+def test_patterns_are_shares_and_a_removed_head_changes_the_odds(address: str) -> None:
+    look = ask(address, "look")
+    assert len(look["lens"]) == len(look["layers"]) + 1
+    assert all(sum(head["pattern"]) == pytest.approx(1, abs=1e-4) for heads in look["layers"] for head in heads)
+    told = ask(address, "remove", layer=3, head=1)
+    for side in ("before", "after"):
+        assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1)
+    assert any(abs(row["before"] - row["after"]) > 1e-4 for row in told["rows"])
+
+
+def grave(message: Any) -> bool:
+    """Chromium itself notes each answer 400; everything else in the console is a fault."""
+    return message.type in ("error", "warning") and "status of 400" not in message.text
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page, opened; in the end nothing may stand in the console, and no other server may have been asked."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page, said, asked = context.new_page(), [], []
+    page.set_default_timeout(15_000)
+    page.on("console", lambda message: said.append(message.text) if grave(message) else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("nw-odds li")
+    yield page
+    context.close()
+    assert said == []
+    assert all(url.startswith((address, "blob:", "data:")) for url in asked)
+
+
+def shot(page: Any, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"studio-{name}.png", full_page=True)
+
+
+def type_prompt(page: Any, text: str) -> None:
+    with page.expect_response("**/api/odds"):
+        page.fill("#prompt", text)
+    page.locator("#error").wait_for(state="hidden")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
+    """The page forbids itself `eval`, which playwright's own waiting for a condition needs."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
+    type_prompt(page, "She ate an apple")
+    page.locator("nw-tokens .nw-chips > li", has_text="4870").wait_for()
+    assert "4870" in page.inner_text("nw-tokens")
+
+    bars = "() => [...document.querySelectorAll('.nw-odds-fill')].map((bar) => bar.getAttribute('width')).join()"
+    before = page.evaluate(bars)
+    with page.expect_response("**/api/odds"):
+        page.fill("#temperature", "1.5")
+    assert wait_until(lambda: page.evaluate(bars) != before)
+    assert page.inner_text("label:has(#temperature) output") == "1.5"
+
+    word = page.inner_text("#word bdi")
+    page.click("#next")
+    page.wait_for_selector("#timeline li")
+    assert word.strip() in page.inner_text("#timeline")
+    assert page.inner_text("#written").startswith("She ate an apple")
+
+    page.click("#layers > details > summary")
+    page.wait_for_selector(".arcs path")
+    assert page.locator(".depths li").count() == 7
+    page.click("#ask-why")
+    page.wait_for_selector("nw-why li")
+    assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
+    page.locator("#heads button").first.click()
+    page.wait_for_selector("studio-beside li")
+    shot(page, "why")
+
+    page.locator("#timeline button").first.click()
+    page.locator("#timeline li[aria-current]").wait_for()
+
+
+def test_a_receipt_is_downloaded(page: Any, tmp_path: Path) -> None:
+    with page.expect_download() as download:
+        page.click("#share")
+    download.value.save_as(tmp_path / "receipt.html")
+    assert "The king had three sons" in (tmp_path / "receipt.html").read_text("utf-8")
+
+
+def test_a_prompt_with_markup_is_text(page: Any) -> None:
+    type_prompt(page, "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">")
+    page.click("#next")
+    page.wait_for_selector("#timeline li")
+    assert "<script>" in page.inner_text("#written")
+    assert page.title() == "nextword studio"
+    assert page.locator("main img, main script, #written img, #written script").count() == 0
+
+
+def test_an_error_is_a_sentence_in_place_and_goes_away(page: Any) -> None:
+    page.fill("#prompt", "")
+    page.locator("#error", has_text="type at least one character").wait_for()
+    type_prompt(page, "Once")
+    page.fill("#prompt", "word " * 300)
+    page.locator("#error", has_text="context").wait_for()
+
+
+def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -> None:
+    word = page.inner_text("#word bdi")
+    page.focus("#number")
+    page.keyboard.press("Home" if float(page.input_value("#number")) > 0.5 else "End")
+    assert wait_until(lambda: page.inner_text("#word bdi") != word)
+    page.click("#fate")
+    assert wait_until(lambda: page.inner_text("#word bdi") == word)
+    page.locator("#odds .nw-odds-rows li:not(.nw-this)").first.click()
+    page.wait_for_selector("nw-why li")
+    assert page.input_value("#rival") != ""
+
+
+def test_slow_motion_speaks_at_each_station(page: Any) -> None:
+    page.check("#slow")
+    heard = []
+    for _ in range(7):
+        heard.append(page.inner_text("#spoken"))
+        page.click("#onward")
+    assert len(set(heard)) == 7
+    assert "8,192 pieces" in heard[2]
+    page.wait_for_selector("#timeline li")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 375])
+def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("nw-odds li")
+    for name in ("next", "next", "next"):
+        with page.expect_response("**/api/odds"):
+            page.click(f"#{name}")
+    page.click("#layers > details > summary")
+    page.wait_for_selector(".arcs path")
+    page.click("#ask-why")
+    page.wait_for_selector("nw-why li")
+    page.locator("#heads button").first.click()
+    page.wait_for_selector("studio-beside li")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shot(page, f"{width}-{scheme}")
+    context.close()
