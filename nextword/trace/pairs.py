@@ -1,0 +1,167 @@
+"""Pairs: how one word follows another in the text, in the weights alone, and in the model with its context.
+
+    frequency    count(a b) / count(a) in the indexed text
+    weights      softmax over the vocabulary of unembed(norm(embed(a))): what embedding and unembedding alone say, with
+                 no position, attention or MLP. The scale of the norm is that of the embedding itself, not that of the
+                 residual in a prompt; a model without blocks would answer exactly this (Elhage et al., 2021).
+    probability  of b after a prompt that ends with a
+
+A word may take several tokens. The frequency counts all tokens of both words. Weights know pairs of tokens only, so
+theirs is the pair of the last token of the first word and the first token of the second. The probability is that of
+the whole second word: the product along its tokens, each read after those before it (`chain`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nextword.corpus.index import Index
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import EmptyPrompt
+from nextword.model.transformer import Transformer
+from nextword.trace.recording import check_prompt, check_token
+
+Tensor = torch.Tensor
+Spell = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The three numbers of a second word of tokens `ids`, and what they are made of.
+
+    count, of: how often the text has both words, and the first; None without an index. frequency: count / of, None
+    if the text lacks the first word too. logit: in the weights alone, above the vocabulary's mean. weights: the
+    probability that these logits mean. chain: the probability of each token of the word.
+    """
+
+    ids: tuple[int, ...]
+    count: int | None
+    of: int | None
+    logit: float
+    weights: float
+    chain: tuple[float, ...]
+
+    @property
+    def frequency(self) -> float | None:
+        """The share of the first word's places in the text that go on with the second."""
+        return self.count / self.of if self.count is not None and self.of else None
+
+    @property
+    def probability(self) -> float:
+        """Of the whole word, in the model's context."""
+        return math.prod(self.chain)
+
+    def to_json(self, spell: Spell) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "ids": list(self.ids),
+            "tokens": [spell(id) for id in self.ids],
+            "count": self.count,
+            "of": self.of,
+            "frequency": self.frequency,
+            "logit": self.logit,
+            "weights": self.weights,
+            "probability": self.probability,
+            "chain": list(self.chain),
+        }
+
+
+@dataclass(frozen=True)
+class TopPairs:
+    """What leads each column after a word, highest first; `frequency` is None without a text."""
+
+    frequency: Sequence[Pair] | None
+    weights: Sequence[Pair]
+    probability: Sequence[Pair]
+
+
+def word_ids(tokenizer: Tokenizer, word: str) -> list[int]:
+    """The tokens of a word as it stands within a text: a letter or digit is led by a space. Raises EmptyPrompt."""
+    if not word:
+        raise EmptyPrompt("There is no word to look up: give one of at least one character.")
+    bare = tokenizer.encode(word)
+    led = tokenizer.token_bytes(bare[0]).startswith(b" ")  # some encodings put a space before every text
+    return bare if led or not word[0].isalnum() else tokenizer.encode(f" {word}")
+
+
+@torch.no_grad()
+def weight_logits(model: Transformer, token: int) -> Tensor:
+    """What embedding and unembedding alone say after a token: logits [vocab]. Raises UnknownToken."""
+    check_token(token, model.architecture)
+    logits: Tensor = model.logits(model.norm(model.embed.weight[token]))
+    return logits
+
+
+@torch.no_grad()
+def pairs(
+    model: Transformer,
+    first: Sequence[int],
+    seconds: Sequence[Sequence[int]],
+    prompt: Sequence[int],
+    index: Index | None = None,
+) -> list[Pair]:
+    """The numbers of each of `seconds` after the word `first`, which ends the `prompt`.
+
+    Raises EmptyPrompt, ContextOverflow or UnknownToken.
+    """
+    logits = weight_logits(model, first[-1]).double()
+    log_p, above = logits.log_softmax(-1), logits - logits.mean()
+    after = _log_probabilities(model, prompt)[-1]
+    of = None if index is None else index.count(first)
+    found = []
+    for second in seconds:
+        for id in second:
+            check_token(id, model.architecture)
+        chain = [after[second[0]]]
+        if len(second) > 1:
+            rows = _log_probabilities(model, [*prompt, *second[:-1]])[len(prompt) :]
+            chain += [row[id] for row, id in zip(rows, second[1:], strict=True)]
+        found.append(
+            Pair(
+                tuple(second),
+                None if index is None else index.count([*first, *second]),
+                of,
+                float(above[second[0]]),
+                float(log_p[second[0]].exp()),
+                tuple(float(each.exp()) for each in chain),
+            )
+        )
+    return found
+
+
+@torch.no_grad()
+def top_pairs(
+    model: Transformer,
+    first: Sequence[int],
+    prompt: Sequence[int],
+    index: Index | None = None,
+    *,
+    count: int = 5,
+    n_tokens: int | None = None,
+) -> TopPairs:
+    """The `count` tokens, of the first `n_tokens` ids, that lead each column; ties go to the lower id.
+
+    Raises EmptyPrompt, ContextOverflow or UnknownToken.
+    """
+    orders = [weight_logits(model, first[-1])[:n_tokens], _log_probabilities(model, prompt)[-1][:n_tokens]]
+    best = [order.argsort(descending=True, stable=True)[:count].tolist() for order in orders]
+    columns = [pairs(model, first, [[id] for id in ids], prompt, index) for ids in best]
+    if index is None:
+        return TopPairs(None, *columns)
+    following = index.next_counts(first)
+    often = (-following.counts).argsort(kind="stable")[:count]
+    known = [[int(following.ids[at])] for at in often if following.ids[at] < model.architecture.vocab]
+    return TopPairs(pairs(model, first, known, prompt, index), *columns)
+
+
+def _log_probabilities(model: Transformer, ids: Sequence[int]) -> Tensor:
+    """log p of every token after each of `ids` [len(ids), vocab], float64."""
+    check_prompt(ids, model.architecture)
+    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device))[0]
+    log_p: Tensor = logits.double().log_softmax(-1)
+    return log_p
