@@ -24,14 +24,16 @@ from nextword.parameters.open import Stored, open_stored
 from nextword.predict.engine import Engine, Reading
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
+from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, Sampling, distribute
+from nextword.sample.sampler import Distribution, Sampling, choose, distribute
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.edits import Edit
     from nextword.trace.explanation import Explanation
     from nextword.trace.ledger import Grouping
+    from nextword.trace.receipt import Chosen, Receipt
     from nextword.trace.removal import Ablation
 
 DEFAULT_MODEL = "tales"  # comes with nextword
@@ -202,6 +204,92 @@ class GPT:
             reference=None if reference is None else self.encode(reference),
             n_tokens=self.tokenizer.vocab_size,
         )
+
+    def receipt(
+        self,
+        prompt: str | Sequence[int],
+        token: str | int | None = None,
+        against: str | int | None = None,
+        *,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        count: int = 12,
+        by: Grouping = "finest",
+        ablation: Ablation | None = "zero",
+        reference: str | None = None,
+        text: Path | None = None,
+        name: str | None = None,
+    ) -> Receipt:
+        """The explanation of a token with how it was chosen, what the text says about it and hashes of everything.
+
+        token: None for one drawn with `sampling` and `seed` (None: a new one) as `generate` would draw it, or, where
+        `sampling` is None too, for the most probable. text: a folder that `nextword index` made; None: the model's
+        own, if it lies in a run folder with an index. name: what the model is called, None: its file.
+
+        Raises what `explain` and, for a text, nextword.trace.indexed.open_indexed do; InputError for a token that is
+        both named and to be drawn.
+        """
+        from nextword import __version__
+        from nextword.trace.receipt import Receipt, sampling_to_json
+        from nextword.trace.sources import sources_of, without_text
+
+        if token is not None and sampling is not None:
+            raise InputError("A token is either named or drawn: leave out the token, or the seed and the settings.")
+        ids = self._ids(prompt)
+        chosen = self._chosen(ids, self._token_id(token), sampling, seed)
+        rival = self._token_id(against)
+        why = self.explain(ids, chosen.id, rival, count=count, by=by, ablation=ablation, reference=reference)
+        where = text or self._own_text()
+        sources = without_text()
+        if where is not None:
+            from nextword.trace.indexed import open_indexed
+
+            sources = sources_of(
+                open_indexed(where, tokenizer=self.tokenizer), ids, chosen.id, self.tokenizer.token_text
+            )
+        a = self.architecture
+        asked = {
+            "token": None if token is None else chosen.id,
+            "against": rival,
+            "sampling": None if sampling is None else sampling_to_json(sampling),
+            "seed": chosen.seed,
+            "count": count,
+            "by": by,
+            "ablation": ablation,
+            "reference": reference,
+            "text": None if text is None else str(text),
+        }
+        facts = {
+            "nextword": __version__,
+            "model": {
+                "name": name or self.path.name,
+                "layers": a.n_layers,
+                "heads": a.n_heads,
+                "width": a.width,
+                "vocab": self.tokenizer.vocab_size,
+                "context": a.context,
+            },
+            "hashes": {**self.hashes(), "corpus": sources["text"] and sources["text"]["hash"]},
+            "asked": asked,
+        }
+        return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts)
+
+    def _chosen(self, ids: Sequence[int], token: int | None, sampling: Sampling | None, seed: int | None) -> Chosen:
+        from nextword.trace.receipt import Chosen
+
+        odds, n_tokens = self.predict(ids, sampling).odds, self.tokenizer.vocab_size
+        if token is not None:
+            return Chosen("named", token, odds, n_tokens)
+        if sampling is None or sampling.temperature == 0:
+            how = odds.logits[:n_tokens] if sampling is None else odds.filtered
+            return Chosen("greedy", int(how.argmax()), odds, n_tokens, sampling)
+        seed = new_seed() if seed is None else check_seed(seed)
+        choice = choose(odds, uniform(seed, len(ids)), len(ids))
+        return Chosen("drawn", choice.id, odds, n_tokens, sampling, seed, choice)
+
+    def _own_text(self) -> Path | None:
+        """The folder of the text that the model learned from, if it is here with its index."""
+        return self.path if (self.path / "corpus" / "index").is_dir() else None
 
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.edits), on top of those it is under already.

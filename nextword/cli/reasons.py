@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +15,13 @@ from nextword.arguments import (
     AsJson,
     Device,
     Model,
+    Seed,
     Text,
     text_of,
+    with_sampling,
 )
 from nextword.cli.root import app
-from nextword.cli.shared import emit, open_model, tokenizer_of
+from nextword.cli.shared import emit, number, open_model, tokenizer_of
 
 if TYPE_CHECKING:
     from nextword.trace.removal import Ablation
@@ -45,7 +48,9 @@ class Removal(StrEnum):
 
 
 @app.command()
+@with_sampling
 def explain(
+    given: dict[str, Any],
     prompt: Text = None,
     token: Annotated[
         str | None, typer.Option(show_default="the favourite", help="The token to explain, with its space.")
@@ -60,26 +65,88 @@ def explain(
     reference: Annotated[
         str | None, typer.Option(show_default="the prompt", help="A text that mean and resample are taken from.")
     ] = None,
+    seed: Seed = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="the run's own", help="An indexed text to trace the token back to."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the receipt as a page, too.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Why this token: an exact account of its logit, each claim tested by removing its cause."""
-    text, gpt = text_of(prompt), open_model(model, device)
+    """Why this token: an exact account of its logit, each claim tested by removing its cause.
+
+    With --seed or a sampling option, the token is drawn as `generate` draws it.
+    """
+    drawn = bool(given) or seed is not None
+    if drawn and token is not None:
+        raise typer.BadParameter("give --token, or --seed and sampling options, not both")
+    from nextword.gpt import DEFAULT_MODEL, WRITING
+    from nextword.trace.sources import sentence
+    from nextword.web.receipt_page import write_page
+
+    words, gpt = text_of(prompt), open_model(model, device)
     ablations: dict[Removal, Ablation] = {Removal.zero: "zero", Removal.mean: "mean", Removal.resample: "resample"}
     with terminal.busy("reading"):
-        explanation = gpt.explain(
-            text,
+        receipt = gpt.receipt(
+            words,
             token,
             against,
+            sampling=dataclasses.replace(WRITING, **given) if drawn else None,
+            seed=seed,
             count=top,
             by=by.value,
             ablation=ablations.get(removal),
             reference=reference,
+            text=text,
+            name=model or DEFAULT_MODEL,
         )
+    told = receipt.to_json()
+    if html is not None:
+        write_page(html, told)
     if as_json:
-        emit(explanation.to_json())
+        emit(told)
     else:
-        terminal.explanation(terminal.output(), explanation)
+        terminal.explanation(terminal.output(), receipt.explanation)
+        print(terminal.printable(sentence(told["sources"])))
+    if html is not None:
+        terminal.note(f"the receipt is {html}; check it with: nextword replay {html}")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A receipt: what explain wrote with --html or --json.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", show_default="as it was", help="Where the receipt's model lies.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="as it was", help="Where its indexed text lies.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compute a receipt again and say whether every number holds; exit 1 if not."""
+    from nextword.trace.receipt import TOLERANCE, asked_of, compare, model_of, text_folder_of
+    from nextword.web.receipt_page import read_receipt
+
+    receipt = read_receipt(file)
+    asked, name = asked_of(receipt), model or model_of(receipt)
+    gpt = open_model(name, device)
+    with terminal.busy("computing it again"):
+        again = gpt.receipt(**asked, text=text or text_folder_of(receipt), name=name).to_json()
+    checks = compare(receipt, again)
+    holds = all(check.holds for check in checks)
+    if as_json:
+        groups = [{**dataclasses.asdict(check), "worst": number(check.worst), "holds": check.holds} for check in checks]
+        emit({"holds": holds, "tolerance": TOLERANCE, "groups": groups})
+    else:
+        for check in checks:
+            found = f"{check.numbers:,} values, largest difference {check.worst:.0e}" if check.holds else check.differs
+            print(terminal.printable(f"{'holds' if check.holds else 'FAILS':<6} {check.group:<8} {found}"))
+        verdict = "Every number holds" if holds else "The receipt does not hold"
+        print(f"{verdict} (numbers within {TOLERANCE:g} of max(1, number); hashes, ids and texts exactly).")
+    if not holds:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -64,6 +64,11 @@ class Explanation:
         """Of the token, by the model alone."""
         return math.exp(self.log_probability)
 
+    @property
+    def rest(self) -> float:
+        """The share of all causes that are not told; with it and the remainder, those that are make the total."""
+        return self.claims.total - self.claims.remainder - sum(self.claims.share(cause) for cause in self.causes)
+
     def about(self) -> str:
         """What the claims are shares of, in words."""
         rival = "what the model expected" if self.against is None else repr(self.spell(self.against))
@@ -118,16 +123,12 @@ class Explanation:
             "above_mean": self._ledger(self.above_mean),
             "claims": self._ledger(self.claims),
             "causes": [self._cause(number) for number in range(len(self.causes))],
-            "audit": self.audit
-            and {
-                name: getattr(self.audit, name)
-                if isinstance(getattr(self.audit, name), list)
-                else _number(getattr(self.audit, name))
-                for name in ("rank_correlation", "control", "deletion", "insertion", "random_deletion")
-            },
+            "rest": self.rest,
+            "audit": self.audit and _audit(self.audit),
             "lens": [
                 {"layer": row.layer, "id": row.id, "token": self.spell(row.id)}
                 | {"logprob": row.log_probability, "logprob_of_token": row.of_token}
+                | {"probability": math.exp(row.log_probability), "probability_of_token": math.exp(row.of_token)}
                 for row in self.lens
             ],
         }
@@ -207,6 +208,18 @@ def _lens(recording: Recording, token: int, n_tokens: int | None) -> list[LensRo
     best = log_p[:, :n_tokens].max(-1)
     rows = zip(best.indices.tolist(), best.values.tolist(), log_p[:, token].tolist(), strict=True)
     return [LensRow(layer, *row) for layer, row in enumerate(rows, -1)]
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
+    return {
+        "held": sum(finding.holds for finding in audit.findings),
+        "tested": len(audit.findings),
+        "rank_correlation": _number(audit.rank_correlation),
+        "control": _number(audit.control),
+        "deletion": list(audit.deletion),
+        "insertion": list(audit.insertion),
+        "random_deletion": list(audit.random_deletion),
+    }
 
 
 def _number(value: float) -> float | None:

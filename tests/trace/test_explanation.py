@@ -130,7 +130,7 @@ def test_the_command_line_explains(tiny_folder: Callable[[str], Path]) -> None:
     assert out.count("without it log p") == 5
     code, out, _ = run("explain", "She ate an apple", *model, "--audit", "none", "--json", "--against", "a")
     assert code == 0
-    assert json.loads(out)["against"]["token"] == "a"
+    assert json.loads(out)["why"]["against"]["token"] == "a"
     code, out, err = run("explain", "She", *model, "--token", "zebra crossing")
     assert (code, out) == (1, "")
     assert "not one token" in err

@@ -1,0 +1,113 @@
+"""A receipt as one HTML file, and the way back from the file to the receipt.
+
+Promises: the file asks for nothing from elsewhere, and forbids itself to (Content-Security-Policy); whatever stands in
+a prompt or in a text appears as text and never as markup; the receipt is in it whole, as JSON, and can be replayed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from nextword.atomic import atomic_write
+from nextword.errors import CorruptFile, InputError
+
+LARGEST = 64 << 20  # bytes of a file that is read as a receipt
+COMPONENTS = ("parts", "tokens", "lens", "odds", "draw", "why", "sources")  # what others import comes first
+STATIONS = (
+    ("tokens", "prompt", "What it read"),
+    ("lens", "lens", "What it would have said at each depth"),
+    ("odds", "odds", "The odds"),
+    ("draw", "draw", "The draw"),
+    (None, None, "The word"),
+    ("why", "why", "Why"),
+    ("sources", "sources", "Where from"),
+)
+_DEEDS = {"drawn": "drew", "greedy": "found most probable", "named": "was asked about"}
+_UNSEEN = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    **dict.fromkeys([*range(0x7F, 0xA0), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF], 0xFFFD),
+}
+_HELD = re.compile(r'<script type="application/json" id="receipt">(.*?)</script>', re.DOTALL)
+
+
+def render(receipt: Mapping[str, Any]) -> str:
+    """The page of a receipt (nextword.trace.receipt)."""
+    script = _script()
+    return _template().render(
+        css=Markup(_file("components/theme.css") + _file("receipt_page.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(inline_json(receipt)),
+        token=receipt["why"]["token"]["token"],
+        prompt=receipt["prompt"]["text"],
+        deed=_DEEDS[receipt["draw"]["how"]],
+        causes=receipt["why"]["causes"],
+        model=receipt["model"],
+        hashes=list(receipt["hashes"].items()),
+        version=receipt["nextword"],
+        stations=STATIONS,
+    )
+
+
+def write_page(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Write the page; it appears whole or not at all. Raises NoDiskRoom, OSError."""
+    atomic_write(path, render(receipt).encode())
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """The receipt in a file of JSON or in a page that `render` made.
+
+    Raises InputError for a file that cannot be read, CorruptFile for one that holds no receipt.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a receipt that explain wrote.") from error
+    try:
+        if len(data) > LARGEST:
+            raise ValueError("it is too large")
+        text = data.decode()
+        held = _HELD.search(text)
+        receipt = json.loads(held[1] if held else text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path} holds no receipt ({error}); write one with explain --html or --json.") from error
+    if not isinstance(receipt, dict) or "receipt" not in receipt:
+        raise CorruptFile(f"{path} holds no receipt; write one with explain --html or --json.")
+    return receipt
+
+
+def inline_json(value: object) -> str:
+    """JSON that can stand inside a script element: no character of it means anything to HTML."""
+    text = json.dumps(value, allow_nan=False)  # ASCII
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@cache
+def _script() -> str:
+    """The components and the page's own lines as one module: their imports of each other fall away."""
+    joined = "\n".join(_file(f"components/{name}.js") for name in COMPONENTS)
+    joined = re.sub(r'^import .* from "\./\w+\.js";\n', "", joined, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", joined, flags=re.MULTILINE) + _file("receipt_page.js")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["visible"] = lambda text: text.translate(_UNSEEN)
+    return environment.from_string(_file("receipt.html.jinja"))
+
+
+def _file(name: str) -> str:
+    return files("nextword.web").joinpath(name).read_text("utf-8")
