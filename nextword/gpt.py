@@ -311,14 +311,7 @@ class GPT:
             if token is not None and not 0 <= token < self.tokenizer.vocab_size:
                 raise UnknownToken(f"There is no token {token}: ids go from 0 to {self.tokenizer.vocab_size - 1}.")
             return token
-        ids = self.encode(token)
-        if len(ids) != 1:
-            pieces = " ".join(repr(self.tokenizer.token_text(id)) for id in ids)
-            raise UnknownToken(
-                f"{token!r} is not one token of this model but {len(ids)} ({pieces}); "
-                "give one, with the space it begins with."
-            )
-        return ids[0]
+        return self.tokenizer.encode_one(token)
 
     def _yardstick(self) -> tuple[list[int], int]:
         """The ids of a fixed text, and how many bytes all but the first are."""
@@ -326,10 +319,11 @@ class GPT:
         return ids, len(self.tokenizer.decode_bytes(ids[1:]))
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        ids = self.tokenizer.encode(prompt, begin=True) if isinstance(prompt, str) else list(prompt)
-        if not prompt or not ids:
-            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
-        return ids
+        if isinstance(prompt, str):
+            return self.tokenizer.encode_prompt(prompt)
+        if not prompt:
+            raise EmptyPrompt("There is nothing to continue: give at least one token.")
+        return list(prompt)
 
     def _write(
         self,

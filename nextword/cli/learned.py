@@ -14,7 +14,7 @@ from nextword.arguments import AsJson, Device, Model, Text, text_of, utf8
 from nextword.cli.reasons import Grain
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model
-from nextword.errors import EmptyPrompt, InputError
+from nextword.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path | None, typer.Option("--text", metavar="FOLDER", help="A text that `nextword index` made; else the run's own.")
 ]
-
-
-def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt, led by the one that begins a text."""
-    if not prompt:
-        raise EmptyPrompt("There is nothing to explain: give a prompt of at least one character.")
-    return tokenizer.encode(prompt, begin=True)
 
 
 @app.command()
@@ -153,16 +146,16 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """When a run learned a token: its log p at every checkpoint, and what was read when it rose most."""
-    from nextword.trace.history import token_of, trace_history
+    from nextword.trace.history import trace_history
     from nextword.trace.indexed import open_indexed, training_order
 
     order, _ = training_order(run)
     text = open_indexed(run, busy=terminal.busy)
     tokenizer = text.tokenizer
-    ids = _prompt_ids(tokenizer, utf8(prompt))
+    ids = tokenizer.encode_prompt(utf8(prompt))
     with terminal.busy("reading the checkpoints"):
         found = trace_history(
-            run, ids, token_of(tokenizer, utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id
+            run, ids, tokenizer.encode_one(utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id
         )
     if as_json:
         emit(found.to_json(tokenizer))
@@ -225,13 +218,12 @@ def diff(
 ) -> None:
     """How a token's logit differs between two models of one shape, as an exact sum over its causes."""
     from nextword.trace.diff import compare_models
-    from nextword.trace.history import token_of
     from nextword.trace.ledger import Quantity
 
     (first, tokenizer), (second, other) = _side(utf8(before)), _side(utf8(after))
     if tokenizer.hash != other.hash:
         raise InputError("The models have different tokenizers; compare models that cut text alike.")
-    ids, id = _prompt_ids(tokenizer, utf8(prompt)), token_of(tokenizer, utf8(token))
+    ids, id = tokenizer.encode_prompt(utf8(prompt)), tokenizer.encode_one(utf8(token))
     found = compare_models(first, second, ids, Quantity(id))
     told = found.to_json(tokenizer.token_text, top, by.value)
     if as_json:
@@ -287,16 +279,15 @@ def graph(
 ) -> None:
     """Along which paths a token's logit came about, with patterns, norm scales and gates held as they were."""
     from nextword.trace.graph import attribution_graph
-    from nextword.trace.history import token_of
     from nextword.trace.ledger import Quantity
 
     text, gpt = text_of(prompt), open_model(model, device)
-    ids = _prompt_ids(gpt.tokenizer, text)
+    ids = gpt.tokenizer.encode_prompt(text)
     if token is not None:
-        id = token_of(gpt.tokenizer, utf8(token))
+        id = gpt.tokenizer.encode_one(utf8(token))
     else:
         id = int(gpt.predict(ids).odds.logits[: gpt.tokenizer.vocab_size].argmax())
-    quantity = Quantity(id, "expected" if against is None else token_of(gpt.tokenizer, utf8(against)))
+    quantity = Quantity(id, "expected" if against is None else gpt.tokenizer.encode_one(utf8(against)))
     with terminal.busy("tracing"):
         found = attribution_graph(gpt.definition, ids, quantity, count=nodes, grain=grain.value)
     if as_json:

@@ -27,7 +27,7 @@ from nextword.atomic import atomic_write
 from nextword.encode import tokenizer_json
 from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.encode.stream import StreamDecoder
-from nextword.errors import InputError, ModelNotFound, TokenizerError, UnknownToken
+from nextword.errors import EmptyPrompt, InputError, ModelNotFound, TokenizerError, UnknownToken
 
 if TYPE_CHECKING:
     import tokenizers
@@ -121,6 +121,24 @@ class Tokenizer:
         held.
         """
         return list(self._encoding(text, special, begin).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text that a model shall continue, led by the one that begins a text. Raises EmptyPrompt."""
+        ids = self.encode(text, begin=True) if text else []
+        if not ids:
+            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
+        return ids
+
+    def encode_one(self, text: str) -> int:
+        """The id of a text that is one token. Raises UnknownToken."""
+        ids = self.encode(text)
+        if len(ids) != 1:
+            pieces = " ".join(repr(self.token_text(id)) for id in ids) or "none"
+            raise UnknownToken(
+                f"{text!r} is not one token of this model but {len(ids)} ({pieces}); "
+                "give one, with the space it begins with."
+            )
+        return ids[0]
 
     def encode_with_offsets(self, text: str, *, special: bool = False) -> list[Piece]:
         """The ids of `text`, each with its characters; a space belongs to the token that holds it."""

@@ -27,7 +27,7 @@ import torch
 
 from nextword.corpus.index import Occurrence
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError, ModelNotFound, UnknownToken
+from nextword.errors import CorruptFile, InputError, ModelNotFound
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.optimize.order import Order
@@ -132,18 +132,6 @@ def checkpoint_model(run: Path, step: int) -> Transformer:
             f"The checkpoint after {step} steps in {run} does not hold its model ({error}); remove it."
         ) from error
     return Transformer.of(architecture, weights).requires_grad_(False).eval()
-
-
-def token_of(tokenizer: Tokenizer, text: str) -> int:
-    """The id of a text that is one token. Raises UnknownToken."""
-    ids = tokenizer.encode(text)
-    if len(ids) != 1:
-        pieces = " ".join(repr(tokenizer.token_text(id)) for id in ids) or "none"
-        raise UnknownToken(
-            f"{text!r} is not one token of this model but {len(ids)} ({pieces}); "
-            "give one, with the space it begins with."
-        )
-    return ids[0]
 
 
 def trace_history(

@@ -20,7 +20,7 @@ from nextword.gpt import open as open_model
 from nextword.plan import Budget
 from nextword.run import start
 from nextword.trace.evidence import exposures
-from nextword.trace.history import Interval, Moment, checkpoint_model, learned_in, read_in, run_steps, token_of
+from nextword.trace.history import Interval, Moment, checkpoint_model, learned_in, read_in, run_steps
 from nextword.trace.indexed import open_indexed, training_order
 
 STEPS = 12
@@ -73,7 +73,7 @@ def test_the_last_checkpoint_is_the_model(folder: Path) -> None:
 
 def test_what_was_read_is_what_the_exposure_ledger_says(folder: Path) -> None:
     text, (order, _) = open_indexed(folder), training_order(folder)
-    ids = [*text.tokenizer.encode(PROMPT), token_of(text.tokenizer, TOKEN)]
+    ids = [*text.tokenizer.encode(PROMPT), text.tokenizer.encode_one(TOKEN)]
     interval = Interval(2, 4, 1.0, 1.0)
     found = read_in(text, order, ids, interval)
     assert found is not None
@@ -114,14 +114,14 @@ def test_the_verb_tells_every_checkpoint(folder: Path) -> None:
 
 def test_what_cannot_be_told_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "not one token" in mistake("history", str(folder), PROMPT, " unheard-of")
-    assert "nothing to explain" in mistake("history", str(folder), "", TOKEN)
+    assert "nothing to continue" in mistake("history", str(folder), "", TOKEN)
     assert "holds no text" in mistake("history", str(tmp_path), PROMPT, TOKEN)
     with pytest.raises(ModelNotFound, match="not the folder of a run"):
         run_steps(tmp_path)
     with pytest.raises(InputError, match="after 3 steps; it has them after 0, 1, 2, 4, 8, 12"):
         checkpoint_model(folder, 3)
     with pytest.raises(UnknownToken):
-        token_of(open_indexed(folder).tokenizer, "")
+        open_indexed(folder).tokenizer.encode_one("")
     broken = shutil.copytree(folder, tmp_path / "run")
     tensors = broken / "checkpoints" / "step-000002" / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:100])
