@@ -109,7 +109,7 @@ class Tokenizer:
     @cached_property
     def hash(self) -> str:
         """sha256, in hex, of everything that decides which ids a text gets."""
-        return tokenizer_json.fingerprint(self.spec())
+        return tokenizer_json.fingerprint(self.spec(), self.encode("a", begin=True))
 
     # Text to ids
 

@@ -257,11 +257,14 @@ def renamed(spec: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return {**spec, "added_tokens": added, "model": model}
 
 
-def fingerprint(spec: Mapping[str, Any]) -> str:
-    """sha256, in hex, of everything in the file that decides which ids a text gets."""
+def fingerprint(spec: Mapping[str, Any], around: Sequence[int]) -> str:
+    """sha256, in hex, of everything that decides which ids a text gets.
+
+    `around`: the ids of "a" as a whole text, for the post-processor says the same in many ways.
+    """
     model = dict(spec["model"])
     merges = model.get("merges") or []
     model["merges"] = [pair.split(" ", 1) if isinstance(pair, str) else list(pair) for pair in merges]
-    parts = {key: spec.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor")}
-    canonical = json.dumps({**parts, "model": model}, sort_keys=True, separators=(",", ":"))
+    parts = {key: spec.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer")}
+    canonical = json.dumps({**parts, "model": model, "around": list(around)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

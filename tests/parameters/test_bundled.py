@@ -21,6 +21,8 @@ def test_it_is_the_file_that_was_measured_and_small(name: str) -> None:
     assert path.stat().st_size == BUNDLED[name].size
     card = json.loads((FOLDER / f"{name}.json").read_text())
     assert card["file"] == {"sha256": BUNDLED[name].sha256, "size": BUNDLED[name].size}
+    # The card tells of the run's tokenizer.json, the model holds a GGUF file's: other files, the same ids.
+    assert card["corpus"]["tokenizer"] == nextword.open(name).tokenizer.hash
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 25e6
 
 
