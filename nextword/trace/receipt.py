@@ -9,8 +9,10 @@
     why       the explanation: the logit, its ledger, causes and audit (nextword.trace.explanation)
     sources   what the indexed text says, or null and how to get it (nextword.trace.sources)
 
-`web/components/README.md` has every key. The odds are those of the engine that writes, the account is that of the
-definition in float32; `odds.definition` has both log p of the token side by side. Nothing is rounded.
+Model and text are named as they were typed, the text's files by their names: a receipt is given away, and says nothing
+else about where its writer keeps things. `web/components/README.md` has every key. The odds are those of the engine
+that writes, the account is that of the definition in float32; `odds.definition` has both log p of the token side by
+side. Nothing is rounded.
 
 `compare` holds a receipt against one made anew. A text, an id or a count must be equal; of numbers that are computed in
 floating point, |difference| <= `TOLERANCE` * max(1, |number|) is allowed: another machine sums in another order.

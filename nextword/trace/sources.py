@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from nextword.trace import evidence
@@ -52,7 +53,7 @@ def sources_of(text: IndexedText, ids: Sequence[int], token: int, spell: Spell) 
             "exposures": _exposures(text, match) if match else None,
         },
         "text": {
-            "folder": str(text.folder),
+            "folder": text.folder.name,
             "tokens": len(text.shards.tokens),
             "documents": text.shards.n_documents,
             "hash": text.shards.hash,
@@ -112,8 +113,9 @@ def _place(text: IndexedText, place: Place, length: int) -> dict[str, Any]:
         ids = [int(id) for id in text.shards.tokens[max(start, first) : min(stop, last)]]
         return text.tokenizer.decode(ids, skip_special=True)
 
-    told = {key: getattr(place, key) for key in ("title", "source", "line", "document", "offset")}
-    return told | {
+    return _named(place) | {
+        "document": place.document,
+        "offset": place.offset,
         "before": words(begin - AROUND, begin),
         "match": words(begin, end),
         "after": words(end, end + AROUND),
@@ -151,6 +153,10 @@ def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None
 
 
 def _seen(seen: Seen) -> dict[str, Any]:
-    place = {key: getattr(seen.place, key) for key in ("title", "source", "line")}
     steps = sorted({exposure.step for exposure in seen.exposures})
-    return {**place, "times": len(seen.exposures), "steps": steps[:STEPS]}
+    return {**_named(seen.place), "times": len(seen.exposures), "steps": steps[:STEPS]}
+
+
+def _named(place: Place) -> dict[str, Any]:
+    """A place by its file's name alone: a receipt is given away, and where its writer keeps files is nobody's."""
+    return {"title": place.title, "source": PurePath(place.source).name, "line": place.line}
