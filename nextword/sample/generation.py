@@ -1,26 +1,30 @@
 """The loop: predict, choose, show, read on.
 
-`Generation` is an iterator over `Step`s, one for each chosen token, that can be left at any time. The text of
-the steps joined is `text`; where tokens do not end at character borders, or might begin a stop string, a step's
-text comes later than its token.
+`Writing` chooses and shows: it is given the logits of the next token and answers with a `Step`. `Generation` also
+reads: an iterator over `Step`s, one for each chosen token, that can be left at any time. The text of the steps joined
+is `text`; where tokens do not end at character borders, or might begin a stop string, a step's text comes later than
+its token.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
 from nextword.predict.engine import Logits, Reading, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.lookahead import Lookahead
-from nextword.sample.sampler import Choice, Sampling, choose, distribute
+from nextword.sample.sampler import Choice, Distribution, Mask, Sampling, choose, distribute
 from nextword.sample.stops import StopScanner
 
 Finish = Literal["stop", "length", "context"]
+_NEVER = np.float32(-1e30)  # a logit without odds, yet a finite number
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,110 @@ class Step:
     text: str
 
 
-class Generation:
-    """A text being written. Iterate it to its end, or leave it whenever enough is seen.
+class Grammar(Protocol):
+    """What a text may be, token by token."""
 
+    def allowed(self) -> Mask:
+        """The tokens that may come next, bool [vocab]."""
+
+    def advance(self, id: int) -> bool:
+        """The text goes on with `id`; whether nothing can follow."""
+
+
+class Writing:
+    """A text being written by whoever reads: `take` is given the logits of each next token.
+
+    capacity: how many tokens can be read. grammar: what the text may be, before any filter acts.
     seed: what the draws depend on; the same seed, prompt and settings give the same text.
-    choices, text: what is written so far. finish_reason: None until it has ended, then "stop" (an end token or a
-    stop string), "length" (max_tokens reached) or "context" (the model's context is full).
+    choices, text: what is written so far. decoded: characters of all tokens so far, shown or held back.
+    odds: what the last token was drawn from. finish_reason: None until it has ended, then "stop" (an end token, a
+    stop string or the grammar's end), "length" (max_tokens reached) or "context" (the model's context is full).
+
+    Raises EmptyPrompt or SettingError.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        *,
+        capacity: int,
+        sampling: Sampling,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        stop_ids: frozenset[int] = frozenset(),
+        seed: int | None = None,
+        grammar: Grammar | None = None,
+    ) -> None:
+        if not prompt:
+            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
+        if max_tokens < 1:
+            raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
+        self.prompt = tuple(prompt)
+        self.seed = new_seed() if seed is None else check_seed(seed)
+        self.choices: list[Choice] = []
+        self.text = ""
+        self.decoded = 0
+        self.odds: Distribution | None = None
+        self.finish_reason: Finish | None = None
+        self._capacity, self._sampling, self._max_tokens = capacity, sampling, max_tokens
+        self._stop_ids, self._grammar = stop_ids, grammar
+        self._generated: list[int] = []
+        self._n_tokens = tokenizer.vocab_size
+        self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
+        for id in prompt:  # the text goes on in the middle of a line, maybe of a character
+            self._decoder.push(id)
+
+    def take(self, logits: Logits) -> Step:
+        """Draw the next token from its logits [vocab]; not to be called once there is a `finish_reason`."""
+        assert self.finish_reason is None
+        position = len(self.prompt) + len(self.choices)
+        self.odds = self._distribute(logits)
+        choice = choose(self.odds, uniform(self.seed, position), position)
+        self.choices.append(choice)
+        self._generated.append(choice.id)
+        step = Step(choice, self._show(choice.id))
+        self.text += step.text
+        return step
+
+    def _distribute(self, logits: Logits) -> Distribution:
+        how = self._sampling, self.prompt, self._generated, self._n_tokens
+        if self._grammar is None:
+            return distribute(logits, *how)
+        allowed = self._grammar.allowed()
+        odds = distribute(np.where(allowed, logits, _NEVER), *how)
+        raw = distribute(logits, Sampling(), n_tokens=self._n_tokens)
+        removed_by = np.where(allowed, odds.removed_by, len(odds.filters) + 1).astype(np.int8)
+        filters = (*odds.filters, "grammar")
+        return replace(odds, logits=logits, probability=raw.probability, removed_by=removed_by, filters=filters)
+
+    def _show(self, id: int) -> str:
+        """The text that the new token allows to show; sets `finish_reason` if it is the last."""
+        if id in self._stop_ids:
+            self.finish_reason = "stop"
+            return self._scanner.push(self._decoder.flush()) + self._scanner.flush()
+        text = self._decoder.push(id)
+        self.decoded += len(text)
+        shown = self._scanner.push(text)
+        ended = self._grammar is not None and self._grammar.advance(id)
+        if self._scanner.stopped is not None:
+            self.finish_reason = "stop"
+            return shown
+        if ended:
+            self.finish_reason = "stop"
+        elif len(self.choices) >= self._max_tokens:
+            self.finish_reason = "length"
+        elif len(self.prompt) + len(self.choices) > self._capacity:
+            self.finish_reason = "context"
+        if self.finish_reason is not None:
+            shown += self._scanner.push(self._decoder.flush())
+            shown += self._scanner.flush()
+        return shown
+
+
+class Generation(Writing):
+    """A text being written with an engine. Iterate it to its end, or leave it whenever enough is seen.
+
     seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
     proposed, accepted: tokens guessed from the text itself and read along, and how many of them were then drawn
     (nextword.sample.lookahead); both stay 0 with an engine that is not batch invariant.
@@ -54,22 +156,19 @@ class Generation:
         stop_ids: frozenset[int] = frozenset(),
         seed: int | None = None,
     ) -> None:
-        if not prompt:
-            raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
-        if max_tokens < 1:
-            raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
-        self.prompt = tuple(prompt)
-        self.seed = new_seed() if seed is None else check_seed(seed)
-        self.choices: list[Choice] = []
-        self.text = ""
-        self.finish_reason: Finish | None = None
+        super().__init__(
+            tokenizer,
+            prompt,
+            capacity=reading.capacity,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            seed=seed,
+        )
         self.seconds_to_first = self.tokens_per_second = 0.0
         self.proposed = self.accepted = 0
-        self._reading, self._sampling, self._max_tokens, self._stop_ids = reading, sampling, max_tokens, stop_ids
-        self._n_tokens = tokenizer.vocab_size
-        self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
-        for id in prompt:  # the text goes on in the middle of a line, maybe of a character
-            self._decoder.push(id)
+        self._reading = reading
         self._lookahead = Lookahead(prompt) if is_batch_invariant(reading) else None
         self._ahead: list[tuple[int, Logits]] = []  # tokens read before they were drawn, and the logits after each
         self._steps = self._run()
@@ -86,19 +185,12 @@ class Generation:
     def _run(self) -> Iterator[Step]:
         began = time.perf_counter()
         logits = read(self._reading, self.prompt)
-        generated: list[int] = []
         while self.finish_reason is None:
-            position = len(self.prompt) + len(generated)
-            odds = distribute(logits, self._sampling, self.prompt, generated, self._n_tokens)
-            choice = choose(odds, uniform(self.seed, position), position)
-            self.choices.append(choice)
-            generated.append(choice.id)
+            step = self.take(logits)
             self._time(began)
-            step = Step(choice, self._show(choice.id))
-            self.text += step.text
             yield step
             if self.finish_reason is None:
-                logits = self._read_on(choice.id)
+                logits = self._read_on(step.choice.id)
 
     def _read_on(self, id: int) -> Logits:
         """The logits after `id`, the token drawn: read along already, or read now, maybe with guesses behind it."""
@@ -122,23 +214,6 @@ class Generation:
         self._ahead = list(zip(guesses, rows[1:], strict=True))
         after: Logits = rows[0]
         return after
-
-    def _show(self, id: int) -> str:
-        """The text that the new token allows to show; sets `finish_reason` if it is the last."""
-        if id in self._stop_ids:
-            self.finish_reason = "stop"
-            return self._scanner.push(self._decoder.flush()) + self._scanner.flush()
-        shown = self._scanner.push(self._decoder.push(id))
-        if self._scanner.stopped is not None:
-            self.finish_reason = "stop"
-        elif len(self.choices) >= self._max_tokens:
-            self.finish_reason = "length"
-        elif len(self.prompt) + len(self.choices) > self._reading.capacity:
-            self.finish_reason = "context"
-        if self.finish_reason in ("length", "context"):
-            shown += self._scanner.push(self._decoder.flush())
-            shown += self._scanner.flush()
-        return shown
 
     def _time(self, began: float) -> None:
         now = time.perf_counter()
