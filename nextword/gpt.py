@@ -85,6 +85,11 @@ class GPT:
         return self._stored.tokenizer
 
     @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return self._stored.stop_ids
+
+    @property
     def path(self) -> Path:
         """The file or folder that holds the model."""
         return self._stored.path
@@ -341,7 +346,7 @@ class GPT:
             sampling=sampling,
             max_tokens=max_tokens,
             stop=stop,
-            stop_ids=self._stored.stop_ids,
+            stop_ids=self.stop_ids,
             seed=seed,
         )
 

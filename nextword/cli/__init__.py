@@ -5,6 +5,6 @@
 
 # ruff: isort: skip_file
 from nextword.cli.root import app, main
-from nextword.cli import tokens, words, learning, reasons, learned, house
+from nextword.cli import tokens, words, serve, learning, reasons, learned, house
 
-__all__ = ["app", "house", "learned", "learning", "main", "reasons", "tokens", "words"]
+__all__ = ["app", "house", "learned", "learning", "main", "reasons", "serve", "tokens", "words"]

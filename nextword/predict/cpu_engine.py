@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ from nextword.parameters.cache import cache_folder
 from nextword.parameters.stored import StoredTensor
 from nextword.predict import forward as passes
 from nextword.predict.engine import Logits, check_room
+from nextword.predict.lanes import LANES
 from nextword.predict.packed import Packed, pack
 from nextword.predict.team import Team, leave, new_counters
 from nextword.predict.tiles import GROUP_BYTES, INT4, INT4_WIDE, INT8
@@ -153,6 +154,23 @@ class CpuReading:
         """Forget every token from position `length` on."""
         assert 0 <= length <= len(self.ids)
         del self.ids[length:]
+
+    def copy_from(self, other: CpuReading, length: int) -> None:
+        """Hold the first `length` tokens that `other`, of the same engine and capacity, has read."""
+        assert other._engine is self._engine
+        assert other.places == self.places
+        assert length <= len(other.ids)
+        n_keys = whole(length) * whole(self._engine._model.head_size)
+        for here, there in zip(self._views(), other._views(), strict=True):
+            here[0][..., :n_keys] = there[0][..., :n_keys]
+            here[1][..., :length, :] = there[1][..., :length, :]
+        self.ids = other.ids[:length]
+
+    def _views(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """For each layer keys [heads, tiles and their dimensions and lanes], values [heads, slices, places, lanes]."""
+        heads = self._engine._model.n_kv_heads
+        for keys, values in self.memory.reshape(self._engine._model.n_layers, 2, -1):
+            yield keys.reshape(heads, -1), values.reshape(heads, -1, self.places, LANES)
 
     def _read(self, ids: Sequence[int], *, every: bool) -> list[Logits]:
         assert ids, "there is always something to read"

@@ -50,7 +50,8 @@ class Writing:
 
     capacity: how many tokens can be read. grammar: what the text may be, before any filter acts.
     seed: what the draws depend on; the same seed, prompt and settings give the same text.
-    choices, text: what is written so far. decoded: characters of all tokens so far, shown or held back.
+    choices, text: what is written so far. begins: where the last token's text begins, in characters, what is held back
+    counted too.
     odds: what the last token was drawn from. finish_reason: None until it has ended, then "stop" (an end token, a
     stop string or the grammar's end), "length" (max_tokens reached) or "context" (the model's context is full).
 
@@ -78,11 +79,13 @@ class Writing:
         self.seed = new_seed() if seed is None else check_seed(seed)
         self.choices: list[Choice] = []
         self.text = ""
-        self.decoded = 0
+        self.begins = 0
+        self.stop_ids = stop_ids
         self.odds: Distribution | None = None
         self.finish_reason: Finish | None = None
         self._capacity, self._sampling, self._max_tokens = capacity, sampling, max_tokens
-        self._stop_ids, self._grammar = stop_ids, grammar
+        self._grammar = grammar
+        self._decoded = 0
         self._generated: list[int] = []
         self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
@@ -114,11 +117,12 @@ class Writing:
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""
-        if id in self._stop_ids:
+        self.begins = self._decoded
+        if id in self.stop_ids:
             self.finish_reason = "stop"
             return self._scanner.push(self._decoder.flush()) + self._scanner.flush()
         text = self._decoder.push(id)
-        self.decoded += len(text)
+        self._decoded += len(text)
         shown = self._scanner.push(text)
         ended = self._grammar is not None and self._grammar.advance(id)
         if self._scanner.stopped is not None:

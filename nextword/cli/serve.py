@@ -1,0 +1,88 @@
+"""A server for programs and people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nextword import terminal
+from nextword.arguments import Device, HeldAs, Model
+from nextword.cli.root import app
+from nextword.cli.shared import open_model
+from nextword.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+GRACE = 10.0  # seconds that texts have to end after Ctrl-C
+
+
+@app.command()
+def serve(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="NEXTWORD_API_KEY", help="Only who sends this key is answered.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A page's origin that may ask; * for all. Repeatable."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=64, help="Texts written at once.")] = 8,
+    queue: Annotated[int, typer.Option(min=0, help="Texts that may wait for a row.")] = 64,
+    context: Annotated[int | None, typer.Option(min=1, show_default="the model's", help="Tokens of a text.")] = None,
+    name: Annotated[str | None, typer.Option(show_default="MODEL", help="What clients call the model.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Made by `nextword index`: receipts look words up in it.")
+    ] = None,
+    device: Device = "auto",
+    weights: HeldAs = "auto",
+) -> None:
+    """Serve OpenAI's API, and a page that shows each step from text to word.
+
+    Set OPENAI_BASE_URL to the address it prints, with /v1, and existing programs work unchanged.
+    """
+    gpt = open_model(model, device=device, weights=weights)
+    from nextword.web.api import create_app
+    from nextword.web.guard import Rules, hosts_of
+
+    rules = Rules(api_key, tuple(allow_origin or ()), hosts_of(host))
+    served = create_app(
+        gpt, name=name or model or gpt.path.stem, rules=rules, rows=rows, queue=queue, context=context, text=text
+    )
+    if rules.hosts is None and api_key is None:
+        terminal.note("Anybody who reaches this machine can ask: set --api-key.")
+    _run(served, host, port)
+
+
+def _run(served: FastAPI, host: str, port: int) -> None:
+    """Until Ctrl-C or SIGTERM; texts that are being written then have time to end."""
+    import socket
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if self.should_exit:  # asked twice: at once
+                os._exit(128 + sig)
+            served.state.service.scheduler.close(GRACE)
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        served, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=int(GRACE) + 2
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family, backlog=1024) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            address = f"http://{shown}:{listener.getsockname()[1]}"
+            print(f"{address}     the page\n{address}/v1  OPENAI_BASE_URL\nCtrl-C ends it.", flush=True)
+            Server(config).run(sockets=[listener])
+    except OSError as error:
+        raise InputError(
+            f"{host}:{port} cannot be listened on ({(error.strerror or 'refused').lower()}); try another --port."
+        ) from error

@@ -1,0 +1,299 @@
+"""Many texts at once: they join and leave between tokens, and the weights are read once for all of them.
+
+Promises, each with a test: a text is the same bytes whatever is written beside it; a cancelled text costs no token
+more; what two texts begin with alike is read once; more work than the queue holds is refused at once; a close lets
+what is being written end, up to a time, and tells the rest.
+
+One thread owns the readings, here called rows. A turn of it reads at most CHUNK tokens of prompts, so that a long
+one does not silence the others for long, and then one more token in every row that is writing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from nextword.errors import ModelError, NextwordError
+from nextword.predict.engine import Engine, Logits, Reading, is_batch_invariant
+from nextword.sample.generation import Step, Writing
+
+CHUNK = 128  # tokens of prompts read in a turn
+
+
+class Busy(NextwordError):
+    """The queue is full; try again later."""
+
+
+class Closing(NextwordError):
+    """The server is shutting down."""
+
+
+class Listener(Protocol):
+    """Who asked for a text; called on the scheduler's thread, and so to be quick."""
+
+    def began(self, cached: int) -> None:
+        """The prompt is being read; its first `cached` tokens were read for another text."""
+
+    def read(self, first: int, logits: Logits) -> None:
+        """Logits [tokens, vocab] after the prompt's tokens from `first` on; told only of jobs with `scores`."""
+
+    def wrote(self, step: Step) -> None:
+        """One more token; the last if the writing has a `finish_reason`."""
+
+    def ended(self, error: NextwordError | None) -> None:
+        """Nothing follows: None after a job without `writing`, else why there is no more."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A prompt to read, and a text to write after it. scores: `listener.read` wants the prompt's logits."""
+
+    prompt: Sequence[int]
+    listener: Listener
+    writing: Writing | None
+    scores: bool = False
+    cancelled: bool = False
+
+
+@dataclass
+class Counts:
+    """Since the start, in tokens and texts."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    written_tokens: int = 0
+    texts: int = 0
+    cancelled: int = 0
+    refused: int = 0
+
+
+@dataclass(eq=False)
+class _Row:
+    reading: Reading
+    job: Job | None = None
+    unread: Sequence[int] | None = None  # of the prompt; None before its turn to be read has come
+    next: int | None = None  # drawn and not read yet
+    last_used: float = 0.0
+
+    def free(self) -> None:
+        self.job = self.unread = self.next = None
+        self.last_used = time.monotonic()
+
+
+@dataclass
+class _Door:
+    """What other threads touch; the condition guards it."""
+
+    waiting: deque[Job] = field(default_factory=deque)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    closes_at: float | None = None
+
+
+class Scheduler:
+    """Writes the texts of jobs with an engine, `rows` at once; `queue` more may wait."""
+
+    def __init__(self, engine: Engine, *, rows: int = 8, queue: int = 64, context: int | None = None) -> None:
+        """context: tokens that a row has room for, the model's own if None. Raises ContextOverflow without memory."""
+        self.counts = Counts()
+        self.size, self.queue = rows, queue
+        self._engine = engine
+        self._rows = [_Row(engine.start(context)) for _ in range(rows)]
+        self._door = _Door()
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._thread.start()
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a row has room for."""
+        return self._rows[0].reading.capacity
+
+    @property
+    def running(self) -> int:
+        """Texts being read or written."""
+        return sum(row.job is not None for row in self._rows)
+
+    @property
+    def waiting(self) -> int:
+        """Texts in the queue."""
+        return len(self._door.waiting)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Put jobs into the queue, all or none. Raises Busy or Closing."""
+        with self._door.changed:
+            if self._door.closes_at is not None:
+                raise Closing("The server is shutting down; ask another, or later.")
+            if self.running + len(self._door.waiting) + len(jobs) > self.size + self.queue:
+                self.counts.refused += len(jobs)
+                raise Busy(f"All {self.size} rows are writing and the queue is full; try again in a moment.")
+            self._door.waiting.extend(jobs)
+            self._door.changed.notify()
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Write no further token of these."""
+        with self._door.changed:
+            for job in jobs:
+                job.cancelled = True
+            self._door.changed.notify()
+
+    def close(self, grace: float) -> None:
+        """Take no more jobs; those being written have `grace` seconds to end. Returns at once; see `join`."""
+        with self._door.changed:
+            if self._door.closes_at is None:
+                self._door.closes_at = time.monotonic() + grace
+            self._door.changed.notify()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until everything has ended after a `close`."""
+        self._thread.join(timeout)
+
+    # All below runs on the scheduler's thread.
+
+    def _run(self) -> None:
+        while self._admit():
+            budget = CHUNK
+            for row in self._busy():
+                if budget > 0 and row.next is None:
+                    budget -= self._guarded([row], partial(self._read_prompt, row, budget))
+            writing = [row for row in self._busy() if row.next is not None]
+            if writing:
+                self._guarded(writing, partial(self._write_on, writing))
+
+    def _busy(self) -> list[_Row]:
+        return [row for row in self._rows if row.job is not None]
+
+    def _guarded(self, rows: Sequence[_Row], act: Callable[[], int]) -> int:
+        """Tokens read by `act`; where it fails, the texts of these rows end and the others go on."""
+        try:
+            return act()
+        except Exception as error:  # a bug must not end the service
+            told = error if isinstance(error, NextwordError) else ModelError(f"Writing failed: {error!r:.200}.")
+            for row in rows:
+                self._end(row, told)
+            return 0
+
+    def _admit(self) -> bool:
+        """Drop what was cancelled, give free rows to those who wait; False when all is over."""
+        door = self._door
+        with door.changed:
+            while True:
+                for row in self._busy():
+                    if row.job is not None and row.job.cancelled:
+                        self.counts.cancelled += 1
+                        row.free()
+                self.counts.cancelled += sum(job.cancelled for job in door.waiting)
+                door.waiting = deque(job for job in door.waiting if not job.cancelled)
+                if door.closes_at is not None:
+                    self._hurry()
+                    if not self._busy():
+                        return False
+                while door.waiting and (free := self._free_row(door.waiting[0])) is not None:
+                    free.job = door.waiting.popleft()
+                if self._busy():
+                    return True
+                door.changed.wait()
+
+    def _hurry(self) -> None:
+        """What waits is told that it will not be written; what is being written too once its time is over."""
+        closes_at = self._door.closes_at
+        assert closes_at is not None
+        closing = Closing("The server is shutting down; ask another, or later.")
+        while self._door.waiting:
+            _tell(self._door.waiting.popleft(), closing)
+        if time.monotonic() >= closes_at:
+            for row in self._busy():
+                self._end(row, closing)
+
+    def _free_row(self, job: Job) -> _Row | None:
+        """The free row that holds most of the job's prompt already; among equals the one unused for longest."""
+        free = [row for row in self._rows if row.job is None]
+        return max(free, key=lambda row: (_shared(row.reading, job.prompt), -row.last_used), default=None)
+
+    def _read_prompt(self, row: _Row, budget: int) -> int:
+        """Read some of a prompt; after its last token the first is drawn. Tokens read."""
+        job = row.job
+        assert job is not None
+        if row.unread is None:
+            cached = 0 if job.scores else self._recall(row, job.prompt)
+            row.reading.truncate(cached)
+            row.unread = job.prompt[cached:]
+            self.counts.cached_tokens += cached
+            job.listener.began(cached)
+        piece, row.unread = row.unread[:budget], row.unread[budget:]
+        self.counts.prompt_tokens += len(piece)
+        if job.scores:
+            first = len(row.reading.ids)
+            all_logits = row.reading.extend_all(piece)
+            job.listener.read(first, all_logits)
+            logits = all_logits[-1]
+        else:
+            logits = row.reading.extend(piece)
+        if not row.unread:
+            self._draw(row, logits)
+        return len(piece)
+
+    def _recall(self, row: _Row, prompt: Sequence[int]) -> int:
+        """Make the row begin as the prompt does, as far as any row has read that; how many tokens that is.
+
+        The last token is always read anew: its logits are wanted.
+        """
+        if not is_batch_invariant(row.reading):  # reading it again would not give the same bits
+            return 0
+        best = max(self._rows, key=lambda each: (_shared(each.reading, prompt), each is row))
+        length = _shared(best.reading, prompt)
+        if best is not row and hasattr(row.reading, "copy_from"):
+            row.reading.copy_from(best.reading, length)
+        return min(length, _shared(row.reading, prompt))
+
+    def _write_on(self, rows: Sequence[_Row]) -> int:
+        """Read the token drawn last in each row, and draw the next."""
+        ids = [row.next for row in rows if row.next is not None]
+        if hasattr(self._engine, "extend_each"):
+            logits = self._engine.extend_each([row.reading for row in rows], ids)
+        else:
+            logits = [row.reading.extend([id]) for row, id in zip(rows, ids, strict=True)]
+        for row, each in zip(rows, logits, strict=True):
+            self._guarded([row], partial(self._draw, row, each))
+        return len(rows)
+
+    def _draw(self, row: _Row, logits: Logits) -> int:
+        """The next token of the row's text, told to who asked for it."""
+        job = row.job
+        assert job is not None
+        if job.writing is None:
+            self._end(row, None)
+        elif not job.cancelled:
+            step = job.writing.take(logits)
+            self.counts.written_tokens += 1
+            job.listener.wrote(step)
+            row.next = step.choice.id
+            if job.writing.finish_reason is not None:
+                self.counts.texts += 1
+                row.free()
+        return 1
+
+    def _end(self, row: _Row, error: NextwordError | None) -> None:
+        if row.job is not None:
+            job = row.job
+            row.free()
+            _tell(job, error)
+
+
+def _tell(job: Job, error: NextwordError | None) -> None:
+    with suppress(Exception):  # who asked may be gone
+        job.listener.ended(error)
+
+
+def _shared(reading: Reading, prompt: Sequence[int]) -> int:
+    """How many tokens, short of the last, the prompt shares with what was read."""
+    shared = 0
+    for old, new in zip(reading.ids, prompt[:-1], strict=False):
+        if old != new:
+            break
+        shared += 1
+    return shared
