@@ -22,6 +22,7 @@ from nextword.web import problems
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _OPEN = "/health"
+_DRAINED = 1 << 26  # bytes read of a body that is refused for its length
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Guard:
         refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         if refusal is not None:
             status, sentence, code = refusal
+            if status == 413:
+                await _drain(receive)
             await self._refuse(scope, receive, send, status, sentence, code)
             return
         await self._limited(scope, receive, send)
@@ -107,6 +110,7 @@ class Guard:
             await self._app(scope, counted, noted)
         except _TooLongError:
             if not started:
+                await _drain(receive)
                 await self._refuse(scope, receive, send, 413, self._too_long(), None)
 
     async def _refuse(
@@ -117,6 +121,15 @@ class Guard:
         headers = {"WWW-Authenticate": 'Basic realm="nextword (any name; the API key as password)"'}
         content = problems.body(sentence, kind, code)
         await problems.response(status, content, headers if status == 401 else {})(scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Let a client finish sending, within reason: most read no answer before."""
+    length, more = 0, True
+    while more and length < _DRAINED:
+        message = await receive()
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 class _TooLongError(BaseException):
