@@ -411,7 +411,7 @@ class Prediction:
     @property
     def removed_mass(self) -> float:
         """Raw probability of all tokens that the filters removed."""
-        return sum((removed.mass for removed in self.odds.removed()), 0.0)
+        return sum((removed.mass for removed in self.odds.removed), 0.0)
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The most probable tokens, by the model's own odds, ties by id."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
-
-import numpy as np
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
@@ -24,7 +22,6 @@ from nextword.sample.sampler import Choice, Distribution, Mask, Sampling, choose
 from nextword.sample.stops import StopScanner
 
 Finish = Literal["stop", "length", "context"]
-_NEVER = np.float32(-1e30)  # a logit without odds, yet a finite number
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,8 @@ class Writing:
         return step
 
     def _distribute(self, logits: Logits) -> Distribution:
-        how = self._sampling, self.prompt, self._generated, self._n_tokens
-        if self._grammar is None:
-            return distribute(logits, *how)
-        allowed = self._grammar.allowed()
-        odds = distribute(np.where(allowed, logits, _NEVER), *how)
-        raw = distribute(logits, Sampling(), n_tokens=self._n_tokens)
-        removed_by = np.where(allowed, odds.removed_by, len(odds.filters) + 1).astype(np.int8)
-        filters = (*odds.filters, "grammar")
-        return replace(odds, logits=logits, probability=raw.probability, removed_by=removed_by, filters=filters)
+        allowed = None if self._grammar is None else self._grammar.allowed()
+        return distribute(logits, self._sampling, self.prompt, self._generated, self._n_tokens, allowed)
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""

@@ -87,25 +87,20 @@ class Distribution:
     """The odds of every token, arrays over the vocabulary.
 
     `logits` float32 and `probability` float64 as the model gave them; `filtered` float64 is what is drawn from;
-    `removed_by` int8 is 0 for what was kept, else an index into `filters` counted from 1.
+    `removed` is what each active filter took away, in their order; `removed_by` int8 is 0 for what was kept, else an
+    index into `removed` counted from 1.
     """
 
     logits: npt.NDArray[np.float32]
     probability: Floats
     filtered: Floats
     removed_by: npt.NDArray[np.int8]
-    filters: tuple[str, ...]
-
-    def removed(self) -> tuple[Removed, ...]:
-        """What each active filter removed, in their order."""
-        tokens = np.bincount(self.removed_by, minlength=len(self.filters) + 1)
-        mass = np.bincount(self.removed_by, self.probability, minlength=len(self.filters) + 1)
-        return tuple(Removed(name, int(tokens[i]), float(mass[i])) for i, name in enumerate(self.filters, 1))
+    removed: tuple[Removed, ...]
 
     def remover(self, id: int) -> str | None:
         """The filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
-        return self.filters[number - 1] if number else None
+        return self.removed[number - 1].filter if number else None
 
 
 @dataclass(frozen=True)
@@ -135,12 +130,14 @@ def distribute(
     prompt: Sequence[int] = (),
     generated: Sequence[int] = (),
     n_tokens: int | None = None,
+    allowed: Mask | None = None,
 ) -> Distribution:
     """The odds of every token, from logits [vocab] and the text so far.
 
     n_tokens: ids from here on stand for no token and are removed ("no_token"); None if all of them do.
+    allowed: bool [vocab], what a grammar lets through ("grammar"); None if there is none.
 
-    Raises ModelError if the logits are not numbers, SettingError if the logit bias forbids every token.
+    Raises ModelError if the logits are not numbers, SettingError if no token is left.
     """
     if not np.isfinite(logits).all():
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
@@ -148,36 +145,48 @@ def distribute(
     scores = _shift(logits.astype(np.float64), sampling, prompt, generated)
     n_tokens = len(scores) if n_tokens is None else n_tokens
     scores[n_tokens:] = -np.inf
-    if not np.isfinite(scores.max()):
-        raise SettingError("The logit bias forbids every token; leave at least one.")
+    if allowed is not None:
+        scores[~allowed] = -np.inf
+    largest = scores.max()
+    if not np.isfinite(largest):
+        raise SettingError("The logit bias forbids every token that could come next; leave at least one.")
     filters = _filters(sampling)
+    if allowed is not None:
+        filters.insert(0, ("grammar", lambda p: allowed[: len(p)]))
     if n_tokens < len(scores):
         filters.insert(0, ("no_token", lambda p: np.arange(len(p)) < n_tokens))
-    alive = np.arange(len(scores))
-    odds = _softmax((scores - scores.max()) / (sampling.temperature or 1.0))
-    removed_by = np.zeros(len(scores), dtype=np.int8)
-    for number, (_, keep) in enumerate(filters, 1):
+    scores -= largest
+    scores /= sampling.temperature or 1.0
+    odds, ids = _softmax(scores), np.arange(len(scores))
+    filtered, removed_by = np.zeros_like(odds), np.zeros(len(odds), dtype=np.int8)
+    alive: slice | npt.NDArray[np.intp] = slice(None)
+    removed, mass = [], float(probability.sum())
+    for number, (name, keep) in enumerate(filters, 1):
         kept = keep(odds)
-        removed_by[alive[~kept]] = number
-        alive, odds = alive[kept], odds[kept] / odds[kept].sum()
-    filtered = np.zeros_like(scores)
+        removed_by[alive] = number  # and 0 again, if they outlive all filters
+        alive = ids[kept]
+        left = float(probability[alive].sum())
+        removed.append(Removed(name, len(ids) - len(alive), max(mass - left, 0.0)))
+        ids, odds, mass = alive, odds[kept] / odds[kept].sum(), left
+    removed_by[alive] = 0
     filtered[alive] = odds
-    return Distribution(logits, probability, filtered, removed_by, tuple(name for name, _ in filters))
+    return Distribution(logits, probability, filtered, removed_by, tuple(removed))
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:
     """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
-    ends = np.cumsum(odds.filtered)
-    id = int(np.searchsorted(ends, uniform * ends[-1], side="right"))
+    alive = np.flatnonzero(odds.filtered > 0)
+    ends = np.cumsum(odds.filtered[alive])
+    id = int(alive[np.searchsorted(ends, uniform * ends[-1], side="right")])
     return Choice(
         id=id,
         position=position,
         logit=float(odds.logits[id]),
         probability=float(odds.probability[id]),
         filtered_probability=float(odds.filtered[id]),
-        rank=int((odds.logits > odds.logits[id]).sum()) + 1,
+        rank=int(np.count_nonzero(odds.logits > odds.logits[id])) + 1,
         uniform=uniform,
-        removed=odds.removed(),
+        removed=odds.removed,
     )
 
 
@@ -221,7 +230,9 @@ def _top_k(p: Floats, k: int) -> Mask:
 
 
 def _top_p(p: Floats, mass: float) -> Mask:
-    return _until(np.argsort(-p, kind="stable"), p, mass)
+    """Those below (1 - mass) / n together have less than 1 - mass, so that none of them is needed."""
+    few = np.flatnonzero(p >= (1 - mass) / len(p))
+    return _until(few[np.argsort(-p[few], kind="stable")], p, mass)
 
 
 def _typical(p: Floats, mass: float) -> Mask:
@@ -238,6 +249,7 @@ def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
 
 
 def _softmax(scores: Floats) -> Floats:
-    odds: Floats = np.exp(scores - scores.max())
+    odds: Floats = scores - scores.max()
+    np.exp(odds, out=odds)
     odds /= odds.sum()
     return odds

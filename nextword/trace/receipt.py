@@ -102,7 +102,7 @@ def odds_of(chosen: Chosen, spell: Spell) -> dict[str, Any]:
             "probability": float(chosen.odds.probability[others].sum()),
             "filtered_probability": float(chosen.odds.filtered[others].sum()),
         },
-        "filters": [dataclasses.asdict(each) for each in chosen.odds.removed()],
+        "filters": [dataclasses.asdict(each) for each in chosen.odds.removed],
         "sampling": None if chosen.sampling is None else sampling_to_json(chosen.sampling),
         "chosen": next(row for row in rows if row["chosen"]),
     }

@@ -25,6 +25,7 @@ from nextword.web.schemas import WritingAsked
 from nextword.web.service import Service
 
 Json = dict[str, Any]
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once: there is an event for each token
 
 
 class Shape(Protocol):
@@ -135,4 +136,4 @@ class _Reply:
 
 
 def _event(value: Json) -> bytes:
-    return b"data: %s\n\n" % json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    return b"data: %s\n\n" % _JSON.encode(value).encode()

@@ -297,7 +297,7 @@ class _Studio:
                 "probability": float(odds.probability[others].sum()),
                 "filtered_probability": float(odds.filtered[others].sum()),
             },
-            "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed()],
+            "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
             "sampling": {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")},
             "chosen": next(row for row in rows if row["chosen"]),
             "definition": {"logprob": None, "logprob_engine": math.log(max(choice.probability, 5e-324))},

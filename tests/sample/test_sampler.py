@@ -89,18 +89,18 @@ def test_settings_together_are_transformers(seed: int, **chosen: Any) -> None:
     assert odds.probability.sum() == pytest.approx(1, abs=1e-12)
     assert ((odds.filtered > 0) == (odds.removed_by == 0)).all()
     kept = odds.probability[odds.removed_by == 0].sum()
-    assert kept + sum(removed.mass for removed in odds.removed()) == pytest.approx(1, abs=1e-12)
-    assert sum(removed.tokens for removed in odds.removed()) == (odds.removed_by > 0).sum()
+    assert kept + sum(removed.mass for removed in odds.removed) == pytest.approx(1, abs=1e-12)
+    assert sum(removed.tokens for removed in odds.removed) == (odds.removed_by > 0).sum()
 
 
 def test_the_account_names_the_filter_that_removed_each_token() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.04, 0.01], dtype=np.float32))
     odds = distribute(logits, Sampling(top_k=4, top_p=0.9, min_p=0.4))
     assert [odds.remover(id) for id in range(5)] == [None, None, "min_p", "top_p", "top_k"]
-    assert odds.filters == ("top_k", "top_p", "min_p")
+    assert [removed.filter for removed in odds.removed] == ["top_k", "top_p", "min_p"]
     assert odds.filtered[:2] == pytest.approx([0.625, 0.375])
-    assert [(r.filter, r.tokens) for r in odds.removed()] == [("top_k", 1), ("top_p", 1), ("min_p", 1)]
-    assert [r.mass for r in odds.removed()] == pytest.approx([0.01, 0.04, 0.15])
+    assert [(r.filter, r.tokens) for r in odds.removed] == [("top_k", 1), ("top_p", 1), ("min_p", 1)]
+    assert [r.mass for r in odds.removed] == pytest.approx([0.01, 0.04, 0.15])
 
 
 def test_greedy_takes_the_most_probable_and_the_first_of_equals() -> None:
@@ -226,4 +226,4 @@ def test_no_bias_brings_back_an_id_that_stands_for_no_token() -> None:
     odds = distribute(np.zeros(8, dtype=np.float32), Sampling(logit_bias={7: 1e4}), n_tokens=6)
     assert odds.filtered == pytest.approx([1 / 6] * 6 + [0, 0])
     assert odds.remover(7) == "no_token"
-    assert odds.removed()[0].mass == pytest.approx(0.25)
+    assert odds.removed[0].mass == pytest.approx(0.25)
