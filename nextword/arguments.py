@@ -32,6 +32,10 @@ HeldAs = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int | None, typer.Option(show_default="a new one", help="Same seed, same text.")]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Let a server of OpenAI's API do it, such as `nextword serve`."),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.")]
 
 # Every field of Sampling as an option: its type and what it does.

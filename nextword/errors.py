@@ -12,10 +12,13 @@
     │   ├── StaleIndex           an index was built for another text or another tokenizer
     │   ├── UnsupportedModel     a well-formed file that nextword does not run, or will not (pickle)
     │   └── TokenizerError       the model's tokenizer cannot be built
-    └── FetchError               a download did not arrive
-        ├── DownloadFailed       the network or the server gave up; what was fetched is kept
-        ├── ChecksumMismatch     what arrived is not what was promised
-        └── NoDiskRoom           the disk is full
+    ├── FetchError               a download did not arrive
+    │   ├── DownloadFailed       the network or the server gave up; what was fetched is kept
+    │   ├── ChecksumMismatch     what arrived is not what was promised
+    │   └── NoDiskRoom           the disk is full
+    └── ServerError              a server of models did not do what it was asked
+        ├── Busy                 its queue is full; try again later
+        └── Closing              it is shutting down
 
 Each is raised with one sentence that says what is wrong and what to do; the command line prints that sentence
 and exits with 1. Anything else that escapes is a bug in nextword.
@@ -84,3 +87,15 @@ class ChecksumMismatch(FetchError):
 
 class NoDiskRoom(FetchError):
     """The disk is full."""
+
+
+class ServerError(NextwordError):
+    """A server of models did not do what it was asked, or is not there."""
+
+
+class Busy(ServerError):
+    """The server's queue is full; try again later."""
+
+
+class Closing(ServerError):
+    """The server is shutting down."""

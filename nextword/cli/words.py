@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from nextword.arguments import (
     MaxTokens,
     Model,
     Seed,
+    ServerUrl,
     Text,
     WritingCommand,
     file_text,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from nextword.gpt import GPT, Conversation
     from nextword.sample.generation import Generation
     from nextword.sample.sampler import Sampling
+    from nextword.web.client import RemoteConversation, RemoteGeneration, Server
 
 
 @app.command()
@@ -75,9 +79,16 @@ def generate(
     chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    server: ServerUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, token by token. In a pipe, the continuation alone."""
+    if server is not None:
+        _only_there(device, weights, as_json)
+        remote = _server(server, model).generate(text_of(prompt), given, stop or (), seed, **_limit(max_tokens))
+        _show(terminal.Page(), remote, chips)
+        terminal.note(_summary(remote, len(remote.pieces)))
+        return
     sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights)
     with terminal.busy("reading"):
         generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
@@ -90,10 +101,7 @@ def generate(
     _show(page, generation, chips)
     if chips and page.is_terminal:
         terminal.legend()
-    terminal.note(
-        f"{len(generation.choices)} tokens, {generation.tokens_per_second:.1f} tokens/s, "
-        f"ended by {generation.finish_reason}, seed {generation.seed}"
-    )
+    terminal.note(_summary(generation, len(generation.choices)))
 
 
 @app.command(cls=WritingCommand)
@@ -105,12 +113,20 @@ def chat(
     seed: Seed = None,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    server: ServerUrl = None,
 ) -> None:
     """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
     from nextword.gpt import CHAT_MODEL
 
-    sampling, gpt = _writing(given), open_model(model or CHAT_MODEL, device, weights)
-    conversation = gpt.chat()
+    begin: Callable[[], Conversation | RemoteConversation]
+    how: dict[str, Any]
+    if server is not None:
+        _only_there(device, weights)
+        there = _server(server, model)
+        begin, how = there.chat, {"given": given}
+    else:
+        begin, how = open_model(model or CHAT_MODEL, device, weights).chat, {"sampling": _writing(given)}
+    conversation = begin()
     talking = terminal.talking()
     if talking:
         terminal.note("Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends.")
@@ -119,11 +135,11 @@ def chat(
         if said == "/bye":
             break
         if said == "/reset":
-            conversation = gpt.chat()
+            conversation = begin()
             terminal.note("(a new conversation)")
         elif said:
             try:
-                _answer(conversation, said, sampling=sampling, seed=seed, **_limit(max_tokens))
+                _answer(conversation, said, seed=seed, **how, **_limit(max_tokens))
             except NextwordError as error:
                 if not talking:
                     raise
@@ -167,7 +183,23 @@ def score(
     print(f"{result.bits_per_byte:.3f} bits per byte, perplexity {result.perplexity:.2f}")
 
 
-def _answer(conversation: Conversation, said: str, **how: Any) -> None:
+def _server(url: str, model: str | None) -> Server:
+    from nextword.web.client import Server
+
+    return Server(url, model, os.environ.get("NEXTWORD_API_KEY"))
+
+
+def _only_there(device: str, weights: str, as_json: bool = False) -> None:
+    """Wrong usage: options that have no meaning when a server does the work."""
+    if (device, weights, as_json) != ("auto", "auto", False):
+        raise typer.BadParameter("a server has its own --device and --weights, and its own JSON", param_hint="--server")
+
+
+def _summary(done: Generation | RemoteGeneration, tokens: int) -> str:
+    return f"{tokens} tokens, {done.tokens_per_second:.1f} tokens/s, ended by {done.finish_reason}, seed {done.seed}"
+
+
+def _answer(conversation: Conversation | RemoteConversation, said: str, **how: Any) -> None:
     with terminal.busy("reading"):
         answer = conversation.say(utf8(said), **how)
     _show(terminal.Page(), answer)
@@ -175,10 +207,10 @@ def _answer(conversation: Conversation, said: str, **how: Any) -> None:
         terminal.note(f"(ended by {answer.finish_reason})")
 
 
-def _show(page: terminal.Page, generation: Generation, chips: bool = False) -> None:
+def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips: bool = False) -> None:
     try:
         for step in generation:
-            page.write(step.text, terminal.surprise(step.choice.probability) if chips else None)
+            page.write(step.text, terminal.surprise(step.probability) if chips else None)
     except BaseException:
         if page.is_terminal:
             page.write("\n")  # what comes next begins a line

@@ -31,6 +31,11 @@ class Step:
     choice: Choice
     text: str
 
+    @property
+    def probability(self) -> float:
+        """Of the token, as the model gave it."""
+        return self.choice.probability
+
 
 class Grammar(Protocol):
     """What a text may be, token by token."""

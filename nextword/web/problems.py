@@ -12,8 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from nextword.errors import ContextOverflow, InputError, NextwordError, TokenizerError
-from nextword.web.scheduler import Busy, Closing
+from nextword.errors import Busy, Closing, ContextOverflow, InputError, NextwordError, TokenizerError
 
 Json = dict[str, Any]
 _BUSY_SECONDS = "1"

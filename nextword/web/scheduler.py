@@ -19,19 +19,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from nextword.errors import ModelError, NextwordError
+from nextword.errors import Busy, Closing, ModelError, NextwordError
 from nextword.predict.engine import Engine, Logits, Reading, is_batch_invariant
 from nextword.sample.generation import Step, Writing
 
 CHUNK = 128  # tokens of prompts read in a turn
-
-
-class Busy(NextwordError):
-    """The queue is full; try again later."""
-
-
-class Closing(NextwordError):
-    """The server is shutting down."""
 
 
 class Listener(Protocol):

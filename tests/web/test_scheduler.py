@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import nextword
-from nextword.errors import ModelError, NextwordError
+from nextword.errors import Busy, Closing, ModelError, NextwordError
 from nextword.gpt import GPT
 from nextword.sample.generation import Step, Writing
 from nextword.sample.sampler import Sampling
-from nextword.web.scheduler import Busy, Closing, Job, Scheduler
+from nextword.web.scheduler import Job, Scheduler
 
 PROMPTS = ["Once upon a time", "She ate", "The king", "A", "Once upon a hill", "It was", "He said that", "Then the dog"]
 
