@@ -105,7 +105,7 @@ class Ours:
         for text in self._texts:
             text.truncate(0)
             text.extend(self._ids[:16])
-        ids = [[each] * TEXTS for each in self._ids[:DECODED]]
+        ids = [[[each]] * TEXTS for each in self._ids[:DECODED]]
         return TEXTS * DECODED / seconds(lambda: [self._engine.extend_each(self._texts, each) for each in ids])
 
 

@@ -75,23 +75,35 @@ class CpuEngine:
         context = self.architecture.context
         return CpuReading(self, context if capacity is None else min(capacity, context))
 
-    def extend_each(self, readings: Sequence[CpuReading], ids: Sequence[int]) -> Logits:
-        """Read one more token of each of several texts, different ones; their logits, float32 [texts, vocab].
+    def extend_each(self, readings: Sequence[CpuReading], pieces: Sequence[Sequence[int]]) -> Logits:
+        """Read on in several texts, different ones; the logits after each, float32 [texts, vocab].
 
-        The weights are read once for all, in passes of at most CHUNK texts. The logits are those of
-        `reading.extend([id])`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
+        The weights are read once for all, in passes of at most CHUNK tokens. The logits are those of
+        `reading.extend(piece)`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
         """
         assert readings
-        assert len(readings) == len(ids) == len({id(reading) for reading in readings})
-        for reading, each in zip(readings, ids, strict=True):
-            check_room(reading, [each], self.architecture)
-        logits = []
-        for first in range(0, len(ids), CHUNK):
-            some, their = readings[first : first + CHUNK], ids[first : first + CHUNK]
-            logits.append(self._pass(their, [len(reading.ids) for reading in some], some, range(len(some))))
-            for reading, each in zip(some, their, strict=True):
-                reading.ids.append(each)
+        assert len(readings) == len(pieces) == len({id(reading) for reading in readings})
+        rows: list[tuple[CpuReading, int, bool]] = []  # a text, a token to read in it, whether it is the piece's last
+        for reading, piece in zip(readings, pieces, strict=True):
+            assert piece, "there is always something to read"
+            check_room(reading, piece, self.architecture)
+            rows += [(reading, each, False) for each in piece[:-1]]
+            rows.append((reading, piece[-1], True))
+        logits = [self._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
         return np.concatenate(logits) if len(logits) > 1 else logits[0]
+
+    def _read(self, rows: Sequence[tuple[CpuReading, int, bool]]) -> Logits:
+        """One pass: tokens read in their texts, the logits after those that are wanted, float32 [wanted, vocab]."""
+        positions, read = [], dict[int, int]()
+        for reading, _, _ in rows:
+            before = read.get(id(reading), 0)
+            positions.append(len(reading.ids) + before)
+            read[id(reading)] = before + 1
+        readings, ids, wanted = zip(*rows, strict=True)
+        logits = self._pass(ids, positions, readings, np.flatnonzero(wanted).tolist())
+        for reading, each, _ in rows:
+            reading.ids.append(each)
+        return logits
 
     def _pass(
         self, ids: Sequence[int], positions: Sequence[int], readings: Sequence[CpuReading], wanted: Sequence[int]
@@ -175,15 +187,9 @@ class CpuReading:
     def _read(self, ids: Sequence[int], *, every: bool) -> list[Logits]:
         assert ids, "there is always something to read"
         check_room(self, ids, self._engine.architecture)
-        logits = []
-        for start in range(0, len(ids), CHUNK):
-            chunk = list(ids[start : start + CHUNK])
-            n, done = len(chunk), len(self.ids)
-            is_last = start + n == len(ids)
-            wanted = range(n) if every else range(n - 1, n) if is_last else range(0)
-            logits.append(self._engine._pass(chunk, range(done, done + n), [self] * n, wanted))
-            self.ids += chunk
-        return logits
+        rows = [(self, each, every) for each in ids]
+        rows[-1] = (self, ids[-1], True)
+        return [self._engine._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
 
 
 @cache

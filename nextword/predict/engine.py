@@ -51,10 +51,10 @@ class Engine(Protocol):
 class BatchEngine(Engine, Protocol):
     """An engine that reads on in several texts at once, reading the weights once for all of them."""
 
-    def extend_each(self, readings: Sequence[Any], ids: Sequence[int]) -> Logits:
-        """Read `ids[i]` on in `readings[i]`, all different and of this engine; logits float32 [texts, vocab].
+    def extend_each(self, readings: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Logits:
+        """Read `pieces[i]` on in `readings[i]`, all different and of this engine; logits float32 [texts, vocab].
 
-        Row i is what `readings[i].extend([ids[i]])` would give, bit for bit. Raises ContextOverflow or UnknownToken
+        Row i is what `readings[i].extend(pieces[i])` would give, bit for bit. Raises ContextOverflow or UnknownToken
         before anything is read.
         """
 

@@ -4,8 +4,8 @@ Promises, each with a test: a text is the same bytes whatever is written beside 
 more; what two texts begin with alike is read once; more work than the queue holds is refused at once; a close lets
 what is being written end, up to a time, and tells the rest.
 
-One thread owns the readings, here called rows. A turn of it reads at most CHUNK tokens of prompts, so that a long
-one does not silence the others for long, and then one more token in every row that is writing.
+One thread owns the readings, here called rows. In a turn it reads one more token in every row that is writing, and
+at most CHUNK tokens of prompts beside them, so that a long prompt does not silence the others for long.
 """
 
 from __future__ import annotations
@@ -148,26 +148,28 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._admit():
-            budget = CHUNK
+            rows, pieces, budget = [], [], CHUNK
             for row in self._busy():
-                if budget > 0 and row.next is None:
-                    budget -= self._guarded([row], partial(self._read_prompt, row, budget))
-            writing = [row for row in self._busy() if row.next is not None]
-            if writing:
-                self._guarded(writing, partial(self._write_on, writing))
+                piece = self._piece(row, budget)
+                if row.next is None:
+                    budget -= len(piece)
+                if piece:
+                    rows.append(row)
+                    pieces.append(piece)
+            if rows:
+                self._guarded(rows, partial(self._read_on, rows, pieces))
 
     def _busy(self) -> list[_Row]:
         return [row for row in self._rows if row.job is not None]
 
-    def _guarded(self, rows: Sequence[_Row], act: Callable[[], int]) -> int:
-        """Tokens read by `act`; where it fails, the texts of these rows end and the others go on."""
+    def _guarded(self, rows: Sequence[_Row], act: Callable[[], None]) -> None:
+        """Where an act fails, the texts of these rows end and the others go on."""
         try:
-            return act()
+            act()
         except Exception as error:  # a bug must not end the service
             told = error if isinstance(error, NextwordError) else ModelError(f"Writing failed: {error!r:.200}.")
             for row in rows:
                 self._end(row, told)
-            return 0
 
     def _admit(self) -> bool:
         """Drop what was cancelled, give free rows to those who wait; False when all is over."""
@@ -204,30 +206,35 @@ class Scheduler:
     def _free_row(self, job: Job) -> _Row | None:
         """The free row that holds most of the job's prompt already; among equals the one unused for longest."""
         free = [row for row in self._rows if row.job is None]
-        return max(free, key=lambda row: (_shared(row.reading, job.prompt), -row.last_used), default=None)
+        return max(free, key=lambda row: (_shared(row.reading.ids, job.prompt), -row.last_used), default=None)
 
-    def _read_prompt(self, row: _Row, budget: int) -> int:
-        """Read some of a prompt; after its last token the first is drawn. Tokens read."""
+    def _piece(self, row: _Row, budget: int) -> Sequence[int]:
+        """What is to be read in a row now: the token drawn last, or at most `budget` tokens of its prompt."""
         job = row.job
         assert job is not None
+        if row.next is not None:
+            return [row.next]
         if row.unread is None:
+            if budget <= 0 or self._is_being_read(row):
+                return []
             cached = 0 if job.scores else self._recall(row, job.prompt)
             row.reading.truncate(cached)
             row.unread = job.prompt[cached:]
             self.counts.cached_tokens += cached
             job.listener.began(cached)
-        piece, row.unread = row.unread[:budget], row.unread[budget:]
+        piece, row.unread = row.unread[: max(budget, 0)], row.unread[max(budget, 0) :]
         self.counts.prompt_tokens += len(piece)
-        if job.scores:
-            first = len(row.reading.ids)
-            all_logits = row.reading.extend_all(piece)
-            job.listener.read(first, all_logits)
-            logits = all_logits[-1]
-        else:
-            logits = row.reading.extend(piece)
-        if not row.unread:
-            self._draw(row, logits)
-        return len(piece)
+        return piece
+
+    def _is_being_read(self, row: _Row) -> bool:
+        """Whether another row reads what this one could then copy."""
+        job = row.job
+        assert job is not None
+        if job.scores or not is_batch_invariant(row.reading):
+            return False
+        known = max(_shared(each.reading.ids, job.prompt) for each in self._rows)
+        reading = (each for each in self._busy() if each.unread is not None and each.next is None)
+        return any(each.job is not None and _shared(each.job.prompt, job.prompt) > known for each in reading)
 
     def _recall(self, row: _Row, prompt: Sequence[int]) -> int:
         """Make the row begin as the prompt does, as far as any row has read that; how many tokens that is.
@@ -236,27 +243,45 @@ class Scheduler:
         """
         if not is_batch_invariant(row.reading):  # reading it again would not give the same bits
             return 0
-        best = max(self._rows, key=lambda each: (_shared(each.reading, prompt), each is row))
-        length = _shared(best.reading, prompt)
+        best = max(self._rows, key=lambda each: (_shared(each.reading.ids, prompt), each is row))
+        length = _shared(best.reading.ids, prompt)
         if best is not row and hasattr(row.reading, "copy_from"):
             row.reading.copy_from(best.reading, length)
-        return min(length, _shared(row.reading, prompt))
+        return min(length, _shared(row.reading.ids, prompt))
 
-    def _write_on(self, rows: Sequence[_Row]) -> int:
-        """Read the token drawn last in each row, and draw the next."""
-        ids = [row.next for row in rows if row.next is not None]
+    def _read_on(self, rows: Sequence[_Row], pieces: Sequence[Sequence[int]]) -> None:
+        """Read a piece in each row; draw where there is nothing more to read."""
+        together = [i for i, row in enumerate(rows) if not _wants_scores(row)]
+        after: dict[int, Logits] = {}
+        if together:
+            logits = self._extend([rows[i].reading for i in together], [pieces[i] for i in together])
+            after.update(zip(together, logits, strict=True))
+        for i, row in enumerate(rows):
+            if i not in after:
+                after[i] = self._score(row, pieces[i])
+            if not row.unread:
+                self._guarded([row], partial(self._draw, row, after[i]))
+
+    def _score(self, row: _Row, piece: Sequence[int]) -> Logits:
+        """Read a piece of a prompt and tell the logits on the way; the last of them."""
+        first, logits = len(row.reading.ids), row.reading.extend_all(piece)
+        if row.job is not None:
+            self._guarded([row], partial(row.job.listener.read, first, logits))
+        last: Logits = logits[-1]
+        return last
+
+    def _extend(self, readings: Sequence[Reading], pieces: Sequence[Sequence[int]]) -> Sequence[Logits]:
+        """The logits after each piece."""
         if hasattr(self._engine, "extend_each"):
-            logits = self._engine.extend_each([row.reading for row in rows], ids)
-        else:
-            logits = [row.reading.extend([id]) for row, id in zip(rows, ids, strict=True)]
-        for row, each in zip(rows, logits, strict=True):
-            self._guarded([row], partial(self._draw, row, each))
-        return len(rows)
+            logits: Sequence[Logits] = self._engine.extend_each(readings, pieces)
+            return logits
+        return [reading.extend(piece) for reading, piece in zip(readings, pieces, strict=True)]
 
-    def _draw(self, row: _Row, logits: Logits) -> int:
+    def _draw(self, row: _Row, logits: Logits) -> None:
         """The next token of the row's text, told to who asked for it."""
         job = row.job
-        assert job is not None
+        if job is None:  # it failed in this turn
+            return
         if job.writing is None:
             self._end(row, None)
         elif not job.cancelled:
@@ -267,7 +292,6 @@ class Scheduler:
             if job.writing.finish_reason is not None:
                 self.counts.texts += 1
                 row.free()
-        return 1
 
     def _end(self, row: _Row, error: NextwordError | None) -> None:
         if row.job is not None:
@@ -281,10 +305,14 @@ def _tell(job: Job, error: NextwordError | None) -> None:
         job.listener.ended(error)
 
 
-def _shared(reading: Reading, prompt: Sequence[int]) -> int:
-    """How many tokens, short of the last, the prompt shares with what was read."""
+def _wants_scores(row: _Row) -> bool:
+    return row.job is not None and row.job.scores and row.next is None
+
+
+def _shared(known: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens, short of the last, a prompt begins with that are known."""
     shared = 0
-    for old, new in zip(reading.ids, prompt[:-1], strict=False):
+    for old, new in zip(known, prompt[:-1], strict=False):
         if old != new:
             break
         shared += 1

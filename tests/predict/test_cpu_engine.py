@@ -88,11 +88,26 @@ def test_law_5_cuts_threads_and_company_change_no_bit(variant: str, weights: Wei
     readings = [reader.start() for _ in range(5)]
     for number, reading in enumerate(readings):
         reading.extend(ids(number)[: 3 * number + 1])
-    together = reader.extend_each(readings, [7, 8, 9, 10, 11])
+    pieces = [[7], ids(7)[:30], [9, 1, 2], [10], ids(8)[:25]]
+    together = reader.extend_each(readings, pieces)
     for number, logits_of_one in enumerate(together):
         alone = reader.start()
         alone.extend(ids(number)[: 3 * number + 1])
-        assert np.array_equal(alone.extend([7 + number]), logits_of_one)
+        assert np.array_equal(alone.extend(pieces[number]), logits_of_one)
+        assert alone.ids == readings[number].ids
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_what_is_copied_is_as_if_read(weights: Weights) -> None:
+    reader = CpuEngine(WINDOWED, pack(random_weights(WINDOWED), weights))
+    read, copied = reader.start(), reader.start()
+    text = [number % WINDOWED.vocab for number in range(3, 43)]
+    read.extend(text)
+    copied.extend([1] * 45)
+    for length in (0, 1, 31, 32, 37):
+        copied.copy_from(read, length)
+        assert copied.ids == text[:length]
+        assert np.array_equal(copied.extend(text[length:]), reader.start().extend(text))
 
 
 def test_what_was_forgotten_leaves_no_trace(tiny_folder: Folder) -> None:
@@ -147,7 +162,7 @@ def test_nothing_is_read_of_what_cannot_be(tiny_folder: Folder) -> None:
     with pytest.raises(UnknownToken):
         reading.extend([tiny.VOCAB])
     with pytest.raises(ContextOverflow):
-        reader.extend_each([reading, full], [1, 1])
+        reader.extend_each([reading, full], [[1], [1]])
     assert reading.ids == [1, 2]
 
 
