@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,14 +33,16 @@ from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.errors import CorruptFile, InputError, ModelNotFound
 from nextword.gpt import WRITING
 from nextword.optimize.evaluate import Evaluation
-from nextword.optimize.preflight import peak_memory
+from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
 from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_checkpoint, save_checkpoint
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.families import FAMILIES
+from nextword.parameters.open import open_stored
 from nextword.plan import Budget, Tell, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
+from nextword.run_from import Origin, begin_id, plan_from, prepare_for, read_origin, weights_of
 from nextword.run_page import write_page
 from nextword.sample.generation import Generation
 
@@ -48,6 +51,7 @@ QUICK_LIMIT = 8_192  # tokens of held-out text that are measured on the way
 MEASUREMENTS = 20  # on the way
 REGULAR = 1024  # steps between checkpoints, once they no longer double
 _MEASURING = 0.05  # of the time, at most, for measuring on the way
+_LEARNING = 2  # times as long as measuring, for each token
 _NEAR = 0.05  # of the target: what is measured on the way may be off by so much
 _LOOKS = 25  # at the clock, in a run of so many minutes
 _SAMPLE_EVERY = 30.0  # seconds, at least
@@ -56,12 +60,16 @@ _SAMPLE_TOKENS = 80
 
 @dataclass(frozen=True)
 class Stepped:
-    """A step was taken, the `step`th (from 1); the run will end after `steps`, as far as is known."""
+    """A step was taken, the `step`th (from 1); the run will end after `steps`, as far as is known.
+
+    `share_of_peak`: of the arithmetic that the device does in large matrices (`nextword.optimize.preflight`).
+    """
 
     step: int
     steps: int
     progress: Progress
     tokens_per_second: float
+    share_of_peak: float
 
     @property
     def is_logged(self) -> bool:
@@ -70,7 +78,11 @@ class Stepped:
 
     def record(self) -> dict[str, Any]:
         """As the log shows it."""
-        return {**asdict(self.progress), "step": self.step, "tokens_per_second": round(self.tokens_per_second, 1)}
+        speed = {
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "share_of_peak": round(self.share_of_peak, 4),
+        }
+        return {**asdict(self.progress), "step": self.step, **speed}
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,7 @@ def start(
     *,
     holdout: Sequence[str] = (),
     depth: int | None = None,
+    model: str | None = None,
     seed: int = 0,
     device: str = "auto",
     began: float | None = None,
@@ -165,18 +178,31 @@ def start(
 ) -> Run:
     """Prepare a run in the new folder `out`. Its minutes count from `began` (time.monotonic()), or from now.
 
-    Raises InputError for a folder in use and for text that cannot be trained on, SettingError, NoDiskRoom.
+    model: what `nextword.open` opens; the run goes on from its weights, in its tokens. It has a depth of its own.
+
+    Raises InputError for a folder in use and for text that cannot be trained on, SettingError, NoDiskRoom, and what
+    `open_stored` raises.
     """
+    assert model is None or depth is None
     began = time.monotonic() if began is None else began
     device = pick_device(device)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; choose a new folder, or go on with a run by --resume {out}.")
+    stored = None if model is None else open_stored(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
-        corpus, facts = prepare(paths, holdout, folder, tell)
+        corpus, facts = (
+            prepare(paths, holdout, folder, tell)
+            if stored is None
+            else prepare_for(stored, paths, holdout, folder, tell)
+        )
         if corpus.heldout is None and budget.until is not None:
             raise InputError("--until needs held-out text to measure; give more text, or some with --holdout.")
-        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell)
+        origin: Origin | None = None
+        if stored is None or model is None:
+            recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell)
+        else:
+            recipe, forecast, origin = plan_from(stored, model, corpus, budget, seed, device, began, tell)
         card = {
             "nextword": nextword.__version__,
             "seed": seed,
@@ -184,14 +210,17 @@ def start(
             "parameters": recipe.architecture.n_parameters,
             "budget": asdict(budget),
             "machine": _machine(device),
+            "from": origin and asdict(origin),
             "corpus": facts,
             "forecast": asdict(forecast),
             "results": None,
         }
         atomic_write(folder / "card.json", to_json(card))
-        numbers = {"recipe": card["recipe"], "budget": card["budget"], "hashes": corpus.stated_hashes()}
+        numbers = {name: card[name] for name in ("recipe", "budget", "from")}
+        numbers["hashes"] = corpus.stated_hashes()
         seconds = time.monotonic() - began
-        _save(folder, Trainer(recipe, corpus.text).state(), {**numbers, "seconds": seconds})
+        weights = None if stored is None else weights_of(stored)
+        _save(folder, Trainer(recipe, corpus.text, weights=weights).state(), {**numbers, "seconds": seconds})
         if out.exists():
             out.rmdir()  # it is empty; not every system lets a folder be renamed to it
     return Run(out, device, began + seconds)
@@ -218,7 +247,9 @@ class Run:
         where = folder / "checkpoints"
         try:
             self._numbers = {name: checkpoint.numbers[name] for name in ("recipe", "budget", "hashes")}
+            self._numbers["from"] = checkpoint.numbers.get("from")
             self.budget = Budget(**self._numbers["budget"])
+            self._origin = read_origin(checkpoint.numbers)
             self._spent = float(checkpoint.numbers["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFile(f"The last checkpoint in {where} cannot be used ({error}); remove it.") from error
@@ -231,6 +262,7 @@ class Run:
         state = _state(checkpoint)
         self.trainer = Trainer(recipe, self._corpus.text, self._corpus.heldout, state=state, device=device)
         self._began = began
+        self._peak = measure_peak(recipe.dtype, self.trainer.device)
         self._pace: float | None = None  # seconds a step takes
         self._whole_pace: float | None = None  # the same with measurements and checkpoints
         self._token_pace: float | None = None  # seconds that measuring a token takes
@@ -245,6 +277,11 @@ class Run:
         return self.trainer.recipe
 
     @property
+    def origin(self) -> Origin | None:
+        """The model that the run goes on from, if any."""
+        return self._origin
+
+    @property
     def forecast(self) -> Mapping[str, Any]:
         """What was expected of the run before its first step: `nextword.plan.Forecast`."""
         return self._card.get("forecast") or {}
@@ -252,21 +289,23 @@ class Run:
     def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Take the steps that are left; `stop` is asked after each whether to save the state and end early.
 
-        Raises Diverged, with the state before that step saved, and NoDiskRoom.
+        Raises Diverged, with the state before that step saved; and OutOfMemory and NoDiskRoom, after which the run
+        can be resumed from its last checkpoint.
         """
         trainer = self.trainer
+        self._sweep()
         self._trim_log()
         self._look = (time.monotonic(), trainer.step)
-        with (self.folder / "log.jsonl").open("ab") as log:
+        # Closing the log writes what a full disk has not taken, so that fails once more.
+        with disk_room_needed(self.folder), (self.folder / "log.jsonl").open("ab") as log:
             try:
                 for progress in trainer:
                     for event in self._after(progress):
                         if not isinstance(event, Stepped) or event.is_logged:
-                            with disk_room_needed(self.folder):
-                                log.write(json.dumps(event.record()).encode() + b"\n")
-                                log.flush()
+                            log.write(json.dumps(event.record()).encode() + b"\n")
+                            log.flush()
                         yield event
-                    if _is_kept(trainer.step):
+                    if _is_kept(trainer.step) and trainer.step < trainer.steps:
                         self._save()
                     if stop() and trainer.step < trainer.steps:
                         self._save()
@@ -275,7 +314,7 @@ class Run:
             except Diverged:
                 self._save()
                 raise
-        self._save()
+        self._checkpoint()
         yield self._finish()
 
     def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Weighed | Sampled | Corrected]:
@@ -284,7 +323,8 @@ class Run:
         self._pace = progress.seconds if self._pace is None else 0.9 * self._pace + 0.1 * progress.seconds
         recipe = trainer.recipe
         tokens_per_second = recipe.rows * recipe.architecture.context / self._pace
-        yield Stepped(trainer.step, trainer.steps, progress, tokens_per_second)
+        share = operations_per_step(recipe) / self._pace / self._peak
+        yield Stepped(trainer.step, trainer.steps, progress, tokens_per_second, share)
         is_due = trainer.step % max(trainer.steps // MEASUREMENTS, 1) == 0
         if is_due or _is_kept(trainer.step):
             yield Weighed(trainer.step, trainer.norms())
@@ -330,10 +370,9 @@ class Run:
     def _sample(self) -> str:
         """A beginning, as the weights now write it."""
         tokenizer = self._corpus.tokenizer
-        assert tokenizer.bos_id is not None
         reading = TorchEngine.of(self.trainer.model()).start()
         settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
-        writing = Generation(reading, tokenizer, [tokenizer.bos_id], seed=self.recipe.seed, **settings)
+        writing = Generation(reading, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
         return "".join(step.text for step in writing)
 
     def _elapsed(self) -> float:
@@ -347,9 +386,14 @@ class Run:
         return self._token_pace * n_tokens
 
     def _quick_limit(self) -> int:
-        """Tokens to measure on the way: fewer where that would take much of the time."""
+        """Tokens to measure on the way: fewer where that would take much of the time.
+
+        In a run of so many steps that is not asked of the clock, so that the log is the same every time.
+        """
         if self.budget.minutes is None:
-            return QUICK_LIMIT
+            recipe = self.recipe
+            learned = recipe.steps * recipe.rows * recipe.architecture.context
+            return min(QUICK_LIMIT, max(1024, int(_LEARNING * _MEASURING * learned / MEASUREMENTS)))
         if self._token_pace is None:
             return 1024
         return min(QUICK_LIMIT, max(1024, int(_MEASURING * 60 * self.budget.minutes / MEASUREMENTS / self._token_pace)))
@@ -370,8 +414,11 @@ class Run:
         return evaluation
 
     def _save(self) -> None:
-        _save(self.folder, self.trainer.state(), {**self._numbers, "seconds": self._elapsed()})
+        self._checkpoint()
         write_page(self.folder)
+
+    def _checkpoint(self) -> None:
+        _save(self.folder, self.trainer.state(), {**self._numbers, "seconds": self._elapsed()})
 
     def _finish(self) -> Finished:
         """Measure, and write what other tools open; a card with results is written last and ends the run."""
@@ -380,9 +427,12 @@ class Run:
         if trainer.heldout is not None:
             evaluation = self._evaluate_whole()
         architecture, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
-        weights = {name: tensor.numpy() for name, tensor in trainer.state().weights.items()}
-        write_hf(self.folder, FAMILY, architecture, weights, tokenizer, tokenizer.eos_ids)
         tokens = trainer.step * trainer.recipe.rows * architecture.context
+        family, stop_ids = FAMILY, tokenizer.eos_ids
+        if self._origin is not None:
+            family, architecture, stop_ids = self._origin.form(architecture)
+        weights = {name: tensor.numpy() for name, tensor in trainer.state().weights.items()}
+        write_hf(self.folder, family, architecture, weights, tokenizer, stop_ids)
         seconds = self._elapsed()
         results = {
             "bits_per_byte": evaluation and evaluation.bits_per_byte,
@@ -407,6 +457,15 @@ class Run:
             raise InputError(
                 f"The {changed[0]} of {self.folder} is no longer what the run began with; restore it, or start anew."
             )
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed had half written."""
+        for folder in (self.folder, self.folder / "checkpoints"):
+            for path in folder.glob(".*.tmp"):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def _trim_log(self) -> None:
         """Drop the lines about steps after the checkpoint: these steps will be taken again."""

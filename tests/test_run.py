@@ -77,7 +77,7 @@ def fresh(prepared: Path, tmp_path: Path) -> Path:
 def log(folder: Path) -> list[dict[str, Any]]:
     """Without what depends on the clock or tells of resuming."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timing, timed = ("seconds", "tokens_per_second"), {"resumed", "sample"}
+    timing, timed = ("seconds", "tokens_per_second", "share_of_peak"), {"resumed", "sample"}
     return [{k: v for k, v in line.items() if k not in timing} for line in lines if not timed & line.keys()]
 
 
@@ -362,6 +362,7 @@ def test_json_is_a_line_per_logged_step_and_a_last_one(tmp_path: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3]
     assert {"bits_per_byte", "tokens", "seconds", "tokens_per_second"} <= steps[0].keys()
+    assert all(0 < line["share_of_peak"] < 1 for line in steps)
     assert any("heldout_bits_per_byte" in line for line in lines)
     assert lines[-1]["done"] is True
     assert {"bits_per_byte", "heldout_tokens", "steps", "seconds", "tokens_per_second"} <= lines[-1].keys()
@@ -377,6 +378,7 @@ def test_the_last_lines_say_how_good_it_is_and_what_to_do_next(fresh: Path) -> N
     assert "bits per byte on held-out text, 12 steps" in result.stdout
     assert result.stdout.endswith(f'nextword generate --model {fresh} "..."\n')
     assert "step 12 of 12" in result.stderr
+    assert "% of peak" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +18,10 @@ from nextword.arguments import (
     Device,
 )
 from nextword.cli.root import app
-from nextword.cli.shared import emit
+from nextword.cli.shared import emit, fetch_known
 
 if TYPE_CHECKING:
-    from nextword.run import Run
+    from nextword.run import Event, Run
 
 
 @app.command()
@@ -40,15 +40,23 @@ def train(
         list[str] | None, typer.Option(metavar="PATH", help="Text to measure on, instead of a part of it. Repeatable.")
     ] = None,
     depth: Annotated[int | None, typer.Option(help="Number of layers; else fitting the time.")] = None,
+    from_model: Annotated[
+        str | None, typer.Option("--from", metavar="M", help="Go on from the weights of a model, in its own tokens.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard, too.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Learn from text. RUN is a folder that `generate --model RUN` and others open."""
     began = time.monotonic()
-    given = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
-    given |= {"--holdout": holdout, "--depth": depth, "--seed": seed}
+    if tensorboard:
+        from nextword.run_board import require_tensorboard
+
+        require_tensorboard()
+    given: dict[str, object] = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
+    given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--seed": seed}
     if resume is not None:
         if extra := [name for name, value in given.items() if value not in (None, [])]:
             raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
@@ -61,6 +69,10 @@ def train(
             raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
         if (minutes is None) == (steps is None):
             raise typer.BadParameter("say how long: --minutes or --steps, one of them")
+        if from_model is not None:
+            if depth is not None:
+                raise typer.BadParameter("a model has its own depth: give --from or --depth, not both")
+            fetch_known(from_model)
         from nextword.plan import Budget
         from nextword.run import start
 
@@ -70,27 +82,30 @@ def train(
             Budget(minutes, steps, until),
             holdout=holdout or (),
             depth=depth,
+            model=from_model,
             seed=seed or 0,
             device=device,
             began=began,
             tell=terminal.note,
         )
-    _train(run, as_json)
+    _train(run, as_json, tensorboard)
 
 
-def _train(run: Run, as_json: bool) -> None:
+def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
     from nextword.run import Finished, Measured, Sampled, Stepped, Stopped
 
     folder, measured = shlex.quote(str(run.folder)), ""
-    with _stop_asked() as asked, terminal.training_bar() as show:
+    with _kept(folder), _board(run, tensorboard) as draw, _stop_asked() as asked, terminal.training_bar() as show:
         for event in run.train(lambda: bool(asked)):
+            draw(event)
             if isinstance(event, Measured):
                 measured = f", held out {event.evaluation.bits_per_byte:.3f}"
             elif isinstance(event, Sampled):
                 terminal.sample(event.step, event.text)
             elif isinstance(event, Stepped):
                 bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
-                show(event.step, event.steps, f"{bits}, {event.tokens_per_second:,.0f} tokens/s")
+                speed = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
+                show(event.step, event.steps, f"{bits}, {speed}")
             if as_json and not (isinstance(event, Stepped) and not event.is_logged):
                 emit(event.record())
     if isinstance(event, Stopped):
@@ -105,11 +120,41 @@ def _train(run: Run, as_json: bool) -> None:
 
 
 def _forecast(run: Run, bits: float | None) -> str:
-    """What was expected, to stand beside the result."""
+    """What was expected, or what the model needed that it went on from, to stand beside the result."""
+    if bits is not None and run.origin is not None and run.origin.bits_per_byte is not None:
+        return f" ({run.origin.model}, as it was: {run.origin.bits_per_byte:.4f} on a sample)"
     expected = run.forecast.get("bits_per_byte")
     if bits is None or expected is None:
         return ""
     return f" (forecast: {expected:.4f}, {run.forecast['steps']:,} steps, {run.forecast['seconds']:.1f} s)"
+
+
+@contextmanager
+def _board(run: Run, wanted: bool) -> Iterator[Callable[[Event], None]]:
+    """What is to be told each event for TensorBoard; nothing happens if it is not wanted."""
+    if not wanted:
+        yield lambda event: None
+        return
+    from nextword.run_board import Board
+
+    board = Board(run.folder, run.trainer.step)
+    try:
+        yield board.show
+    finally:
+        board.close()
+
+
+@contextmanager
+def _kept(folder: str) -> Iterator[None]:
+    """Where disk or memory is used up, says how to go on later."""
+    from nextword.errors import NoDiskRoom
+    from nextword.optimize.trainer import OutOfMemory
+
+    try:
+        yield
+    except (NoDiskRoom, OutOfMemory):
+        terminal.note(f"All up to the last checkpoint is kept; go on later with: nextword train --resume {folder}")
+        raise
 
 
 @contextmanager

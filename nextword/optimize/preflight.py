@@ -9,6 +9,7 @@ machine's speed is not looked up but measured, by trainers that are thrown away 
 from __future__ import annotations
 
 import sys
+import time
 from itertools import islice
 from math import sqrt
 from statistics import median
@@ -27,6 +28,7 @@ _WEIGHTS_PER_TOKEN = 8  # with more weights in blocks, a text that is read often
 _BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # context and rows below so many layers
 _COMPILE_FROM = 240  # seconds: below, compiling takes longer than it saves on a CPU
 _TRIAL_STEPS = 24
+_PEAK_SIZE, _PEAK_TRIALS = {"cpu": 1024, "cuda": 8192}, 8
 
 
 def shape(n_layers: int, vocab: int, n_tokens: int) -> tuple[Architecture, int]:
@@ -97,5 +99,22 @@ def peak_memory(device: str) -> int | None:
 
 
 def operations_per_step(recipe: Recipe) -> float:
-    """Multiplications and additions of a forward and backward pass: 6 for each weight and token."""
-    return 6.0 * recipe.architecture.n_parameters * recipe.rows * recipe.architecture.context
+    """Multiplications and additions of a forward and backward pass: 6 for each weight of a matrix and token.
+
+    An embedding that is only looked up does not count, nor do attention's products of tokens with tokens.
+    """
+    a = recipe.architecture
+    looked_up = 0 if a.tied else a.vocab * a.width
+    return 6.0 * (a.n_parameters - looked_up) * recipe.rows * a.context
+
+
+def measure_peak(dtype: str, device: torch.device) -> float:
+    """Multiplications and additions a second that the device does in large matrices of this type, at its best."""
+    size = _PEAK_SIZE.get(device.type, 4096)
+    matrix = torch.full((size, size), 0.01, dtype=getattr(torch, dtype), device=device)
+    seconds = []
+    for _ in range(_PEAK_TRIALS):
+        began = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the product
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * size**3 / min(seconds)

@@ -4,7 +4,8 @@ A run is a function of its recipe, its text, the weights it starts from and the 
 CPU with the same number of threads it gives the same bits every time, and a run that is interrupted and resumed
 from its state, however often, gives the bits of the run that was not. A step takes effect as a whole or not
 at all: where the loss or a gradient is not finite it is refused with `Diverged`, and `state` is still that before
-the step. (A signal must not break into a step: let its handler set a flag, and stop between two steps.)
+the step. (A signal must not break into a step: let its handler set a flag, and stop between two steps. After
+`OutOfMemory` the trainer is of no more use: its step may have been half taken.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -38,6 +40,10 @@ Tensor = torch.Tensor
 
 class Diverged(NextwordError):
     """The loss or a gradient is no longer a finite number."""
+
+
+class OutOfMemory(NextwordError):
+    """A step needs more memory than its device has."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Trainer:
         if state is not None:
             self._load(state)
         dtype = getattr(torch, recipe.dtype)
-        self._model = Transformer.of(a, {name: w.to(dtype) for name, w in self._weights.items()})
+        self._model = self._transformer({name: w.to(dtype) for name, w in self._weights.items()})
         compiled = recipe.compiled and can_compile(self.device)
         self._states = torch.compile(self._model.states, dynamic=False) if compiled else self._model.states
 
@@ -149,7 +155,7 @@ class Trainer:
 
     def model(self) -> Transformer:
         """The model as it now is, in float32; the next steps change it."""
-        return Transformer.of(self.recipe.architecture, self._weights)
+        return self._transformer(self._weights)
 
     def norms(self) -> dict[str, float]:
         """Root mean square of the weights of each tensor, by name."""
@@ -164,6 +170,10 @@ class Trainer:
             raise InputError("No text was held out to measure on; give some with --holdout.")
         return evaluate(self._model, self.heldout, limit)
 
+    def _transformer(self, weights: Mapping[str, Tensor]) -> Transformer:
+        """The equations with these weights; moved for what is stored with no weights, the rotary frequencies."""
+        return Transformer.of(self.recipe.architecture, weights).to(self.device)
+
     def _load(self, state: State) -> None:
         try:
             self.step = int(state.numbers["step"])
@@ -177,16 +187,18 @@ class Trainer:
     def _take_step(self) -> Progress:
         began = time.perf_counter()
         read = batch(self.text, self._order, self.step)
-        loss, gradients = self._gradients(read)
+        with self._memory_needed():
+            loss, gradients = self._gradients(read)
         norm = float(torch.nn.utils.get_total_norm(gradients.values()))
         if not (isfinite(loss) and isfinite(norm)):
             what = "gradient" if isfinite(loss) else "loss"
             raise Diverged(
-                f"The {what} of step {self.step} is not a finite number; the weights before it are kept: "
-                "resume from there with lower learning rates."
+                f"The {what} of step {self.step + 1} is not a finite number, so training stops with the weights "
+                "before it; start anew with another --seed or fewer layers (--depth)."
             )
         rates = self.recipe.schedule(self.step, self.corrections)
-        self._optimizer.step(gradients, self.step, rates)
+        with self._memory_needed():
+            self._optimizer.step(gradients, self.step, rates)
         self._refresh()
         self.step += 1
         return Progress(
@@ -212,6 +224,20 @@ class Trainer:
             gradients[name] = parameter.grad.float()
             parameter.grad = None
         return float(loss.detach()), gradients
+
+    @contextmanager
+    def _memory_needed(self) -> Iterator[None]:
+        """Turns torch's ways of saying that memory is used up into OutOfMemory."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:  # only CUDA's has a type of its own
+            if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+                raise
+            a = self.recipe.architecture
+            raise OutOfMemory(
+                f"Step {self.step + 1} does not fit into the memory of {self.device} ({a.n_parameters:,} parameters, "
+                f"{self.recipe.rows} x {a.context} tokens); free some, or train fewer layers with --depth."
+            ) from error
 
     @torch.no_grad()
     def _refresh(self) -> None:

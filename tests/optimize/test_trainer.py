@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_harms(monkeypatch: pytest.Mon
     before = straight.state()
     original = module.cross_entropy
     monkeypatch.setattr(module, "cross_entropy", lambda *arguments: original(*arguments) * torch.inf)
-    with pytest.raises(Diverged, match="loss of step 3 is not a finite number") as caught:
+    with pytest.raises(Diverged, match="loss of step 4 is not a finite number") as caught:
         list(straight)
     assert isinstance(caught.value, NextwordError)
     assert same(straight.state(), before)
@@ -168,7 +168,7 @@ def test_a_gradient_that_is_not_finite_stops_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "cross_entropy", steep)
     trainer = Trainer(RECIPE, TEXT)
     before = trainer.state()
-    with pytest.raises(Diverged, match="gradient of step 0 is not a finite number"):
+    with pytest.raises(Diverged, match="gradient of step 1 is not a finite number"):
         list(trainer)
     assert same(trainer.state(), before)
 
@@ -206,6 +206,16 @@ def test_bfloat16_learns_as_float32_does_and_keeps_float32_weights() -> None:
         losses[dtype] = list(trainer)[-1].loss
         assert {w.dtype for w in trainer.state().weights.values()} == {torch.float32}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_that_a_step_computes_with_is_on_the_device(dtype: str) -> None:
+    """The meta device holds no numbers, but refuses as a GPU does to compute with tensors that lie elsewhere."""
+    trainer = Trainer(replace(RECIPE, dtype=dtype), TEXT, device="meta")
+    ids = torch.zeros((2, 8), dtype=torch.int64, device="meta")
+    for model in (trainer._model, trainer.model()):
+        assert model(ids).device.type == "meta"
+    trainer._optimizer.step(trainer._weights, 0, RECIPE.schedule(0))
 
 
 def test_torchs_settings_are_as_before() -> None:
