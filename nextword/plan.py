@@ -15,8 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nextword.corpus.document import WORLD
 from nextword.corpus.documents import Document, Report, deduplicate, is_heldout, read_documents
+from nextword.corpus.formats import Undecodable
 from nextword.corpus.worlds import world
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import Shards, open_shards, write_shards
@@ -35,6 +38,7 @@ from nextword.optimize.preflight import (
     shape,
 )
 from nextword.optimize.recipe import Recipe
+from nextword.parameters.open import Stored
 
 Tell = Callable[[str], None]
 Facts = dict[str, Any]
@@ -48,6 +52,7 @@ _LARGEST_VOCABULARY = 8192
 _USUAL_DEPTH = 4  # of a run of so many steps
 _TRIAL_SECONDS, _TRIAL_SHARE = 1.5, 0.02  # at most, of the time that is left
 _SAVING = 1.0  # seconds that are kept for writing the model
+MEASURING = 0.05  # of the time, at most, for measuring on the way
 
 
 @dataclass(frozen=True)
@@ -109,16 +114,26 @@ def open_corpus(folder: Path) -> Corpus:
     )
 
 
-def prepare(paths: Sequence[str], holdout: Sequence[str], folder: Path, tell: Tell) -> tuple[Corpus, Facts]:
+def prepare(
+    paths: Sequence[str],
+    holdout: Sequence[str],
+    folder: Path,
+    tell: Tell,
+    *,
+    errors: Undecodable = "skip",
+    stored: Stored | None = None,
+) -> tuple[Corpus, Facts]:
     """Read the text, hold out a part of it, learn a tokenizer and write the tokens of both below `folder`.
 
+    errors: what becomes of text that is not UTF-8 (`read_documents`). stored: a model whose tokenizer is used instead.
     Also returns, as JSON can hold it, where the text came from. Held out are the documents of the paths
-    `holdout`, or about a fiftieth of all. Raises InputError for paths that cannot be read and for a corpus
-    without text, NoDiskRoom, OSError.
+    `holdout`, or about a fiftieth of all. Raises InputError for paths that cannot be read, for a corpus
+    without text and for conversations where the model has no chat template, NoDiskRoom, OSError.
     """
     report = Report()
-    reading = _Split(holdout, report)
-    documents = reading.training(read_documents(paths, report=report, passage=None if holdout else PASSAGE))
+    reading = _Split(holdout, report, errors)
+    passage = None if holdout else PASSAGE
+    documents = reading.training(read_documents(paths, report=report, errors=errors, passage=passage))
     first: list[Document] = []
     size = 0
     for document in documents:
@@ -130,10 +145,15 @@ def prepare(paths: Sequence[str], holdout: Sequence[str], folder: Path, tell: Te
         first, reading.heldout = reading.heldout, []
     if not first:
         raise InputError("No text is left to train on: all of it is in the held-out text; give more.")
-    tokenizer = train_bpe(_beginning(first), vocabulary(size), chat=any(each.messages is not None for each in first))
+    if stored is None:
+        chat = any(each.messages is not None for each in first)
+        tokenizer = train_bpe(_beginning(first), vocabulary(size), chat=chat)
+        vocab = tokenizer.vocab_size
+    else:
+        tokenizer, vocab = stored.tokenizer, stored.architecture.vocab
     tokenizer.save(folder)
-    text = _write(tokenizer, chain(first, documents), folder / "corpus" / "train")
-    heldout = _write(tokenizer, reading.heldout, folder / "corpus" / "heldout") if reading.heldout else None
+    text = _write(tokenizer, vocab, chain(first, documents), folder / "corpus" / "train")
+    heldout = _write(tokenizer, vocab, reading.heldout, folder / "corpus" / "heldout") if reading.heldout else None
     for line in report.summary():
         tell(line)
     if reading.overlap:
@@ -170,9 +190,9 @@ def vocabulary(size: int) -> int:
 class _Split:
     """Parts documents into those to train on, which pass through, and those held out, which are kept."""
 
-    def __init__(self, holdout: Sequence[str], report: Report) -> None:
+    def __init__(self, holdout: Sequence[str], report: Report, errors: Undecodable) -> None:
         self._report = report
-        self._given = list(read_documents(holdout, report=Report())) if holdout else None
+        self._given = list(read_documents(holdout, report=Report(), errors=errors)) if holdout else None
         self.heldout = self._given or []
         self.overlap = 0  # documents not trained on because they are among those given to be held out
 
@@ -197,10 +217,34 @@ def _beginning(documents: Iterable[Document]) -> Iterator[str]:
         left -= len(document.text)
 
 
-def _write(tokenizer: Tokenizer, documents: Iterable[Document], folder: Path) -> Shards:
-    assert tokenizer.bos_id is not None
-    encoded = encode_documents(tokenizer, documents, begin=tokenizer.bos_id)
-    return write_shards(folder, encoded, token_bytes=token_sizes(tokenizer))
+def begin_id(tokenizer: Tokenizer) -> int:
+    """The token that leads a text: the one made for it or, where there is none, the one that ends the text before.
+
+    Raises InputError for a tokenizer with neither.
+    """
+    if tokenizer.bos_id is not None:
+        return tokenizer.bos_id
+    if not tokenizer.eos_ids:
+        raise InputError("The model's tokenizer has no token that begins or ends a text; go on from another model.")
+    return min(tokenizer.eos_ids)
+
+
+def _write(tokenizer: Tokenizer, vocab: int, documents: Iterable[Document], folder: Path) -> Shards:
+    encoded = encode_documents(tokenizer, _writable(tokenizer, documents), begin=begin_id(tokenizer))
+    sizes = np.zeros(vocab, np.uint16)  # an embedding may have more rows than there are tokens
+    known = token_sizes(tokenizer)
+    sizes[: len(known)] = known
+    return write_shards(folder, encoded, token_bytes=sizes)
+
+
+def _writable(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[Document]:
+    for document in documents:
+        if document.messages is not None and tokenizer.chat_template is None:
+            raise InputError(
+                f"{document.source}:{document.line} is a conversation, but the model has no chat template to write it "
+                "with; go on from a model that has one, or train without --from."
+            )
+        yield document
 
 
 def _facts(shards: Shards) -> Facts:
@@ -225,16 +269,28 @@ class Forecast:
 
 
 def plan(
-    corpus: Corpus, budget: Budget, depth: int | None, seed: int, device: str, began: float, tell: Tell
+    corpus: Corpus,
+    budget: Budget,
+    depth: int | None,
+    seed: int,
+    device: str,
+    began: float,
+    tell: Tell,
+    recipe: Recipe | None = None,
 ) -> tuple[Recipe, Forecast]:
     """The recipe for this text, budget and machine, and what to expect of it.
 
-    `began` is the time.monotonic() from which minutes count. Raises InputError for a text that is too short,
-    SettingError for a depth that is no depth.
+    `began` is the time.monotonic() from which minutes count. recipe: one that goes on from a model; only its steps
+    are planned, and its bits per byte are not forecast. Raises InputError for a text that is too short, SettingError
+    for a depth that is no depth.
     """
     if depth is not None and depth < 1:
         raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
-    recipe, pace = _fit(corpus.text, budget, depth, seed, device, began)
+    is_new = recipe is None
+    if recipe is None:
+        recipe, pace = _fit(corpus.text, budget, depth, seed, device, began)
+    else:
+        pace = measure_pace(recipe, corpus.text, device, _TRIAL_SECONDS)
     batch = recipe.rows * recipe.architecture.context
     token_pace = pace / batch / 2  # of measuring: no backward pass
     final = min(budget.final_limit(token_pace), len(corpus.heldout.tokens)) if corpus.heldout else 0
@@ -243,9 +299,11 @@ def plan(
         assert left is not None
         recipe = replace(recipe, steps=max(1, int(left / pace)))
     bits = None
-    if corpus.heldout is not None:
+    if corpus.heldout is not None and is_new:
         bits = forecast_bits_per_byte(corpus.text, corpus.heldout, recipe.steps * batch)
     seconds = time.monotonic() - began + recipe.steps * pace + token_pace * final
+    if budget.minutes is None:  # else the end is moved to where it is on time
+        seconds += MEASURING * recipe.steps * pace + _SAVING
     forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), peak_memory(device))
     _tell_plan(recipe, pace, forecast, len(corpus.text.tokens), tell)
     return recipe, forecast

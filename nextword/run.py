@@ -30,6 +30,7 @@ import torch
 
 import nextword
 from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
+from nextword.corpus.formats import Undecodable
 from nextword.errors import CorruptFile, InputError, ModelNotFound
 from nextword.gpt import WRITING
 from nextword.optimize.evaluate import Evaluation
@@ -40,9 +41,9 @@ from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_c
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.open import open_stored
-from nextword.plan import Budget, Tell, open_corpus, plan, prepare
+from nextword.plan import MEASURING, Budget, Tell, begin_id, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
-from nextword.run_from import Origin, begin_id, plan_from, prepare_for, read_origin, weights_of
+from nextword.run_from import Origin, origin_of, read_origin, recipe_from, weights_of
 from nextword.run_page import write_page
 from nextword.sample.generation import Generation
 
@@ -50,7 +51,6 @@ FAMILY = FAMILIES["qwen3"]  # the shape that `nextword.optimize.recipe.standard`
 QUICK_LIMIT = 8_192  # tokens of held-out text that are measured on the way
 MEASUREMENTS = 20  # on the way
 REGULAR = 1024  # steps between checkpoints, once they no longer double
-_MEASURING = 0.05  # of the time, at most, for measuring on the way
 _LEARNING = 2  # times as long as measuring, for each token
 _NEAR = 0.05  # of the target: what is measured on the way may be off by so much
 _LOOKS = 25  # at the clock, in a run of so many minutes
@@ -171,6 +171,7 @@ def start(
     holdout: Sequence[str] = (),
     depth: int | None = None,
     model: str | None = None,
+    errors: Undecodable = "skip",
     seed: int = 0,
     device: str = "auto",
     began: float | None = None,
@@ -179,6 +180,7 @@ def start(
     """Prepare a run in the new folder `out`. Its minutes count from `began` (time.monotonic()), or from now.
 
     model: what `nextword.open` opens; the run goes on from its weights, in its tokens. It has a depth of its own.
+    errors: what becomes of text that is not UTF-8: "skip" it, "replace" its bytes, or read it as "latin-1".
 
     Raises InputError for a folder in use and for text that cannot be trained on, SettingError, NoDiskRoom, and what
     `open_stored` raises.
@@ -191,18 +193,15 @@ def start(
     stored = None if model is None else open_stored(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
-        corpus, facts = (
-            prepare(paths, holdout, folder, tell)
-            if stored is None
-            else prepare_for(stored, paths, holdout, folder, tell)
-        )
+        corpus, facts = prepare(paths, holdout, folder, tell, errors=errors, stored=stored)
         if corpus.heldout is None and budget.until is not None:
             raise InputError("--until needs held-out text to measure; give more text, or some with --holdout.")
-        origin: Origin | None = None
-        if stored is None or model is None:
-            recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell)
-        else:
-            recipe, forecast, origin = plan_from(stored, model, corpus, budget, seed, device, began, tell)
+        origin = recipe = weights = None
+        if stored is not None:
+            recipe = recipe_from(stored.architecture, budget, len(corpus.text.tokens), seed, device)
+            origin = origin_of(stored, str(model), recipe, corpus, device, tell)
+            weights = weights_of(stored)
+        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe)
         card = {
             "nextword": nextword.__version__,
             "seed": seed,
@@ -219,7 +218,6 @@ def start(
         numbers = {name: card[name] for name in ("recipe", "budget", "from")}
         numbers["hashes"] = corpus.stated_hashes()
         seconds = time.monotonic() - began
-        weights = None if stored is None else weights_of(stored)
         _save(folder, Trainer(recipe, corpus.text, weights=weights).state(), {**numbers, "seconds": seconds})
         if out.exists():
             out.rmdir()  # it is empty; not every system lets a folder be renamed to it
@@ -393,10 +391,10 @@ class Run:
         if self.budget.minutes is None:
             recipe = self.recipe
             learned = recipe.steps * recipe.rows * recipe.architecture.context
-            return min(QUICK_LIMIT, max(1024, int(_LEARNING * _MEASURING * learned / MEASUREMENTS)))
+            return min(QUICK_LIMIT, max(1024, int(_LEARNING * MEASURING * learned / MEASUREMENTS)))
         if self._token_pace is None:
             return 1024
-        return min(QUICK_LIMIT, max(1024, int(_MEASURING * 60 * self.budget.minutes / MEASUREMENTS / self._token_pace)))
+        return min(QUICK_LIMIT, max(1024, int(MEASURING * 60 * self.budget.minutes / MEASUREMENTS / self._token_pace)))
 
     def _evaluate_whole(self) -> Evaluation:
         """Measure as much as at the end, unless that was done after this step."""

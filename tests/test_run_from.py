@@ -129,7 +129,7 @@ def test_of_conversations_only_the_answers_count(tmp_path: Path) -> None:
 
 
 def test_conversations_for_a_model_without_a_template_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"talk.jsonl:1 is a conversation, but run has no chat template"):
+    with pytest.raises(InputError, match=r"talk.jsonl:1 is a conversation, but the model has no chat template"):
         start([str(conversations(tmp_path))], tmp_path / "run", Budget(steps=2), model=str(base))
     assert not (tmp_path / "run").exists()
 

@@ -118,6 +118,11 @@ def test_what_is_not_utf8_or_cannot_be_read_is_told_and_left_out(
     assert f"{text / 'latin.txt'}: byte 3 (0xe9) is not UTF-8" in result.stderr
     assert f"{text / 'secret.txt'}: cannot be read (Permission denied)" in result.stderr
     assert json.loads((tmp_path / "run" / "card.json").read_text())["corpus"]["skipped"] == 2
+    result = train(text, "--out", tmp_path / "all", "--steps", 2, "--depth", 1, "--not-utf8", "latin-1")
+    assert result.exit_code == 0, result.stderr
+    corpus = open_corpus(tmp_path / "all")
+    assert "Un été à la mer." in corpus.tokenizer.decode(corpus.text.tokens.tolist())
+    assert "is not UTF-8; read with errors='latin-1'" in result.stderr
     for name, reason in (("latin", "is not UTF-8"), ("secret", "Permission denied")):
         said = complaint(begin_by_command(text / f"{name}.txt", tmp_path / name))
         assert "There is no text in" in said

@@ -19,6 +19,7 @@ from nextword.arguments import (
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, fetch_known
+from nextword.corpus.formats import Undecodable
 
 if TYPE_CHECKING:
     from nextword.run import Event, Run
@@ -43,6 +44,10 @@ def train(
     from_model: Annotated[
         str | None, typer.Option("--from", metavar="M", help="Go on from the weights of a model, in its own tokens.")
     ] = None,
+    not_utf8: Annotated[
+        Undecodable | None,
+        typer.Option(show_default="skip", help="What to do with text that is not UTF-8: skip, replace or latin-1."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard, too.")] = False,
@@ -56,7 +61,7 @@ def train(
 
         require_tensorboard()
     given: dict[str, object] = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
-    given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--seed": seed}
+    given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--not-utf8": not_utf8, "--seed": seed}
     if resume is not None:
         if extra := [name for name, value in given.items() if value not in (None, [])]:
             raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
@@ -83,6 +88,7 @@ def train(
             holdout=holdout or (),
             depth=depth,
             model=from_model,
+            errors=not_utf8 or "skip",
             seed=seed or 0,
             device=device,
             began=began,
