@@ -141,35 +141,33 @@ def distribute(
     """
     if not np.isfinite(logits).all():
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
-    probability = _softmax(logits.astype(np.float64))
-    scores = _shift(logits.astype(np.float64), sampling, prompt, generated)
+    raw = logits.astype(np.float64)
+    probability = _softmax(raw)
+    scores = _shift(raw, sampling, prompt, generated)
     n_tokens = len(scores) if n_tokens is None else n_tokens
     scores[n_tokens:] = -np.inf
     if allowed is not None:
         scores[~allowed] = -np.inf
-    largest = scores.max()
-    if not np.isfinite(largest):
+    if not np.isfinite(scores.max()):
         raise SettingError("The logit bias forbids every token that could come next; leave at least one.")
     filters = _filters(sampling)
     if allowed is not None:
-        filters.insert(0, ("grammar", lambda p: allowed[: len(p)]))
+        filters.insert(0, ("grammar", lambda scores: allowed[: len(scores)]))
     if n_tokens < len(scores):
-        filters.insert(0, ("no_token", lambda p: np.arange(len(p)) < n_tokens))
-    scores -= largest
+        filters.insert(0, ("no_token", lambda scores: np.arange(len(scores)) < n_tokens))
     scores /= sampling.temperature or 1.0
-    odds, ids = _softmax(scores), np.arange(len(scores))
-    filtered, removed_by = np.zeros_like(odds), np.zeros(len(odds), dtype=np.int8)
+    filtered, removed_by = np.zeros_like(probability), np.zeros(len(probability), dtype=np.int8)
     alive: slice | npt.NDArray[np.intp] = slice(None)
     removed, mass = [], float(probability.sum())
     for number, (name, keep) in enumerate(filters, 1):
-        kept = keep(odds)
+        kept = np.flatnonzero(keep(scores))
         removed_by[alive] = number  # and 0 again, if they outlive all filters
-        alive = ids[kept]
+        alive = kept if isinstance(alive, slice) else alive[kept]
         left = float(probability[alive].sum())
-        removed.append(Removed(name, len(ids) - len(alive), max(mass - left, 0.0)))
-        ids, odds, mass = alive, odds[kept] / odds[kept].sum(), left
+        removed.append(Removed(name, len(scores) - len(kept), max(mass - left, 0.0)))
+        scores, mass = scores[kept], left
     removed_by[alive] = 0
-    filtered[alive] = odds
+    filtered[alive] = _softmax(scores)
     return Distribution(logits, probability, filtered, removed_by, tuple(removed))
 
 
@@ -206,27 +204,30 @@ def _shift(scores: Floats, s: Sampling, prompt: Sequence[int], generated: Sequen
 
 
 def _filters(s: Sampling) -> list[tuple[str, Callable[[Floats], Mask]]]:
-    """The filters that are switched on, each from probabilities [n] to which of them stay."""
+    """The filters that are switched on, each from scores [n] to which of them stay; probabilities are their softmax.
+
+    Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
+    """
     if s.temperature == 0:
         return [("greedy", _most_probable)]
     table: list[tuple[str, bool, Callable[[Floats], Mask]]] = [
-        ("top_k", s.top_k > 0, lambda p: _top_k(p, s.top_k)),
-        ("top_p", s.top_p < 1, lambda p: _top_p(p, s.top_p)),
-        ("min_p", s.min_p > 0, lambda p: p >= s.min_p * p.max()),
-        ("typical_p", s.typical_p < 1, lambda p: _typical(p, s.typical_p)),
+        ("top_k", s.top_k > 0, lambda scores: _top_k(scores, s.top_k)),
+        ("top_p", s.top_p < 1, lambda scores: _top_p(_softmax(scores), s.top_p)),
+        ("min_p", s.min_p > 0, lambda scores: scores >= scores.max() + math.log(s.min_p)),
+        ("typical_p", s.typical_p < 1, lambda scores: _typical(_softmax(scores), s.typical_p)),
     ]
     return [(name, keep) for name, on, keep in table if on]
 
 
-def _most_probable(p: Floats) -> Mask:
-    keep = np.zeros(len(p), dtype=bool)
-    keep[p.argmax()] = True
+def _most_probable(scores: Floats) -> Mask:
+    keep = np.zeros(len(scores), dtype=bool)
+    keep[scores.argmax()] = True
     return keep
 
 
-def _top_k(p: Floats, k: int) -> Mask:
+def _top_k(scores: Floats, k: int) -> Mask:
     """The k largest, and what ties with the last of them."""
-    return p >= np.partition(p, -k)[-k] if k < len(p) else np.ones(len(p), dtype=bool)
+    return scores >= np.partition(scores, -k)[-k] if k < len(scores) else np.ones(len(scores), dtype=bool)
 
 
 def _top_p(p: Floats, mass: float) -> Mask:
