@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,22 @@ def test_folders_stand_in_the_order_of_the_data() -> None:
     folders = layers[top + 1 : layers.index("atomic")][::-1]
     assert folders == sorted(folders)
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__", "cli", "web"} <= set(folders)
+
+
+def test_every_package_is_installed_and_so_are_the_benches() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
+    assert sorted(packages) == sorted([*(".".join(path.parts) for path in found), "nextword.bench"])
+
+
+def test_benches_are_listed_and_run_by_name() -> None:
+    listed = run(sys.executable, "-m", "nextword", "bench")
+    assert {line.split()[0] for line in listed.stdout.splitlines()} == {path.stem for path in ROOT.glob("bench/*.py")}
+    helped = run(sys.executable, "-m", "nextword", "bench", "forecast", "--help")
+    assert helped.returncode == 0, helped.stderr
+    assert "usage" in helped.stdout
+    wrong = run(sys.executable, "-m", "nextword", "bench", "nonsense")
+    assert (wrong.returncode, "startup" in wrong.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("folder", ["model", "predict", "sample", "trace"])
