@@ -110,6 +110,7 @@ def audits(model: Transformer, prompts: list[list[int]], reference: list[int]) -
 
 def report(name: str, found: list[Audit]) -> None:
     correlations = [each.rank_correlation for each in found]
+    foreseen = [each.foreseen_correlation for each in found]
     control = np.mean([each.control for each in found])
     held = np.mean([finding.holds for each in found for finding in each.findings])
     fall, by_chance = (
@@ -118,7 +119,8 @@ def report(name: str, found: list[Audit]) -> None:
     )
     spread = f"from {min(correlations):.2f} to {max(correlations):.2f}"
     print(
-        f"  {name}: mean {np.mean(correlations):.2f} ({spread}), control {control:.2f}; {held:.0%} of claims hold; "
+        f"  {name}: shares {np.mean(correlations):.2f} ({spread}), foreseen {np.mean(foreseen):.2f} "
+        f"({min(foreseen):.2f} to {max(foreseen):.2f}), control {control:.2f}; {held:.0%} of claims hold; "
         f"mean fall of log p along the deletion curve {fall:.2f}, random directions {by_chance:.2f}"
     )
 

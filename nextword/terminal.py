@@ -266,6 +266,8 @@ def explanation(console: Console, found: Explanation) -> None:
         if not math.isnan(tested.rank_correlation + tested.control):
             figures = f"{tested.rank_correlation:.2f}, of random directions {tested.control:.2f}"
             sentence += f"; rank correlation with the measured change of log p {figures}"
+        if not math.isnan(tested.foreseen_correlation):
+            sentence += f", of changes foreseen from gradients {tested.foreseen_correlation:.2f}"
         _say(console, Text(sentence, "dim"))
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from nextword.trace.causes import Bias, Cause, ValueBias
+from nextword.trace.foresight import gradients
 from nextword.trace.ledger import Ledger, through_norm
 from nextword.trace.recording import Recording, replay
 from nextword.trace.removal import Ablation, Writes, removals
@@ -36,6 +37,7 @@ class Finding:
     expected          the claim less that of what was put in its place (the same for "zero")
     measured          of the quantity that the ledger accounts for
     log_probability   of the token, in nats
+    foreseen          the same to first order (nextword.trace.foresight)
     """
 
     cause: Cause
@@ -44,6 +46,7 @@ class Finding:
     expected: float
     measured: float
     log_probability: float
+    foreseen: float
 
     @property
     def holds(self) -> bool:
@@ -57,6 +60,7 @@ class Audit:
 
     rank_correlation  Spearman's, of expected and measured change of log p; nan for fewer than three causes
     control           the same with random directions in place of the causes
+    foreseen_correlation   the same of foreseen and measured change
     deletion          log p of the token when the first 0, 1, 2, ... supporting causes are removed, largest first
     insertion         when all are removed but the first 0, 1, 2, ...
     random_deletion   as deletion, with random directions
@@ -65,6 +69,7 @@ class Audit:
     findings: Sequence[Finding]
     rank_correlation: float
     control: float
+    foreseen_correlation: float
     deletion: Sequence[float]
     insertion: Sequence[float]
     random_deletion: Sequence[float]
@@ -88,6 +93,7 @@ def audit(
     changes = removals(recording, causes, ablation, reference, seed)
     control = _random_directions(changes, seed)
     expected = np.array([_expected(recording, ledger, change) for change in changes])
+    foreseen = _foreseen(recording, ledger.quantity.token, changes)
     order = [int(at) for at in np.argsort(-expected, kind="stable") if expected[at] > 0]
     steps = range(len(order) + 1)
     together = [_sum([changes[at] for at in order[:count]]) for count in steps]
@@ -108,6 +114,7 @@ def audit(
             expected=float(expected[at]),
             measured=float(quantity[0] - quantity[1 + at]),
             log_probability=float(lost[1 + at]),
+            foreseen=float(foreseen[at]),
         )
         for at, cause in enumerate(causes)
     ]
@@ -115,6 +122,7 @@ def audit(
         findings,
         rank_correlation(expected, lost[1 : 1 + n]),
         rank_correlation(expected, lost[1 + n : 1 + 2 * n]),
+        rank_correlation(foreseen, lost[1 : 1 + n]),
         *(curve.tolist() for curve in curves),
     )
 
@@ -123,6 +131,12 @@ def _expected(recording: Recording, ledger: Ledger, change: Writes) -> float:
     """What the ledger's arithmetic says is lost when `change` is added."""
     direction = through_norm(recording.model, ledger.row) * recording.points["norm.scale"][0]
     return -sum(float(vector @ (ledger.row if point == "norm" else direction)) for point, vector in change.items())
+
+
+def _foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> Floats:
+    """How much of log p is lost under each change, to first order."""
+    uphill = gradients(recording, token, {point for change in changes for point in change})
+    return np.array([-sum(float(vector @ uphill[point]) for point, vector in change.items()) for change in changes])
 
 
 def _random_directions(changes: Sequence[Writes], seed: int) -> list[Writes]:

@@ -153,7 +153,8 @@ class Explanation:
             return told
         finding = self.audit.findings[number]
         told |= {"removed_by": finding.ablation, "expected": finding.expected, "measured": finding.measured}
-        return told | {"logprob_change": -finding.log_probability, "holds": finding.holds}
+        changes = {"foreseen_change": -finding.foreseen, "logprob_change": -finding.log_probability}
+        return told | changes | {"holds": finding.holds}
 
 
 def explain(
@@ -216,6 +217,7 @@ def _audit(audit: Audit) -> dict[str, Any]:
         "tested": len(audit.findings),
         "rank_correlation": _number(audit.rank_correlation),
         "control": _number(audit.control),
+        "foreseen_correlation": _number(audit.foreseen_correlation),
         "deletion": list(audit.deletion),
         "insertion": list(audit.insertion),
         "random_deletion": list(audit.random_deletion),

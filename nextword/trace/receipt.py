@@ -240,7 +240,7 @@ def _part(receipt: Mapping[str, Any], group: str) -> Any:
             return receipt.get(group)
 
 
-_TESTED = ("removed_by", "expected", "measured", "logprob_change", "holds")
+_TESTED = ("removed_by", "expected", "measured", "foreseen_change", "logprob_change", "holds")
 
 
 def _causes(why: Mapping[str, Any], wanted: Any) -> Any:

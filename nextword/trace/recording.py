@@ -63,7 +63,7 @@ class Recording:
 
     def values(self, layer: int) -> Tensor:
         """Values [kv heads, T, head] that this layer's heads read at the last position, biases included."""
-        return _held(self.memory, layer, self.model.architecture)[1][0]
+        return held(self.memory, layer, self.model.architecture)[1][0]
 
     def pattern(self, layer: int) -> Tensor:
         """How much of each position's value each head takes [heads, T]."""
@@ -114,14 +114,14 @@ def _fork(recording: Recording, rows: int) -> Memory:
     logits = recording.logits
     memory = Memory(a, before + 1, rows=rows, dtype=logits.dtype, device=logits.device)
     for layer in range(a.n_layers):
-        key, value = (held[:, :, :before] for held in _held(recording.memory, layer, a))
+        key, value = (held[:, :, :before] for held in held(recording.memory, layer, a))
         memory.extend(layer, key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1))
     memory.advance(before)
     return memory
 
 
-def _held(memory: Memory, layer: int, a: Architecture) -> tuple[Tensor, Tensor]:
-    """Keys and values of a layer: extending by nothing returns all so far."""
+def held(memory: Memory, layer: int, a: Architecture) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer, each [rows, kv heads, positions, head size]."""
     nothing = torch.empty(1, a.n_kv_heads, 0, a.head_size)
     return memory.extend(layer, nothing, nothing)
 
