@@ -43,9 +43,9 @@ _HELD = re.compile(r'<script type="application/json" id="receipt">(.*?)</script>
 
 def render(receipt: Mapping[str, Any]) -> str:
     """The page of a receipt (nextword.trace.receipt)."""
-    script = _script()
+    script = page_script()
     return _template().render(
-        css=Markup(_file("components/theme.css") + _file("receipt_page.css")),
+        css=Markup(page_css()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(inline_json(receipt)),
@@ -94,8 +94,18 @@ def inline_json(value: object) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def page_css() -> str:
+    """The components' styles and the page's own."""
+    return _file("components/theme.css") + _file("receipt_page.css")
+
+
+def visible(text: str) -> str:
+    """The text with symbols for the characters that a page cannot hold."""
+    return text.translate(_UNSEEN)
+
+
 @cache
-def _script() -> str:
+def page_script() -> str:
     """The components and the page's own lines as one module: their imports of each other fall away."""
     joined = "\n".join(_file(f"components/{name}.js") for name in COMPONENTS)
     joined = re.sub(r'^import .* from "\./\w+\.js";\n', "", joined, flags=re.MULTILINE)
@@ -105,7 +115,7 @@ def _script() -> str:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["visible"] = lambda text: text.translate(_UNSEEN)
+    environment.filters["visible"] = visible
     return environment.from_string(_file("receipt.html.jinja"))
 
 

@@ -1,49 +1,33 @@
-"""The studio: the page at `/` and the numbers that it shows, each computed here when it is asked for.
+"""The studio: the page at `/` and the routes that it asks.
 
 Promises, each with a test: only files listed when the router is made are served; what cannot be used is answered
-with 400 and one sentence, {"error": {"message"}}; the model is called by one thread at a time; the odds on the
-screen, the row of all others included, add up to 1; sliders act on logits that are kept, so moving one reads no
-token again.
-
-A text is told as `prompt` and the ids `chosen` since: a token that was drawn stays that token, however its text
-would be cut. A draw is decided by seed and position, or by a `number` in [0, 1) that was set by hand.
+with 400 and one sentence, {"error": {"message"}}; the models are called by one thread at a time.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from importlib.resources import files
-from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
-from nextword.encode.bytelevel import CHAR_TO_BYTE
+from nextword.corpus.worlds import WORLDS
 from nextword.errors import InputError, NextwordError
-from nextword.gpt import GPT, WRITING
-from nextword.sample.draw import uniform
-from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
+from nextword.gpt import GPT
+from nextword.web.studio_asks import Ask, AskCompare, AskOdds, AskRemove, AskRun, AskTraining, AskWhy, AskWord
+from nextword.web.studio_compare import compare
+from nextword.web.studio_learning import Learning
+from nextword.web.studio_training import Training
+from nextword.web.studio_views import Json, Views
 
-Json = dict[str, Any]
-
-LONGEST = 100_000  # characters of a prompt
-KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
-ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
-_ROLES = {
-    "previous": "the word before",
-    "duplicate": "same word earlier",
-    "induction": "copies what followed",
-    "first": "rests on the first word",
-}
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -55,46 +39,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-class _Ask(BaseModel):
-    """What every question of the page holds: the text so far."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: str = Field(max_length=LONGEST)
-    chosen: list[int] = Field(default=[], max_length=LONGEST)
-
-
-class _AskOdds(_Ask):
-    """Text, settings, and what the draw depends on. rows: how many tokens are told one by one."""
-
-    temperature: float = WRITING.temperature
-    top_k: int = WRITING.top_k
-    top_p: float = WRITING.top_p
-    min_p: float = WRITING.min_p
-    seed: int = Field(default=0, ge=0, lt=1 << 64)
-    number: float | None = Field(default=None, ge=0, lt=1)
-    rows: int = Field(default=10, ge=1, le=200)
-
-    def sampling(self) -> Sampling:
-        """Raises SettingError."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
-
-
-class _AskWhy(_Ask):
-    """token, against: ids; None for the favourite and for no rival."""
-
-    token: int | None = None
-    against: int | None = None
-    count: int = Field(default=12, ge=1, le=100)
-
-
-class _AskRemove(_AskOdds):
-    """The same odds with one head silent."""
-
-    layer: int = Field(ge=0)
-    head: int = Field(ge=0)
 
 
 class _Sentences(APIRoute):
@@ -122,9 +66,40 @@ def _refusal(sentence: str) -> JSONResponse:
     return JSONResponse({"error": {"message": safe}}, status_code=400)
 
 
-def studio_router(gpt: GPT, lock: threading.Lock) -> APIRouter:
-    """The studio of one model. lock: held while the model is called; share it with whoever else calls it."""
-    router, studio, static = APIRouter(route_class=_Sentences), _Studio(gpt), _static_files()
+def studio_router(
+    gpt: GPT,
+    lock: threading.Lock,
+    *,
+    name: str | None = None,
+    text: Path | None = None,
+    others: Mapping[str, GPT] | None = None,
+    run: Path | None = None,
+    runs: Path | None = None,
+) -> APIRouter:
+    """The studio of a model. lock: held while a model is called; share it with whoever else calls it.
+
+    name: what the model is called, None: its file. text: a folder that `nextword index` made, in which words are looked
+    up. others: more models by name, to be compared with the first. run: the folder of a run, whose learning is shown.
+    runs: a folder in which the page may start runs; None: it may not. A run that it started ends with the application.
+    """
+    training = None if runs is None else Training(runs)
+
+    @asynccontextmanager
+    async def life(app: Any) -> AsyncIterator[None]:
+        yield
+        if training is not None:
+            await run_in_threadpool(training.stop)
+
+    router, static = APIRouter(route_class=_Sentences, lifespan=life), _static_files()
+    first = Views(gpt, name, text)
+    models = {first.name: first, **{each: Views(other, each) for each, other in (others or {}).items()}}
+
+    def of(ask: Ask) -> Views:
+        if ask.model is None:
+            return first
+        if ask.model not in models:
+            raise InputError(f"There is no model {ask.model!r} here; there are {', '.join(models)}.")
+        return models[ask.model]
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> Response:
@@ -138,44 +113,81 @@ def studio_router(gpt: GPT, lock: threading.Lock) -> APIRouter:
 
     @router.get("/studio/api/model")
     def model() -> Json:
-        return studio.model()
+        return first.model() | {"models": list(models)}
 
     @router.post("/studio/api/tokens")
-    def tokens(ask: _Ask) -> Json:
-        return studio.tokens(ask)
+    def tokens(ask: Ask) -> Json:
+        return of(ask).tokens(ask)
 
     @router.post("/studio/api/odds")
-    def odds(ask: _AskOdds) -> Json:
+    def odds(ask: AskOdds) -> Json:
         with lock:
-            return studio.odds(ask)
+            return of(ask).odds(ask)
 
     @router.post("/studio/api/next")
-    def next_token(ask: _AskOdds) -> Json:
+    def next_token(ask: AskOdds) -> Json:
         with lock:
-            return studio.next(ask)
+            return of(ask).next(ask)
 
     @router.post("/studio/api/look")
-    def look(ask: _Ask) -> Json:
+    def look(ask: Ask) -> Json:
         with lock:
-            return studio.look(ask)
+            return of(ask).look(ask)
 
     @router.post("/studio/api/why")
-    def why(ask: _AskWhy) -> Json:
+    def why(ask: AskWhy) -> Json:
         with lock:
-            return studio.why(ask)
+            return of(ask).why(ask)
 
     @router.post("/studio/api/receipt", response_class=HTMLResponse)
-    def receipt(ask: _AskOdds) -> Response:
+    def receipt(ask: AskOdds) -> Response:
         with lock:
-            page = studio.receipt(ask)
+            page = of(ask).receipt(ask)
         return HTMLResponse(page, headers={"Content-Disposition": 'attachment; filename="receipt.html"'})
 
     @router.post("/studio/api/remove")
-    def remove(ask: _AskRemove) -> Json:
+    def remove(ask: AskRemove) -> Json:
         with lock:
-            return studio.remove(ask)
+            return of(ask).remove(ask)
 
+    @router.post("/studio/api/compare")
+    def compared(ask: AskCompare) -> Json:
+        with lock:
+            return compare(of(ask.left), ask.left, of(ask.right), ask.right)
+
+    _add_learning(router, Learning(run, runs), training)
     return router
+
+
+def _add_learning(router: APIRouter, learning: Learning, training: Training | None) -> None:
+    lock = threading.Lock()  # of its own: no other model waits while checkpoints are read
+
+    @router.get("/studio/api/runs")
+    def runs() -> Json:
+        state = None if training is None else training.state()
+        return {"runs": list(learning.runs()), "worlds": list(WORLDS), "training": state}
+
+    @router.post("/studio/api/curves")
+    def curves(ask: AskRun) -> Json:
+        return learning.curves(ask.run)
+
+    @router.post("/studio/api/word")
+    def word(ask: AskWord) -> Json:
+        with lock:
+            return learning.word(ask.run, ask.prompt, ask.continuation)
+
+    if training is None:
+        return
+
+    @router.post("/studio/api/train")
+    def train(ask: AskTraining) -> Json:
+        with lock:
+            return training.start(ask.minutes, text=ask.text, world=ask.world)
+
+    @router.post("/studio/api/stop")
+    def stop() -> Json:
+        with lock:
+            return training.stop()
 
 
 def _static_files() -> Mapping[str, bytes]:
@@ -186,257 +198,3 @@ def _static_files() -> Mapping[str, bytes]:
             if entry.name.rpartition(".")[2] in _TYPES:
                 found[prefix + entry.name] = entry.read_bytes()
     return found
-
-
-class _Studio:
-    """Answers as JSON values. Not to be called by two threads at once, but for `model` and `tokens`."""
-
-    def __init__(self, gpt: GPT) -> None:
-        self._gpt = gpt
-        self._logits: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-
-    def model(self) -> Json:
-        """What the page says about the model before anything is asked."""
-        a = self._gpt.architecture
-        return {
-            "name": self._gpt.path.stem,
-            "layers": a.n_layers,
-            "heads": a.n_heads,
-            "width": a.width,
-            "vocab": self._gpt.tokenizer.vocab_size,
-            "context": a.context,
-            "sampling": {name: getattr(WRITING, name) for name in ("temperature", "top_k", "top_p", "min_p")},
-        }
-
-    def _ids(self, ask: _Ask) -> list[int]:
-        """Raises EmptyPrompt (by the facade, for no ids), InputError, UnknownToken."""
-        ids = self._gpt.tokenizer.encode(ask.prompt, begin=True) if ask.prompt else []
-        for id in ask.chosen:
-            self._gpt.tokenizer.token_bytes(id)
-        if not ids:
-            raise InputError("There is nothing to continue yet: type at least one character.")
-        return [*ids, *ask.chosen]
-
-    def _spell(self, id: int) -> str:
-        return self._gpt.tokenizer.token_text(id)
-
-    # 1 Tokens
-
-    def tokens(self, ask: _Ask) -> Json:
-        """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on."""
-        tokenizer = self._gpt.tokenizer
-        ids = self._ids(ask)
-        return {
-            "text": ask.prompt,
-            "ids": ids,
-            "tokens": [self._spell(id) for id in ids],
-            "bytes": [list(tokenizer.token_bytes(id)) for id in ids],
-            "merges": [self._merged(id) for id in ids[: len(ids) - len(ask.chosen)]],
-        }
-
-    @cached_property
-    def _ranks(self) -> Mapping[tuple[str, str], int]:
-        """The merges of a byte-pair vocabulary in the order in which they were learned; none for another kind."""
-        merges = self._gpt.tokenizer.spec()["model"].get("merges") or []
-        pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
-        return {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-
-    @cached_property
-    def _spelled(self) -> Mapping[int, str]:
-        vocab = self._gpt.tokenizer.spec()["model"]["vocab"]
-        return {id: token for token, id in vocab.items()} if isinstance(vocab, dict) else {}
-
-    def _merged(self, id: int) -> list[list[str]]:
-        """The token's parts after 0, 1, 2, ... merges; empty for a token that merging its bytes does not make."""
-        parts = list(self._spelled.get(id, ""))
-        steps = [parts]
-        while len(parts) > 1:
-            rank, at = min((self._ranks.get(pair, math.inf), at) for at, pair in enumerate(pairwise(parts)))
-            if rank == math.inf:
-                return []
-            parts = [*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]]
-            steps.append(parts)
-        return [[_readable(part) for part in step] for step in steps]
-
-    # 3 Odds, 4 the draw, 5 the word
-
-    def _distribution(self, ids: list[int], sampling: Sampling) -> Distribution:
-        """Of the next token; the logits of the texts asked for last are kept."""
-        key = tuple(ids)
-        if key not in self._logits:
-            self._logits[key] = self._gpt.predict(ids).odds.logits
-        self._logits.move_to_end(key)
-        while len(self._logits) > KEPT:
-            self._logits.popitem(last=False)
-        return distribute(self._logits[key], sampling, ids, n_tokens=self._gpt.tokenizer.vocab_size)
-
-    def _drawn(self, ask: _AskOdds, ids: list[int], odds: Distribution) -> Choice:
-        number = uniform(ask.seed, len(ids)) if ask.number is None else ask.number
-        return choose(odds, number, len(ids))
-
-    def odds(self, ask: _AskOdds) -> Json:
-        """`odds` and `draw` as web/components/README.md has them; `draw.by_hand` if the number was set."""
-        ids, sampling = self._ids(ask), ask.sampling()
-        odds = self._distribution(ids, sampling)
-        choice = self._drawn(ask, ids, odds)
-        told = self._told(odds, sampling, ask.rows, choice)
-        return {"ids": ids, "odds": told, "draw": self._draw(ask, odds, choice, told["rows"])}
-
-    def _told(self, odds: Distribution, sampling: Sampling, count: int, choice: Choice) -> Json:
-        shown = np.argsort(-odds.logits[: self._gpt.tokenizer.vocab_size], kind="stable")[:count].tolist()
-        if choice.id not in shown:
-            shown.append(choice.id)
-        others = np.ones(len(odds.logits), bool)
-        others[shown] = False
-        rows = [self._row(odds, id, choice.id) for id in shown]
-        return {
-            "rows": rows,
-            "more": {
-                "tokens": int(others[: self._gpt.tokenizer.vocab_size].sum()),
-                "kept": int((odds.filtered[others] > 0).sum()),
-                "probability": float(odds.probability[others].sum()),
-                "filtered_probability": float(odds.filtered[others].sum()),
-            },
-            "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
-            "sampling": {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")},
-            "chosen": next(row for row in rows if row["chosen"]),
-            "definition": {"logprob": None, "logprob_engine": math.log(max(choice.probability, 5e-324))},
-        }
-
-    def _row(self, odds: Distribution, id: int, chosen: int) -> Json:
-        return {
-            "id": id,
-            "token": self._spell(id),
-            "logit": float(odds.logits[id]),
-            "probability": float(odds.probability[id]),
-            "filtered_probability": float(odds.filtered[id]),
-            "removed_by": odds.remover(id),
-            "rank": int((odds.logits > odds.logits[id]).sum()) + 1,
-            "chosen": id == chosen,
-        }
-
-    def _draw(self, ask: _AskOdds, odds: Distribution, choice: Choice, rows: list[Json]) -> Json:
-        ends = np.cumsum(odds.filtered) / odds.filtered.sum()
-
-        def interval(id: int) -> list[float]:
-            return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
-
-        kept = sorted(row["id"] for row in rows if row["filtered_probability"] > 0)
-        greedy = ask.temperature == 0
-        return {
-            "how": "greedy" if greedy else "drawn",
-            "token": {"id": choice.id, "token": self._spell(choice.id)},
-            "seed": ask.seed,
-            "position": choice.position,
-            "number": choice.uniform,
-            "by_hand": ask.number is not None,
-            "interval": interval(choice.id),
-            "segments": [{"id": id, "token": self._spell(id), "interval": interval(id)} for id in kept],
-        }
-
-    def next(self, ask: _AskOdds) -> Json:
-        """One drawn token; `surprise` is what it costs in bits by the model's own odds, `ends` if it ends the text."""
-        ids, tokenizer = self._ids(ask), self._gpt.tokenizer
-        choice = self._drawn(ask, ids, self._distribution(ids, ask.sampling()))
-        return {
-            "id": choice.id,
-            "token": self._spell(choice.id),
-            "probability": choice.probability,
-            "surprise": -math.log2(max(choice.probability, 5e-324)),
-            "rank": choice.rank,
-            "position": choice.position,
-            "number": choice.uniform,
-            "by_hand": ask.number is not None,
-            "written": tokenizer.decode([*ask.chosen, choice.id]),
-            "ends": choice.id in tokenizer.eos_ids,
-        }
-
-    # 2 Layers
-
-    def look(self, ask: _Ask) -> Json:
-        """After each layer the three likeliest tokens; where each head of the last token looks, roles where clear."""
-        from nextword.trace.lenses import logit_lens
-        from nextword.trace.recording import record
-
-        recording = record(self._gpt.definition, self._ids(ask))
-        best = logit_lens(recording)[:, : self._gpt.tokenizer.vocab_size].topk(3)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        lens = [
-            [
-                {"id": id, "token": self._spell(id), "probability": math.exp(value)}
-                for id, value in zip(*row, strict=True)
-            ]
-            for row in rows
-        ]
-        patterns = [recording.pattern(layer).tolist() for layer in range(self._gpt.architecture.n_layers)]
-        return {
-            "ids": list(recording.ids),
-            "tokens": [self._spell(id) for id in recording.ids],
-            "lens": lens,
-            "layers": [
-                [{"role": self._roles.get((layer, head)), "pattern": row} for head, row in enumerate(heads)]
-                for layer, heads in enumerate(patterns)
-            ],
-        }
-
-    @cached_property
-    def _roles(self) -> Mapping[tuple[int, int], str]:
-        """Heads that a measured role stands out of; none where the model is too small to measure."""
-        from nextword.trace.lenses import head_roles
-
-        try:
-            roles = head_roles(self._gpt.definition, tokens=sorted(self._spelled), begin=self._gpt.tokenizer.bos_id)
-        except InputError:
-            return {}
-        a, named = self._gpt.architecture, {}
-        for layer in range(a.n_layers):
-            for head in range(a.n_heads):
-                name, share = next(iter(roles.of(layer, head).items()))
-                if share >= ROLE:
-                    named[layer, head] = f"{_ROLES[name]} ({share:.0%})"
-        return named
-
-    # 6 Why, 7 where from
-
-    def why(self, ask: _AskWhy) -> Json:
-        """`why`, `lens` and `sources` as web/components/README.md has them; every claim audited."""
-        receipt = self._gpt.receipt(self._ids(ask), ask.token, ask.against, count=ask.count).to_json()
-        return {name: receipt[name] for name in ("why", "lens", "sources")}
-
-    def receipt(self, ask: _AskOdds) -> str:
-        """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
-        from nextword.web.receipt_page import render
-
-        ids, sampling = self._ids(ask), ask.sampling()
-        if ask.number is None:
-            return render(self._gpt.receipt(ids, sampling=sampling, seed=ask.seed).to_json())
-        choice = self._drawn(ask, ids, self._distribution(ids, sampling))
-        return render(self._gpt.receipt(ids, choice.id).to_json())
-
-    def remove(self, ask: _AskRemove) -> Json:
-        """Odds of the next token with the head and without it, both by the definition in float32."""
-        from nextword.trace.edits import Scale
-
-        ids, sampling = self._ids(ask), ask.sampling()
-        silence = Scale(f"blocks.{ask.layer}.attention.mixed", 0.0, unit=ask.head)
-        before, after = (self._gpt.with_edit(*edits).predict(ids, sampling).odds for edits in ((), (silence,)))
-        n = self._gpt.tokenizer.vocab_size
-        shown = list(dict.fromkeys(int(id) for odds in (before, after) for id in np.argsort(-odds.logits[:n])[:6]))
-        rows: list[Json] = [
-            {
-                "id": id,
-                "token": self._spell(id),
-                "before": float(before.probability[id]),
-                "after": float(after.probability[id]),
-            }
-            for id in shown
-        ]
-        rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
-        return {"layer": ask.layer, "head": ask.head, "rows": rows, "rest": rest, "more": n - len(rows)}
-
-
-def _readable(part: str) -> str:
-    """A part of a token as text; bytes that are no characters by themselves as \\xe2."""
-    if all(char in CHAR_TO_BYTE for char in part):
-        return bytes(CHAR_TO_BYTE[char] for char in part).decode("utf-8", "backslashreplace")
-    return part.replace("▁", " ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,46 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
+import numpy as np
 import pytest
-import uvicorn
 
 import nextword
+from nextword.trace.indexed import index_files
 from nextword.web.studio import studio_router
+from nextword.web.studio_asks import AskOdds
+from nextword.web.studio_compare import compare
+from tests.web.looks import faint, shot
+from tests.web.served import call, served
 
-SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 KING = "The king had three sons, and the youngest"
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A little text with its index, cut as the model cuts."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "king.txt").write_text("Once upon a time. " * 20 + f"{KING} was called Boots. " * 3, "utf-8")
+    index_files([str(folder / "king.txt")], nextword.open("tales").tokenizer, folder / "index")
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def address(text: Path) -> Iterator[str]:
     app = fastapi.FastAPI()
-    app.include_router(studio_router(nextword.open("tales"), threading.Lock()))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-
-
-def call(address: str, path: str, body: Any = None) -> tuple[int, Any]:
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    data = None if body is None else json.dumps(body).encode()
-    request = Request(address + path, data, {"Content-Type": "application/json"})
-    try:
-        with urlopen(request) as answer:
-            status, text = answer.status, answer.read()
-    except HTTPError as error:
-        with error:
-            status, text = error.code, error.read()
-    try:
-        return status, json.loads(text)
-    except ValueError:
-        return status, text.decode()
+    others = {"again": nextword.open("tales")}
+    app.include_router(studio_router(nextword.open("tales"), threading.Lock(), name="tales", others=others, text=text))
+    with served(app) as address:
+        yield address
 
 
 def ask(address: str, name: str, **body: Any) -> Any:
@@ -148,11 +137,6 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     assert all(url.startswith((address, "blob:", "data:")) for url in asked)
 
 
-def shot(page: Any, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"studio-{name}.png", full_page=True)
-
-
 def type_prompt(page: Any, text: str) -> None:
     with page.expect_response("**/api/odds"):
         page.fill("#prompt", text)
@@ -193,7 +177,7 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
     page.locator("#heads button").first.click()
     page.wait_for_selector("studio-beside li")
-    shot(page, "why")
+    shot(page, "studio-why")
 
     page.locator("#timeline button").first.click()
     page.locator("#timeline li[aria-current]").wait_for()
@@ -258,6 +242,8 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     for name in ("next", "next", "next"):
         with page.expect_response("**/api/odds"):
             page.click(f"#{name}")
+    with page.expect_response("**/api/odds"):
+        page.locator("#timeline button").first.click()
     page.click("#layers > details > summary")
     page.wait_for_selector(".arcs path")
     page.click("#ask-why")
@@ -265,5 +251,113 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     page.locator("#heads button").first.click()
     page.wait_for_selector("studio-beside li")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    shot(page, f"{width}-{scheme}")
+    shot(page, f"studio-{width}-{scheme}")
+    assert faint(page) == []
     context.close()
+
+
+def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
+    status, told = call(
+        address, "/studio/api/compare", {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
+    )
+    assert status == 200
+    for side in ("left", "right"):
+        assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1, abs=1e-9)
+    assert told["left"]["favourite"]["probability"] == max(row["left"] for row in told["rows"])
+    apart = sum(abs(row["left"] - row["right"]) for row in told["rows"]) / 2
+    assert apart <= told["distance"] <= 1
+    same = {"left": {"prompt": KING}, "right": {"prompt": KING, "model": "again"}}
+    assert call(address, "/studio/api/compare", same)[1]["distance"] == pytest.approx(0, abs=1e-9)
+    status, answer = call(address, "/studio/api/odds", {"prompt": KING, "model": "nobody"})
+    assert (status, "no model 'nobody'" in answer["error"]["message"]) == (400, True)
+
+
+def test_models_with_other_tokens_are_compared_by_bytes() -> None:
+    class Two:
+        def __init__(self, name: str, tokens: list[bytes], odds: list[float]) -> None:
+            self.name, self.spellings, self._odds = name, tokens, np.array(odds)
+
+        def probabilities(self, ask: AskOdds) -> Any:
+            return self._odds
+
+        def spell(self, id: int) -> str:
+            return self.spellings[id].decode()
+
+    views: Any = (Two("a", [b"x", b"y"], [0.9, 0.1]), Two("b", [b"z", b"x"], [0.5, 0.5]))
+    told = compare(views[0], AskOdds(prompt="p"), views[1], AskOdds(prompt="p"))
+    assert {row["token"]: (row["left"], row["right"]) for row in told["rows"]} == {
+        "x": (0.9, 0.5),
+        "y": (0.1, None),
+        "z": (None, 0.5),
+    }
+    assert told["distance"] == pytest.approx((0.4 + 0.1 + 0.5) / 2)
+
+
+def test_two_texts_are_seen_side_by_side(page: Any) -> None:
+    page.click('.views a[href="#compare"]')
+    page.wait_for_selector("studio-compare li")
+    page.fill("#text-right", "<img src=x onerror=alert(1)> She ate an apple")
+    with page.expect_response("**/api/compare"):
+        page.select_option("#model-right", "tales")
+    assert wait_until(lambda: page.locator("studio-compare .change svg").count() > 10)
+    assert page.locator("#view-watch").is_hidden()
+    assert page.locator("main img, .view img").count() == 0
+    shot(page, "studio-compare")
+    page.go_back()
+    assert page.locator("#view-watch").is_visible()
+
+
+def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
+    with page.expect_response("**/api/odds"):
+        page.fill("#temperature", "0")
+    assert wait_until(lambda: page.inner_text("#word bdi").strip() == "was")
+    page.click("#ask-where")
+    page.locator("nw-sources blockquote").first.wait_for()
+    assert "king.txt, line 1" in page.inner_text("nw-sources")
+
+
+def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:
+    page.click("#layers > details > summary")
+    page.locator(".arcs text", has_text="king").hover()
+    assert page.locator(".arcs svg.looked .arc.lit").count() <= 1
+    assert page.locator("studio-attention bdi.nw-chosen").inner_text().strip() == "king"
+    page.focus(".arcs")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".arcs text.lit").text_content().strip() == "king"
+
+
+def test_everything_can_be_reached_by_tab(page: Any) -> None:
+    wanted = {"prompt", "next", "on", "temperature", "min_p", "number", "seed", "join", "ask-why", "slow", "share"}
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert wanted <= reached
+
+
+def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Any) -> None:
+    app = fastapi.FastAPI()
+    app.include_router(studio_router(nextword.open("tales"), threading.Lock()))
+
+    @app.middleware("http")
+    async def guard(request: fastapi.Request, answer: Any) -> Any:
+        if "/api/" in request.url.path and request.headers.get("authorization") != "Bearer s3cret":
+            return fastapi.Response(status_code=401)
+        return await answer(request)
+
+    with served(app) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.locator("#error", has_text="wants an API key").wait_for()
+        page.fill("#key", "wrong")
+        page.press("#key", "Enter")
+        page.locator("#error", has_text="does not know this API key").wait_for()
+        page.fill("#key", "s3cret")
+        page.press("#key", "Enter")
+        page.wait_for_selector("nw-odds li")
+        assert page.locator("#locked").is_hidden()
+        page.reload()
+        page.wait_for_selector("nw-odds li")
+        assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+        page.close()

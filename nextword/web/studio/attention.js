@@ -13,19 +13,46 @@ export class StudioAttention extends Component {
     const slider = el("input", { type: "range", min: 0, max: last, value: this.#layer, "aria-label": "Layer" });
     const place = el("output", {});
     const heads = el("p", { class: "head-row", role: "group", "aria-label": "Heads of this layer" });
-    const picture = el("div", { class: "arcs", tabindex: "0", role: "region", "aria-label": "Attention arcs" });
-    const said = el("p", { class: "muted" });
+    const picture = el("div", { class: "arcs", tabindex: "0", role: "region", "aria-label": "Attention arcs; left and right choose one" });
+    const said = el("p", { class: "muted", "aria-live": "polite" });
     const lens = el("ol", { class: "depths" });
+    let drawing = null;
+    let lit = null;
+    let tell = () => null;
+    // One arc at a time, by pointer or by the arrow keys.
+    const light = (at) => {
+      if (at === lit) return;
+      lit = at;
+      drawing.classList.toggle("looked", at !== null);
+      for (const part of drawing.querySelectorAll("[data-at]")) part.classList.toggle("lit", part.dataset.at === at);
+      if (at === null) return tell();
+      const word = drawing.querySelector(`text[data-at="${at}"]`);
+      said.replaceChildren("It took ", el("b", {}, word.dataset.share), " from ", chip(word.textContent, "nw-chosen"), ".");
+      word.scrollIntoView({ block: "nearest", inline: "nearest" });
+    };
+    picture.addEventListener("pointerover", (event) => light(event.target.dataset.at ?? null));
+    picture.addEventListener("pointerleave", () => light(null));
+    picture.addEventListener("blur", () => light(null));
+    picture.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const words = drawing.querySelectorAll("text");
+      light(words[Math.min(Math.max((lit === null ? words.length : [...words].findIndex((word) => word.dataset.at === lit)) + step, 0), words.length - 1)].dataset.at);
+    });
     const show = () => {
       place.textContent = `layer ${this.#layer}${this.#layer === last ? ", the last" : ""}`;
       const row = data.layers[this.#layer];
       if (this.#head !== null && this.#head >= row.length) this.#head = null;
       heads.replaceChildren(this.#button("all heads", null, show), ...row.map((head, at) => this.#button(`head ${this.#layer}.${at}${head.role ? `: ${head.role}` : ""}`, at, show)));
       const shares = this.#head === null ? mean(row.map((head) => head.pattern)) : row[this.#head].pattern;
-      picture.replaceChildren(arcs(data.tokens, shares));
+      drawing = arcs(data.tokens, shares);
+      lit = null;
+      picture.replaceChildren(drawing);
       requestAnimationFrame(() => (picture.scrollLeft = picture.scrollWidth));
+      tell = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, chip(data.tokens[at])]), ".");
       const best = shares.map((share, at) => [share, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-      said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, chip(data.tokens[at])]), ".");
+      tell();
       lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "here" : null }, el("span", { class: "where" }, at ? `layer ${at - 1}` : "at the start"), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
     };
     slider.addEventListener("input", () => {
@@ -84,9 +111,9 @@ function arcs(tokens, shares) {
     if (share < 0.005) return null;
     const rise = at === words.length - 1 ? 18 : Math.min(height - 6, 16 + (last - centres[at]) / 2.6);
     const d = at === words.length - 1 ? `M${last - 6} ${height}c-10 -${rise} 22 -${rise} 12 0` : `M${last} ${height}C${last} ${height - 1.3 * rise} ${centres[at]} ${height - 1.3 * rise} ${centres[at]} ${height}`;
-    return svg("path", { class: "arc", d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
+    return svg("path", { class: "arc", "data-at": at, d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
   });
-  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, class: at === words.length - 1 ? "from" : null }, word));
+  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, "data-at": at, "data-share": percent(values[at]), class: at === words.length - 1 ? "from" : null }, word));
   return svg("svg", { width: total, height: height + 28, viewBox: `0 0 ${total} ${height + 28}`, role: "img", "aria-label": label }, ...curves, ...names);
 }
 

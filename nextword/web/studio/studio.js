@@ -9,8 +9,10 @@ import "./components/sources.js";
 import "./merges.js";
 import "./attention.js";
 import "./beside.js";
-import { chip, count, el, exact, percent, visible } from "./components/parts.js";
-import { ask, askPage, calm, soon } from "./ask.js";
+import { chip, count, el, percent, visible } from "./components/parts.js";
+import { openCompare } from "./compare.js";
+import { openLearning } from "./learning.js";
+import { Locked, ask, askPage, calm, soon, useKey } from "./ask.js";
 import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -37,6 +39,7 @@ async function guarded(place, act) {
     return answer;
   } catch (error) {
     faults.set(place, error.message);
+    if (error instanceof Locked) $("#locked").hidden = false;
     writing(false);
     return null;
   } finally {
@@ -357,17 +360,45 @@ function openWhy() {
   $("#why summary").focus({ preventScroll: true });
 }
 
-async function start() {
-  listen();
-  showSettings();
+// Three views of one page; the other two ask nothing before they are looked at.
+const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded), learning: () => openLearning(guarded) };
+const opened = new Set();
+
+function showView() {
+  const wanted = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "watch";
+  for (const name of Object.keys(VIEWS)) {
+    $(`#view-${name}`).hidden = name !== wanted;
+    const link = $(`.views a[href="#${name}"]`);
+    if (name === wanted) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  $(".modes").hidden = wanted !== "watch";
+  if (wanted !== "watch" && $("#slow").checked) slow(false);
+  if (state.model && !opened.has(wanted)) VIEWS[wanted]();
+  if (state.model) opened.add(wanted);
+}
+
+async function meet() {
   state.model = await guarded("model", () => ask("model"));
   if (!state.model) return;
+  $("#locked").hidden = true;
   const { name, layers, heads: each, vocab, context } = state.model;
-  $("#model").textContent = `${name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once`;
-  $("#model").title = exact(state.model.width) + " numbers wide";
+  $("#model").textContent = name;
+  $("#facts").textContent = `${name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(state.model.width)} numbers wide.`;
   for (const setting of SETTINGS) $(`#${setting}`).value = state.model.sampling[setting];
   showSettings();
   arrive();
+  showView();
 }
 
-start();
+listen();
+showSettings();
+showView();
+window.addEventListener("hashchange", showView);
+$("#locked").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey($("#key").value);
+  faults.clear();
+  meet();
+});
+meet();

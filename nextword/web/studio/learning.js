@@ -1,0 +1,161 @@
+// How a run learned: its curve, what it wrote, and how probable one word became, checkpoint by checkpoint.
+import { Component, chip, count, el, exact, figures, percent, svg } from "./components/parts.js";
+import { ask, calm, soon } from "./ask.js";
+
+const $ = (selector) => document.querySelector(selector);
+const WIDE = 640;
+const HIGH = 240;
+const LEFT = 52;
+const LOW = 28;
+
+// A chart of lines over steps, by powers of two, so that the first steps have room. `lines`: {name, kind, points}.
+function chart(label, lines, { top, unit, level = null, at = null }) {
+  const unitOf = 10 ** Math.floor(Math.log10(top / 3 || 1));
+  const gap = [1, 2, 5, 10].map((factor) => factor * unitOf).find((each) => top / each <= 5);
+  const roof = Math.max(gap * Math.ceil(top / gap - 1e-9), gap);
+  const ticks = Array.from({ length: Math.round(roof / gap) + 1 }, (_, at) => at * gap);
+  const last = Math.max(1, ...lines.flatMap((line) => line.points.map(([step]) => step)));
+  const x = (step) => LEFT + ((WIDE - LEFT - 12) * Math.log2(step + 1)) / Math.log2(last + 1);
+  const y = (value) => HIGH - LOW - (HIGH - LOW - 12) * Math.min(Math.max(value / roof, 0), 1);
+  const rows = ticks.map((value) => svg("g", {}, svg("path", { class: "grid", d: `M${LEFT} ${y(value)}H${WIDE - 12}` }), svg("text", { x: LEFT - 6, y: y(value) + 4, class: "end" }, unit(value))));
+  const steps = [0, ...Array.from({ length: 24 }, (_, power) => 2 ** power).filter((step) => step < 0.7 * last && Math.log2(step) % (last > 64 ? 2 : 1) === 0), last];
+  const columns = steps.map((step) => svg("text", { x: x(step), y: HIGH - 8, class: step === last ? "end" : "middle" }, count(step)));
+  const drawn = lines.flatMap(({ kind, points, name }) => [
+    svg("path", { class: `curve ${kind}`, d: points.map(([step, value], number) => `${number ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("") }, svg("title", {}, name)),
+    ...(kind !== "training" && points.length <= 40 ? points.map(([step, value]) => svg("circle", { class: `spot ${kind}`, cx: x(step), cy: y(value), r: step === at ? 6 : 3 }, svg("title", {}, `step ${count(step)}: ${unit(value)}`))) : []),
+  ]);
+  const marks = [level === null ? null : svg("path", { class: "floor", d: `M${LEFT} ${y(level)}H${WIDE - 12}` }), at === null ? null : svg("path", { class: "at", d: `M${x(at)} 6V${HIGH - LOW}` })];
+  return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": label, class: "chart" }, ...rows, ...columns, ...marks, ...drawn);
+}
+
+export class StudioCurves extends Component {
+  describe({ training, heldout, floor, forecast, samples, results }) {
+    const bits = (value) => (value >= 10 ? value.toFixed(0) : value.toFixed(1));
+    const all = [...training, ...heldout];
+    if (!all.length) return [el("p", {}, "No step has been taken yet.")];
+    const top = Math.max(...all.map(([, value]) => value));
+    const now = (heldout.at(-1) ?? training.at(-1))[1];
+    const expected = forecast?.bits_per_byte ?? null;
+    const lines = [{ name: "text it learned from", kind: "training", points: training }, { name: "text it never saw", kind: "heldout", points: heldout }].filter((line) => line.points.length);
+    const label = `Bits per byte by step: from ${bits(all[0][1])} to ${now.toFixed(3)}.`;
+    const words = `It began by needing ${bits(training[0]?.[1] ?? all[0][1])} bits for each byte of text; now it needs ${now.toFixed(2)}.`;
+    const bound = floor === null ? "" : ` No model of this language can get below ${floor.toFixed(2)} (the dotted line).`;
+    const beside = expected === null ? "" : ` Before the start, ${expected.toFixed(2)} was forecast.`;
+    const sample = samples.at(-1);
+    return [
+      el("p", {}, `${words}${bound}${beside}${results ? "" : " The run has not ended."}`),
+      chart(label, lines, { top, unit: bits, level: floor }),
+      el("p", { class: "muted" }, "Thin: the text it learned from. Thick: text it never saw. Lower is better; steps are spaced by doubling."),
+      sample ? el("figure", { class: "sample" }, el("figcaption", { class: "muted" }, `What it wrote by itself after ${count(sample.step)} steps`), el("blockquote", {}, sample.text)) : null,
+      this.exactly("Exact numbers", figures(["step", "held-out bits per byte"], heldout), ...samples.slice(0, -1).reverse().map(({ step, text }) => el("figure", { class: "sample" }, el("figcaption", { class: "muted" }, `after ${count(step)} steps`), el("blockquote", {}, text)))),
+    ];
+  }
+}
+
+export class StudioWord extends Component {
+  #at = null; // the last one, however many come, until another is chosen
+
+  describe({ prompt, continuation, tokens, moments, learned, gained }) {
+    const points = moments.map(({ step, probability }) => [step, probability]);
+    const top = Math.max(...points.map(([, value]) => value), 1e-6);
+    const place = el("output", {});
+    const board = el("div", {});
+    const slider = el("input", { type: "range", min: 0, max: moments.length - 1, value: Math.min(this.#at ?? Infinity, moments.length - 1), "aria-label": "Checkpoint" });
+    const show = () => {
+      const moment = moments[Number(slider.value)];
+      place.textContent = `after ${count(moment.step)} ${moment.step === 1 ? "step" : "steps"}`;
+      slider.setAttribute("aria-valuetext", `${place.textContent}: ${percent(moment.probability)}`);
+      const label = `Probability by step: ${moments.map(({ step, probability }) => `${step}: ${percent(probability)}`).join(", ")}.`;
+      board.replaceChildren(
+        chart(label, [{ name: continuation, kind: "watched", points }], { top, unit: percent, at: moment.step }),
+        el("p", { class: "sentence" }, prompt, chip(continuation, "nw-chosen"), ` had ${percent(moment.probability)}.`),
+        el("p", {}, "Likeliest there: ", ...moment.top.flatMap((each, number) => [number ? ", " : "", chip(each.token), ` ${percent(each.probability)}`]), "."),
+      );
+    };
+    slider.addEventListener("input", () => {
+      this.#at = Number(slider.value) === moments.length - 1 ? null : Number(slider.value);
+      show();
+    });
+    show();
+    const span = ({ after, by }) => `between step ${count(after)} and step ${count(by)}`;
+    const when = learned === null ? "It has not been learned so far." : `Its chance gained most ${span(gained)}${gained.after === learned.after ? "" : `; it was multiplied most ${span(learned)}`}.`;
+    return [
+      el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their chances are multiplied.` : ""),
+      el("p", { class: "row" }, slider, place),
+      board,
+      this.exactly("Exact numbers", figures(["step", "probability", "rank of its first token", "likeliest"], moments.map((each) => [each.step, each.probability, each.rank, chip(each.top[0].token)]))),
+    ];
+  }
+}
+
+customElements.define("studio-curves", StudioCurves);
+customElements.define("studio-word", StudioWord);
+
+// The view: opened when it is first looked at; while a run is under way it looks again every two seconds.
+export async function openLearning(guard) {
+  let timer = 0;
+  let known = null;
+  const run = () => $("#run").value;
+  const drawWord = soon(() =>
+    guard("word", async () => {
+      $("#word-busy").hidden = false;
+      const question = { run: run(), prompt: $("#watch-prompt").value, continuation: $("#watch-word").value };
+      $("studio-word").data = run() ? await ask("word", question).finally(() => ($("#word-busy").hidden = true)) : null;
+      $("#word-busy").hidden = true;
+    }),
+  );
+  let kept = 0; // checkpoints of the run: with each new one the word is asked for again
+  const drawCurves = soon(() =>
+    guard("curves", async () => {
+      const told = run() ? await ask("curves", { run: run() }) : null;
+      $("studio-curves").data = told;
+      if (told && told.checkpoints.length !== kept) drawWord();
+      kept = told?.checkpoints.length ?? 0;
+    }),
+  );
+  const drawAll = () => {
+    kept = 0;
+    drawCurves();
+  };
+  const look = async () => {
+    clearTimeout(timer);
+    const told = await guard("runs", () => ask("runs"));
+    if (!told) return;
+    const chosen = run();
+    if (JSON.stringify(told.runs) !== known) {
+      known = JSON.stringify(told.runs);
+      $("#run").replaceChildren(...told.runs.map((name) => el("option", {}, name)));
+      $("#run").value = told.runs.includes(told.training?.run) ? told.training.run : told.runs.includes(chosen) ? chosen : told.runs.at(-1) ?? "";
+      drawAll();
+    }
+    $("#runs").hidden = $("#watching").hidden = !told.runs.length;
+    $("#no-runs").hidden = told.runs.length > 0;
+    tellTraining(told);
+    if (told.training && run() === told.training.run) drawCurves();
+    if (told.training?.state !== "running") return;
+    timer = setTimeout(look, 2000);
+  };
+  $("#run").addEventListener("change", drawAll);
+  for (const name of ["#watch-prompt", "#watch-word"]) $(name).addEventListener("input", calm(400, drawWord));
+  $("#again").addEventListener("click", drawAll);
+  for (const name of ["#train", "#stop-training"]) $(name).addEventListener("click", async () => {
+    const learn = { minutes: Number($("#minutes").value), ...($("#source").value ? { world: $("#source").value } : { text: $("#paste").value }) };
+    const done = await guard("train", () => (name === "#train" ? ask("train", learn) : ask("stop", {})));
+    if (done) look();
+  });
+  const first = await guard("runs", () => ask("runs"));
+  $("#source").append(...(first?.worlds ?? []).map((name) => el("option", { value: name }, `a small made-up language: ${name}`)));
+  $("#source").addEventListener("change", () => ($("#paste").parentElement.hidden = $("#source").value !== ""));
+  look();
+}
+
+function tellTraining({ training }) {
+  $("#start").hidden = training === null;
+  $("#cannot").hidden = training !== null;
+  if (!training) return;
+  const going = training.state === "running";
+  $("#train").disabled = going;
+  $("#stop-training").hidden = !going;
+  const words = { none: "", running: `${training.run} is learning: `, done: `${training.run} has finished: `, stopped: `${training.run} was stopped. `, failed: `${training.run} ended with an error: ` };
+  $("#progress").textContent = words[training.state] + training.said;
+}

@@ -1,0 +1,67 @@
+"""Two next words side by side: of two texts, of two models, or of both.
+
+Promises, with a test: each side's probabilities, the row of all others included, add up to 1; a token is the same as
+another if it has the same bytes, whatever its ids; `distance` is the total variation between both sides, which is how
+much of the odds would have to move from one to get the other: 0 for equal odds, 1 for odds with nothing in common.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.web.studio_asks import AskOdds
+from nextword.web.studio_views import Json, Views
+
+SIDES = ("left", "right")
+
+
+def compare(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) -> Json:
+    """The likeliest tokens of either side, by their larger probability, with both; None where a side lacks the token.
+
+    Raises what asking either side for its odds does.
+    """
+    views, asks = (left, right), (ask_left, ask_right)
+    odds = [view.probabilities(ask) for view, ask in zip(views, asks, strict=True)]
+    spelled = [view.spellings for view in views]
+    best: dict[bytes, None] = {}
+    for own, names, ask in zip(odds, spelled, asks, strict=True):
+        best |= dict.fromkeys(names[int(id)] for id in np.argsort(-own, kind="stable")[: ask.rows])
+    ids = [{token: id for id, token in enumerate(names)} for names in spelled]
+    rows = [_row(token, odds, ids) for token in best]
+    rows.sort(key=lambda row: -max(row[side] or 0.0 for side in SIDES))
+    return {
+        "rows": rows,
+        "rest": {side: max(1.0 - sum(row[side] or 0.0 for row in rows), 0.0) for side in SIDES},
+        "distance": _distance(odds, spelled),
+        "left": _side(left, ask_left, odds[0]),
+        "right": _side(right, ask_right, odds[1]),
+    }
+
+
+def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:
+    shares = [float(own[known[token]]) if token in known else None for own, known in zip(odds, ids, strict=True)]
+    return {"token": token.decode("utf-8", "backslashreplace"), **dict(zip(SIDES, shares, strict=True))}
+
+
+def _side(view: Views, ask: AskOdds, odds: npt.NDArray[np.float64]) -> Json:
+    favourite = int(odds.argmax())
+    entropy = float(-(odds[odds > 0] * np.log2(odds[odds > 0])).sum())
+    return {
+        "model": view.name,
+        "text": ask.prompt,
+        "favourite": {"token": view.spell(favourite), "probability": float(odds[favourite])},
+        "entropy": entropy,
+    }
+
+
+def _distance(odds: list[npt.NDArray[np.float64]], spelled: list[Any]) -> float:
+    if spelled[0] == spelled[1]:
+        return float(np.abs(odds[0] - odds[1]).sum() / 2)
+    sums: dict[bytes, float] = {}
+    for sign, own, names in zip((1, -1), odds, spelled, strict=True):
+        for token, share in zip(names, own.tolist(), strict=True):
+            sums[token] = sums.get(token, 0.0) + sign * share
+    return sum(map(abs, sums.values())) / 2
