@@ -39,6 +39,13 @@ def serve(
     text: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Made by `nextword index`: receipts look words up in it.")
     ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="Another model, for the page to compare with. Repeatable.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="A run whose learning the page shows.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The page may start training runs, in this folder.")
+    ] = None,
     device: Device = "auto",
     weights: HeldAs = "auto",
 ) -> None:
@@ -52,7 +59,16 @@ def serve(
 
     rules = Rules(api_key, tuple(allow_origin or ()), hosts_of(host))
     served = create_app(
-        gpt, name=name or model or gpt.path.stem, rules=rules, rows=rows, queue=queue, context=context, text=text
+        gpt,
+        name=name or model or gpt.path.stem,
+        rules=rules,
+        rows=rows,
+        queue=queue,
+        context=context,
+        text=text,
+        others={other: open_model(other, device=device, weights=weights) for other in compare or ()},
+        run=run,
+        runs=runs,
     )
     if rules.hosts is None and api_key is None:
         terminal.note("Anybody who reaches this machine can ask: set --api-key.")

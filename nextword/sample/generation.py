@@ -77,7 +77,7 @@ class Writing:
             raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
         if max_tokens < 1:
             raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
-        self.prompt = tuple(prompt)
+        self.tokenizer, self.prompt = tokenizer, tuple(prompt)
         self.seed = new_seed() if seed is None else check_seed(seed)
         self.choices: list[Choice] = []
         self.text = ""

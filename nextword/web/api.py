@@ -9,7 +9,7 @@ that was not named at the start.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,15 @@ def create_app(
     queue: int = 64,
     context: int | None = None,
     text: Path | None = None,
+    others: Mapping[str, GPT] | None = None,
+    run: Path | None = None,
+    runs: Path | None = None,
 ) -> FastAPI:
     """The application of one model; it stops its scheduler when it is shut down. `app.state.service` is the Service.
 
     name: what clients call the model. rows: texts written at once; queue: how many more may wait; context: tokens
-    of each. text: a folder that `nextword index` made, for receipts. Raises what opening the engine does.
+    of each. text: a folder that `nextword index` made, for receipts. others, run, runs: what the studio shows
+    (nextword.web.studio). Raises what opening the engine does.
     """
     rules = rules or Rules()
     service = Service(gpt, name, rows=rows, queue=queue, context=context, text=text)
@@ -66,7 +70,9 @@ def create_app(
     problems.install(app)
     _add_writing(app, service)
     _add_rest(app, service)
-    app.include_router(studio_router(gpt, service.lock))
+    app.include_router(
+        studio_router(gpt, service.lock, name=name, text=service.text, others=others, run=run, runs=runs)
+    )
     if rules.origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(rules.origins), allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Guard, rules=rules)

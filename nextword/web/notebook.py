@@ -26,6 +26,14 @@ from nextword.web.receipt_page import inline_json, page_css, page_script, render
 Json = dict[str, Any]
 
 
+def show_in(shell: Any) -> None:
+    """Make an IPython shell draw these objects; see IPython's `display_formatter`."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    formatter.for_type(Prediction, prediction_html)
+    formatter.for_type(Receipt, receipt_html)
+    formatter.for_type(Generation, lambda generation: generation_html(generation, generation.tokenizer))
+
+
 def prediction_html(prediction: Prediction) -> str:
     """The odds of the next token, and the tokens that were read."""
     odds, tokenizer = prediction.odds, prediction.tokenizer

@@ -13,19 +13,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.errors import InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
 from nextword.web.studio_asks import Ask, AskOdds, AskRemove, AskWhy
+from nextword.web.studio_merges import Merges
 
 Json = dict[str, Any]
 
@@ -45,6 +44,7 @@ class Views:
     def __init__(self, gpt: GPT, name: str | None = None, text: Path | None = None) -> None:
         """text: a folder that `nextword index` made, for "where from"; None: the model's own, if it has one."""
         self._gpt, self.name, self._text = gpt, name or gpt.path.stem, text
+        self._merges = Merges(gpt.tokenizer)
         self._logits: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
     def model(self) -> Json:
@@ -96,32 +96,8 @@ class Views:
             "ids": ids,
             "tokens": [self.spell(id) for id in ids],
             "bytes": [list(tokenizer.token_bytes(id)) for id in ids],
-            "merges": [self._merged(id) for id in ids[: len(ids) - len(ask.chosen)]],
+            "merges": [self._merges.of(id) for id in ids[: len(ids) - len(ask.chosen)]],
         }
-
-    @cached_property
-    def _ranks(self) -> Mapping[tuple[str, str], int]:
-        """The merges of a byte-pair vocabulary in the order in which they were learned; none for another kind."""
-        merges = self._gpt.tokenizer.spec()["model"].get("merges") or []
-        pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
-        return {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-
-    @cached_property
-    def _spelled(self) -> Mapping[int, str]:
-        vocab = self._gpt.tokenizer.spec()["model"]["vocab"]
-        return {id: token for token, id in vocab.items()} if isinstance(vocab, dict) else {}
-
-    def _merged(self, id: int) -> list[list[str]]:
-        """The token's parts after 0, 1, 2, ... merges; empty for a token that merging its bytes does not make."""
-        parts = list(self._spelled.get(id, ""))
-        steps = [parts]
-        while len(parts) > 1:
-            rank, at = min((self._ranks.get(pair, math.inf), at) for at, pair in enumerate(pairwise(parts)))
-            if rank == math.inf:
-                return []
-            parts = [*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]]
-            steps.append(parts)
-        return [[_readable(part) for part in step] for step in steps]
 
     # 3 Odds, 4 the draw, 5 the word
 
@@ -250,7 +226,9 @@ class Views:
         from nextword.trace.lenses import head_roles
 
         try:
-            roles = head_roles(self._gpt.definition, tokens=sorted(self._spelled), begin=self._gpt.tokenizer.bos_id)
+            roles = head_roles(
+                self._gpt.definition, tokens=sorted(self._merges.spelled), begin=self._gpt.tokenizer.bos_id
+            )
         except InputError:
             return {}
         a, named = self._gpt.architecture, {}
@@ -299,10 +277,3 @@ class Views:
         ]
         rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
         return {"layer": ask.layer, "head": ask.head, "rows": rows, "rest": rest, "more": n - len(rows)}
-
-
-def _readable(part: str) -> str:
-    """A part of a token as text; bytes that are no characters by themselves as \\xe2."""
-    if all(char in CHAR_TO_BYTE for char in part):
-        return bytes(CHAR_TO_BYTE[char] for char in part).decode("utf-8", "backslashreplace")
-    return part.replace("▁", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,3 +71,15 @@ def test_a_prompt_is_text_and_nothing_leaves_the_frame(notebook: Any, cells: dic
 
 def test_an_unfiltered_prediction_says_no_filters(gpt: Any) -> None:
     assert "&quot;sampling&quot;: null" in prediction_html(gpt.predict("She ate an apple"))
+
+
+def test_the_extension_shows_them_in_a_notebook() -> None:
+    shown: dict[type, Any] = {}
+    formatter = SimpleNamespace(for_type=shown.__setitem__)
+    formatters = {"text/html": formatter}
+    nextword.load_ipython_extension(SimpleNamespace(display_formatter=SimpleNamespace(formatters=formatters)))
+    gpt = nextword.open("tales")
+    generation = gpt.generate("Once", max_tokens=3, seed=1).finish()
+    assert "<iframe" in shown[type(generation)](generation)
+    prediction = gpt.predict("Once")
+    assert "<iframe" in shown[type(prediction)](prediction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +130,23 @@ def test_a_run_is_started_on_pasted_text_and_stopped(address: str) -> None:
     state = ask(address, "stop")
     assert (state["run"], state["state"]) == ("page-1", "stopped"), state
     assert state["said"]
+
+
+def test_no_run_outlives_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **how: Any) -> None:
+            super().__init__(*arguments, **how)
+            begun.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    app = fastapi.FastAPI()
+    app.include_router(studio_router(nextword.open("tales"), threading.Lock(), runs=tmp_path / "runs"))
+    with served(app) as address:
+        ask(address, "train", minutes=5, world="pantry")
+        assert begun[0].poll() is None
+    assert begun[0].poll() is not None
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (375, "dark")])
