@@ -35,10 +35,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext nextword` in a notebook: predictions, texts and receipts are shown as the pages show them."""
-    from nextword.web.notebook import show_in
-
-    show_in(shell)

@@ -26,8 +26,8 @@ from nextword.web.receipt_page import inline_json, page_css, page_script, render
 Json = dict[str, Any]
 
 
-def show_in(shell: Any) -> None:
-    """Make an IPython shell draw these objects; see IPython's `display_formatter`."""
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext nextword.web.notebook`: the shell draws predictions, texts and receipts from now on."""
     formatter = shell.display_formatter.formatters["text/html"]
     formatter.for_type(Prediction, prediction_html)
     formatter.for_type(Receipt, receipt_html)
