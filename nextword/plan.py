@@ -26,6 +26,7 @@ from nextword.encode.shards import Shards, open_shards, write_shards
 from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.train import train_bpe
 from nextword.errors import InputError, SettingError
+from nextword.optimize.dropout import dropout_for
 from nextword.optimize.forecast import forecast_bits_per_byte
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
@@ -316,11 +317,19 @@ def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str
         left = budget.seconds_left(time.monotonic() - began, 0.0)
         return math.inf if left is None else max(left, 0.0)
 
-    def trial(n_layers: int, compiled: bool = False) -> tuple[Recipe, float]:
+    def with_dropout(recipe: Recipe, steps: float) -> Recipe:
+        return replace(
+            recipe, dropout=dropout_for(steps * recipe.rows * recipe.architecture.context / len(text.tokens))
+        )
+
+    def pace_of(recipe: Recipe) -> float:
+        return measure_pace(recipe, text, device, min(_TRIAL_SECONDS, _TRIAL_SHARE * seconds_left()))
+
+    def trial(n_layers: int) -> tuple[Recipe, float]:
         architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
-        dtype = pick_dtype(device)
-        recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=dtype, compiled=compiled)
-        return recipe, measure_pace(recipe, text, device, min(_TRIAL_SECONDS, _TRIAL_SHARE * seconds_left()))
+        recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=pick_dtype(device))
+        recipe = with_dropout(recipe, budget.steps or 0)
+        return recipe, pace_of(recipe)
 
     n_layers = depth or (FEWEST_LAYERS if budget.steps is None else _USUAL_DEPTH)
     recipe, pace = trial(n_layers)
@@ -331,8 +340,11 @@ def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str
             break
         n_layers = better
         recipe, pace = trial(n_layers)
+    if budget.steps is None:
+        recipe = with_dropout(recipe, seconds_left() / pace)
     if pays_to_compile(min(seconds_left(), pace * (budget.steps or math.inf)), device):
-        return trial(n_layers, compiled=True)
+        recipe = replace(recipe, compiled=True)
+        pace = pace_of(recipe)
     return recipe, pace
 
 
@@ -343,9 +355,10 @@ def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, n_tokens: int, t
         f"Model: {a.n_parameters:,} parameters, {a.n_layers} layers of {a.width}, {a.vocab:,} tokens in "
         f"its vocabulary, {a.context} in its context."
     )
+    dropout = f"; dropout of {recipe.dropout:.0%}, as it is read so often" if recipe.dropout else ""
     tell(
         f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace:.3f} s each; "
-        f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}."
+        f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}{dropout}."
     )
     parts = [f"{forecast.seconds:,.0f} s in all"]
     if forecast.bits_per_byte is not None:

@@ -48,6 +48,7 @@ class Recipe:
     warmup           share of the steps in which the learning rates grow
     decay            share of the steps in which they fall
     weight_decay     of the matrices inside blocks
+    dropout          share of what is written into the residual that is left out at random (`nextword.optimize.dropout`)
     """
 
     architecture: Architecture
@@ -64,6 +65,7 @@ class Recipe:
     momentum: float = 0.95
     momentum_warmup: int = 100
     weight_decay: float = 0.01
+    dropout: float = 0.0
 
     def schedule(self, step: int, corrections: Sequence[Correction] = ()) -> Rates:
         """Learning rates, momentum and decay of `step`, counted from 0."""

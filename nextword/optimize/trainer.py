@@ -29,6 +29,7 @@ from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.optimize.batches import Batch, Text, batch
+from nextword.optimize.dropout import Dropout, chance_of
 from nextword.optimize.evaluate import Evaluation, evaluate
 from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
@@ -127,6 +128,7 @@ class Trainer:
             self._load(state)
         dtype = getattr(torch, recipe.dtype)
         self._model = self._transformer({name: w.to(dtype) for name, w in self._weights.items()})
+        self._dropout = Dropout(recipe.dropout) if recipe.dropout else None
         compiled = recipe.compiled and can_compile(self.device)
         self._states = torch.compile(self._model.states, dynamic=False) if compiled else self._model.states
 
@@ -214,8 +216,8 @@ class Trainer:
     def _gradients(self, read: Batch) -> tuple[float, dict[str, Tensor]]:
         """Loss of the batch in nats per token, and its gradients in float32."""
         ids, targets, weights = (t.to(self.device) for t in (read.ids, read.targets, read.weights))
-        with _attention_kernel(self.device):
-            states = self._states(ids).flatten(0, 1)
+        with _attention_kernel(self.device), chance_of(self.recipe.seed, self.step, self.device):
+            states = self._states(ids, probe=self._dropout).flatten(0, 1)
             loss = cross_entropy(states, self._model.unembed.weight, targets.flatten(), weights.flatten())
             torch.autograd.backward(loss)
         gradients = {}
