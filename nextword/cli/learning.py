@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from nextword import terminal
 from nextword.arguments import (
     AsJson,
     Device,
+    utf8,
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, fetch_known
@@ -50,6 +52,14 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    before_exposure: Annotated[
+        Path | None,
+        typer.Option("--resume-before-exposure", metavar="RUN", help="Run it again from before it read --without."),
+    ] = None,
+    without: Annotated[str | None, typer.Option(metavar="PASSAGE", help="The words to be withheld this time.")] = None,
+    ask: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="PROMPT TOKEN", help="Compare this token's probability after it.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard, too.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -60,11 +70,18 @@ def train(
         from nextword.run_board import require_tensorboard
 
         require_tensorboard()
-    given: dict[str, object] = {"PATH": paths, "--out": out, "--minutes": minutes, "--steps": steps, "--until": until}
+    given: dict[str, object] = {"PATH": paths, "--minutes": minutes, "--steps": steps, "--until": until}
     given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--not-utf8": not_utf8, "--seed": seed}
+    if before_exposure is not None:
+        _refuse({**given, "--resume": resume})
+        if without is None or out is None:
+            raise typer.BadParameter("give --without PASSAGE and --out RUN, the new run")
+        _train_without(before_exposure, utf8(without), out, ask, device, as_json, tensorboard)
+        return
+    if without is not None or ask is not None:
+        raise typer.BadParameter("--without and --ask go with --resume-before-exposure RUN")
     if resume is not None:
-        if extra := [name for name, value in given.items() if value not in (None, [])]:
-            raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+        _refuse({**given, "--out": out})
         from nextword.run import resume as resume_run
 
         run = resume_run(resume, device=device)
@@ -95,6 +112,38 @@ def train(
             tell=terminal.note,
         )
     _train(run, as_json, tensorboard)
+
+
+def _refuse(given: dict[str, object]) -> None:
+    if extra := [name for name, value in given.items() if value not in (None, [])]:
+        raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+
+
+def _train_without(
+    run: Path, passage: str, out: Path, ask: tuple[str, str] | None, device: str, as_json: bool, tensorboard: bool
+) -> None:
+    from nextword.counterfactual import effect, start_without
+    from nextword.encode.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(run)
+    # Asked first, so that a mistake shows before the training.
+    asked = ask and (tokenizer.encode_prompt(utf8(ask[0])), tokenizer.encode_one(utf8(ask[1])))
+    new, withheld = start_without(run, passage, out, device=device)
+    terminal.note(
+        f"{passage!r} stands in the text {withheld.count:,} times and was read in {withheld.exposures:,} steps, "
+        f"first in step {withheld.first_read + 1:,}; going on without it after step {withheld.resumed_after:,}."
+    )
+    _train(new, as_json, tensorboard)
+    if asked is None or ask is None:
+        return
+    found = effect(run, out, *asked)
+    if as_json:
+        emit({**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change})
+    else:
+        print(
+            f"{ask[1]!r} after {ask[0]!r}: {found.with_passage:.2%} with the passage, "
+            f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
+        )
 
 
 def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
