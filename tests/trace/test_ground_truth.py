@@ -15,13 +15,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nextword.corpus.index import build_index
 from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, tensor_shapes
 from nextword.model.transformer import Transformer
+from nextword.optimize.recipe import Recipe, standard
+from nextword.optimize.trainer import Trainer
 from nextword.trace import history as module
 from nextword.trace.edits import Editing, Scale
 from nextword.trace.history import trace_history
 from nextword.trace.lenses import head_roles
 from nextword.trace.vocabulary import head_writes
+from tests.optimize.texts import TinyText
 
 LETTERS, LENGTH = 24, 40  # of the texts that repeat themselves
 
@@ -213,3 +217,47 @@ def test_skip_trigrams_are_read_off_the_weights() -> None:
     for key, answer in zip(keys, answers, strict=True):
         assert head_writes(trained, 0, 0, key, 1)[0].ids[0] == answer
     assert head_roles(trained).induction[0, 0] < 0.2
+
+
+# A Markov language of order two: three tables of one thing
+
+
+def test_an_order_2_language_in_truth_in_the_index_and_in_the_model(tmp_path: Path) -> None:
+    """p(c | a b) for every a, b, c: as it is, as the index counts it, and as a trained model says it."""
+    vocab, random = 5, np.random.default_rng(0)
+    truth = random.dirichlet(np.full(vocab, 0.5), (vocab, vocab))
+    text = [0, 1]
+    for draw in random.random(60_000):
+        text.append(min(int(np.searchsorted(np.cumsum(truth[text[-2], text[-1]]), draw)), vocab - 1))
+    tokens, starts = np.array(text, np.uint16), np.array([0, len(text)])
+    index = build_index(tmp_path / "index", tokens, starts, text="")
+    recipe = Recipe(standard(64, 2, vocab, 64), steps=240, rows=16, matrix_rate=0.03, other_rate=0.01)
+    trainer = Trainer(recipe, TinyText(tokens, starts, None, np.ones(vocab, np.uint16)))
+    list(trainer)
+
+    counted, said = np.zeros_like(truth), np.zeros_like(truth)
+    often = np.zeros((vocab, vocab))
+    for a, b in np.ndindex(vocab, vocab):
+        following = index.next_counts([a, b])
+        often[a, b] = following.total
+        counted[a, b] = [following.of(c) / following.total for c in range(vocab)]
+        places = np.flatnonzero((tokens[30:-1] == a) & (tokens[31:] == b))[:20] + 30  # with 30 tokens before them
+        rows = torch.from_numpy(np.stack([tokens[place - 30 : place + 2] for place in places]).astype(np.int64))
+        with torch.no_grad():
+            said[a, b] = trainer.model()(rows)[:, -1].double().softmax(-1).mean(0).numpy()
+    table = [
+        f"{a} {b} {c}  {truth[a, b, c]:6.3f} {counted[a, b, c]:6.3f} {said[a, b, c]:6.3f}"
+        for a, b, c in np.ndindex(truth.shape)
+    ]
+    print("\n".join(["a b c   truth  index  model", *table]))
+
+    def divergence(of: Any) -> float:
+        """Mean KL from the truth, in nats, over the contexts as they occur."""
+        each = (truth * (np.log(truth) - np.log(np.maximum(of, 1e-9)))).sum(-1)
+        return float((each * often).sum() / often.sum())
+
+    first_order = np.broadcast_to(
+        (truth * often[..., None]).sum(0, keepdims=True) / often.sum(0)[None, :, None], truth.shape
+    )
+    assert divergence(counted) < 1e-3
+    assert divergence(said) < 0.01 < 0.1 * divergence(first_order)
