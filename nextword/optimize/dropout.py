@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 Tensor = torch.Tensor
 
-_UNDROPPED_READINGS = 2
-_PER_DOUBLING, _MOST = 0.06, 0.3  # of the readings
+_UNDROPPED_READINGS = 3
+_PER_DOUBLING, _MOST = 0.08, 0.3  # of the readings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Dropout:
 
 
 def dropout_for(readings: float) -> float:
-    """The share that suits a text which is read so many times: none for one that is read once or twice."""
+    """The share that suits a text which is read so many times: none for one that is read up to three times."""
     return round(min(_PER_DOUBLING * log2(max(readings / _UNDROPPED_READINGS, 1.0)), _MOST), 2)
 
 
