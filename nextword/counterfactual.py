@@ -32,8 +32,11 @@ from nextword.parameters.export import to_json
 from nextword.plan import Budget, begin_id
 from nextword.run import Run, resume
 from nextword.trace.history import checkpoint_model
-from nextword.trace.indexed import training_order
+from nextword.trace.indexed import IndexedText, open_indexed, training_order
+from nextword.trace.influence import influences
 from nextword.trace.recording import check_token
+
+_OTHERS = 20  # stretches of text that a passage's influence is compared with
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,27 @@ class Effect:
         return math.log(self.with_passage / self.without_passage) if self.with_passage else -math.inf
 
 
+@dataclass(frozen=True)
+class Foretold:
+    """What cheap attributions say of the passage and a token after a prompt, to be held against the `Effect`.
+
+    Of the places of the longest end of the prompt that the text holds, the token follows in the share `counted_with`;
+    in the text without the passage, `counted_without`. `below` of `others` other stretches of the text, as long as the
+    passage, have less influence than it (nextword.trace.influence).
+    """
+
+    counted_with: float
+    counted_without: float
+    below: int
+    others: int
+
+
 def start_without(run: Path, passage: str, out: Path, *, device: str = "auto") -> tuple[Run, Withheld]:
     """The new run `out`, which is to be trained and resumed like any other.
 
-    Raises InputError for a passage that the text does not hold or that was never read, for a run that is not finished
-    and for a folder in use; ModelNotFound, CorruptFile, NoDiskRoom, OSError.
+    Raises InputError for a passage that the text does not hold or that was never read, for a run that is not finished,
+    whose text was changed or that has no checkpoint from before, and for a folder in use; ModelNotFound, CorruptFile,
+    NoDiskRoom, OSError.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; choose a new folder.")
@@ -83,7 +102,12 @@ def start_without(run: Path, passage: str, out: Path, *, device: str = "auto") -
     read = [each.step for place in places for each in order.exposures(range(place.start, place.stop + 1), taken)]
     if not read:
         raise InputError(f"{run} never read {passage!r}: its {taken:,} steps did not come to it.")
-    before = max(step for step in checkpoint_steps(run) if step <= min(read))
+    before = max((step for step in checkpoint_steps(run) if step <= min(read)), default=None)
+    if before is None:
+        raise InputError(
+            f"{run} has no checkpoint from before it read {passage!r} in step {min(read) + 1:,}; give the run that it "
+            "was made from, or restore its first checkpoint."
+        )
     withheld = Withheld(str(run), passage, len(places), len(set(read)), min(read), before)
     restart(run, out, before, places, {**card, "without": asdict(withheld)})
     return resume(out, device=device), withheld
@@ -109,11 +133,13 @@ def find_passage(shards: Shards, tokenizer: Tokenizer, passage: str) -> list[ran
 def restart(run: Path, out: Path, step: int, places: Sequence[range], card: dict[str, Any]) -> None:
     """Make `out` the run as it was after `step` steps, with its schedule to the end and the tokens withheld.
 
-    card: that of the run, and what is to be remembered besides.
+    card: that of the run, and what is to be remembered besides. Raises InputError if the run's text was changed.
     """
     results, shards = card["results"], open_shards(run / "corpus" / "train")
     tokenizer, checkpoint = Tokenizer.from_folder(run), load_checkpoint(run, step)
     budget = asdict(Budget(steps=results["steps"]))
+    if shards.content_hash() != checkpoint.numbers["hashes"]["text"]:
+        raise InputError(f"The text of {run} is no longer what the run began with; restore it.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
         tokenizer.save(folder)
@@ -133,7 +159,9 @@ def restart(run: Path, out: Path, step: int, places: Sequence[range], card: dict
             "seconds": 0.0,
         }
         save_checkpoint(folder, step, Checkpoint(checkpoint.tensors, numbers))
-        atomic_write(folder / "card.json", to_json({**card, "budget": budget, "forecast": None, "results": None}))
+        facts = {**card["corpus"], "train": {**card["corpus"]["train"], "bytes": text.bytes, "hash": text.hash}}
+        changed = {"budget": budget, "corpus": facts, "forecast": None, "results": None}
+        atomic_write(folder / "card.json", to_json({**card, **changed}))
         if out.exists():
             out.rmdir()
 
@@ -145,6 +173,30 @@ def effect(run: Path, without: Path, prompt: Sequence[int], token: int) -> Effec
     """
     with_passage, without_passage = (_probability(folder, prompt, token) for folder in (run, without))
     return Effect(with_passage, without_passage)
+
+
+def foretell(run: Path, without: Path, passage: str, prompt: Sequence[int], token: int) -> Foretold:
+    """What could have been said without training again, from the texts of both runs and the checkpoints of the first.
+
+    Raises what `effect` and `nextword.trace.indexed.open_indexed` do.
+    """
+    text = open_indexed(run)
+    place = find_passage(text.shards, text.tokenizer, passage)[0]
+    size = place.stop - place.start
+    random = np.random.default_rng(0)
+    begins = [place.start, *random.integers(1, max(len(text.shards.tokens) - size, 2), _OTHERS).tolist()]
+    # The token before a stretch only serves to predict its first.
+    stretches = [text.shards.tokens[max(begin - 1, 0) : begin + size].tolist() for begin in begins]
+    models = (checkpoint_model(run, step) for step in checkpoint_steps(run))
+    its, *theirs = influences(models, prompt, token, stretches)
+    below = sum(bool(other < its) for other in theirs)
+    return Foretold(_followed(text, prompt, token), _followed(open_indexed(without), prompt, token), below, len(theirs))
+
+
+def _followed(text: IndexedText, prompt: Sequence[int], token: int) -> float:
+    length = text.index.longest_suffix(prompt)
+    following = text.index.next_counts(prompt[len(prompt) - length :])
+    return following.of(token) / following.total
 
 
 def _probability(run: Path, prompt: Sequence[int], token: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from nextword import cli
-from nextword.counterfactual import effect, find_passage, restart, start_without
+from nextword.counterfactual import effect, find_passage, foretell, restart, start_without
 from nextword.encode.shards import open_shards
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
@@ -101,7 +102,12 @@ def test_without_its_only_source_a_fact_is_not_learned(run: Path, tmp_path: Path
     assert fact.with_passage > 0.3
     assert fact.without_passage < 0.1 * fact.with_passage
     assert abs(other.change) < 0.3
-    assert json.loads((new.folder / "card.json").read_text())["without"]["passage"] == FACT
+    card = json.loads((new.folder / "card.json").read_text())
+    assert card["without"]["passage"] == FACT
+    assert card["corpus"]["train"]["hash"] == open_shards(new.folder / "corpus" / "train").content_hash()
+    foretold = foretell(run, new.folder, FACT, *ids_of(run, "Zed kept a violet", " walrus"))
+    assert foretold.counted_with == 1 > foretold.counted_without
+    assert foretold.below >= 0.9 * foretold.others
 
 
 def test_influence_finds_the_document_that_taught_the_fact(run: Path) -> None:
@@ -121,6 +127,7 @@ def test_the_command_tells_the_change(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout.splitlines()[-1])
     assert told["passage"] == FACT
+    assert told["foretold"]["others"] == 20
     assert 0 <= told["without_passage"] <= 1
     assert "going on without it" in result.stderr
     again = command(*words)
@@ -159,3 +166,18 @@ def test_a_passage_that_was_not_read_and_a_run_that_is_not_finished(run: Path, t
     )
     with pytest.raises(InputError, match="never read"):
         start_without(short.folder, unread, tmp_path / "new")
+
+
+def test_a_changed_text_and_checkpoints_that_begin_too_late_are_refused(run: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(run, tmp_path / "changed")
+    for step in checkpoint_steps(changed)[:-1]:
+        shutil.rmtree(changed / "checkpoints" / f"step-{step:06}")
+    with pytest.raises(InputError, match="no checkpoint from before"):
+        start_without(changed, FACT, tmp_path / "new")
+    shutil.copytree(run / "checkpoints", changed / "checkpoints", dirs_exist_ok=True)
+    tokens = changed / "corpus" / "train" / "tokens.npy"
+    data = tokens.read_bytes()
+    tokens.write_bytes(data[:-2] + bytes([data[-2] ^ 1, data[-1]]))
+    with pytest.raises(InputError, match="no longer what the run began with"):
+        start_without(changed, FACT, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -122,7 +122,7 @@ def _refuse(given: dict[str, object]) -> None:
 def _train_without(
     run: Path, passage: str, out: Path, ask: tuple[str, str] | None, device: str, as_json: bool, tensorboard: bool
 ) -> None:
-    from nextword.counterfactual import effect, start_without
+    from nextword.counterfactual import effect, foretell, start_without
     from nextword.encode.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_folder(run)
@@ -136,13 +136,18 @@ def _train_without(
     _train(new, as_json, tensorboard)
     if asked is None or ask is None:
         return
-    found = effect(run, out, *asked)
+    found, foretold = effect(run, out, *asked), foretell(run, out, passage, *asked)
     if as_json:
-        emit({**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change})
+        told = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
+        emit({**told, "foretold": asdict(foretold)})
     else:
         print(
             f"{ask[1]!r} after {ask[0]!r}: {found.with_passage:.2%} with the passage, "
             f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
+        )
+        print(
+            f"foretold by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
+            f"by gradients: it spoke more for it than {foretold.below} of {foretold.others} other stretches as long"
         )
 
 

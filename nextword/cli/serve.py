@@ -72,6 +72,8 @@ def serve(
     )
     if rules.hosts is None and api_key is None:
         terminal.note("Anybody who reaches this machine can ask: set --api-key.")
+    if api_key is not None:
+        terminal.note("A browser will ask for a name and a password: any name, and the key.")
     _run(served, host, port)
 
 

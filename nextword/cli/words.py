@@ -28,7 +28,7 @@ from nextword.arguments import (
     with_sampling,
 )
 from nextword.cli.root import app
-from nextword.cli.shared import emit, number, open_model
+from nextword.cli.shared import emit, number, open_model, starting
 from nextword.errors import NextwordError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def predict(
     from nextword.sample.sampler import Sampling
 
     sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights)
-    with terminal.busy("reading"):
+    with starting(), terminal.busy("reading"):
         prediction = gpt.predict(text, sampling)
     rows, removed = prediction.top(top), prediction.removed_mass
     if as_json:
@@ -90,7 +90,7 @@ def generate(
         terminal.note(_summary(remote, len(remote.pieces)))
         return
     sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights)
-    with terminal.busy("reading"):
+    with starting(), terminal.busy("reading"):
         generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
     if as_json:
         _emit_steps(gpt, generation)
@@ -163,7 +163,7 @@ def score(
         raise typer.BadParameter("give TEXT or --file, not both")
     words = text_of(text) if file is None else file_text(file)
     gpt = open_model(model, device, weights)
-    with terminal.busy("reading"):
+    with starting(), terminal.busy("reading"):
         result = gpt.score(words)
     ids = [piece.id for piece in result.pieces]
     tokens = [gpt.tokenizer.token_text(id) for id in ids]

@@ -63,7 +63,7 @@ class Tokenizer:
         self._config = dict(config or {})
         spec, self._spelling = tokenizer_json.prepare(spec, self._config)
         self._absent = tokenizer_json.absent_bytes(spec) if self._spelling.byte_level else b""
-        self._json = json.dumps(spec, ensure_ascii=False)
+        self._prepared = spec
         self._tokens: dict[int, str] = {id: token for token, id in spec["model"]["vocab"].items()}
         self._added = frozenset(token["id"] for token in spec["added_tokens"])
         special = {token["content"]: token["id"] for token in spec["added_tokens"] if token["special"]}
@@ -95,6 +95,10 @@ class Tokenizer:
         if (path / "chat_template.jinja").is_file():
             config["chat_template"] = _read(path / "chat_template.jinja").decode("utf-8", "replace")
         return cls.from_json(_read(path / "tokenizer.json"), config)
+
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps(self._prepared, ensure_ascii=False)
 
     def spec(self) -> dict[str, Any]:
         """What its tokenizer.json holds, parsed anew."""
@@ -280,7 +284,8 @@ def _chat_template(config: Mapping[str, Any]) -> str | None:
 def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
     import tokenizers
 
-    text = json.dumps({**spec, "post_processor": tokenizer_json.untrimmed(spec.get("post_processor"))})
+    whole = {**spec, "post_processor": tokenizer_json.untrimmed(spec.get("post_processor"))}
+    text = json.dumps(whole, ensure_ascii=False)
     with _rust("be built from its tokenizer.json"):
         return tokenizers.Tokenizer.from_str(text)
 

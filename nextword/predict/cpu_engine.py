@@ -9,16 +9,11 @@ at a time.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -34,12 +29,13 @@ from nextword.model.architecture import (
     rotary_frequencies,
     tensor_shapes,
 )
-from nextword.parameters.cache import cache_folder
 from nextword.parameters.stored import StoredTensor
 from nextword.predict import forward as passes
 from nextword.predict.engine import Logits, check_room
+from nextword.predict.kernel_cache import compiled
 from nextword.predict.lanes import LANES
 from nextword.predict.packed import Packed, pack
+from nextword.predict.reserve import reserve
 from nextword.predict.team import Team, leave, new_counters
 from nextword.predict.tiles import GROUP_BYTES, INT4, INT4_WIDE, INT8
 from nextword.predict.workroom import Workroom, whole
@@ -69,6 +65,7 @@ class CpuEngine:
         self._team = Team(threads or _cores())
         self._room = Workroom(self._model, self._team.size, CHUNK)
         self._turn = threading.Lock()
+        self._forward = compiled()
 
     def start(self, capacity: int | None = None) -> CpuReading:
         """A new text; see nextword.predict.engine.Engine."""
@@ -115,12 +112,11 @@ class CpuEngine:
         rows = passes.Rows(len(ids), id_at, position_at, memory_at, capacity_at, len(wanted), wanted_at)
         n_spans = max(positions) // passes.SPAN + 1
         counters = new_counters(passes.n_stages(self._model.n_layers, len(ids)))
-        forward = compiled()
         with self._turn:
             room = self._room.grown(len(ids), n_spans, len(wanted))
 
             def work(thread: int) -> None:
-                forward(thread, self._team.size, counters.ctypes.data, self._model, rows, room, n_spans)
+                self._forward(thread, self._team.size, counters.ctypes.data, self._model, rows, room, n_spans)
 
             try:
                 self._team.run(work)
@@ -147,7 +143,7 @@ class CpuReading:
         model = engine._model
         numbers = 2 * model.n_layers * model.n_kv_heads * self.places * whole(model.head_size)
         try:
-            self.memory = np.zeros(numbers, np.float16 if model.half_memory else np.float32)
+            self.memory = reserve(numbers, np.float16 if model.half_memory else np.float32)
         except MemoryError as error:
             raise ContextOverflow(
                 f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
@@ -192,19 +188,6 @@ class CpuReading:
         return [self._engine._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
 
 
-@cache
-def compiled() -> Any:
-    """The forward pass, compiled for this processor; from the cache's folder if it was compiled before."""
-    folder = kernel_folder()
-    before = numba.config.CACHE_DIR
-    with suppress(OSError, RuntimeError):  # without a folder to write to it is compiled again each time
-        folder.mkdir(parents=True, exist_ok=True)
-        numba.config.CACHE_DIR = str(folder)
-        passes.forward.enable_caching()  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = before
-    return passes.forward
-
-
 def warm_up() -> None:
     """Compile the kernels, or load them, by running the smallest model."""
     smallest = Architecture(
@@ -221,14 +204,6 @@ def warm_up() -> None:
     )
     zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in tensor_shapes(smallest).items()}
     CpuEngine(smallest, pack(zeros), threads=1).start().extend([0])
-
-
-def kernel_folder() -> Path:
-    """Where compiled kernels are kept: one folder for each state of their source and of numba."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in ("lanes", "elementary", "tiles", "team", "forward"):
-        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
-    return cache_folder() / "kernels" / digest.hexdigest()[:16]
 
 
 def _cores() -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -84,18 +85,33 @@ class Removed:
 
 @dataclass(frozen=True)
 class Distribution:
-    """The odds of every token, arrays over the vocabulary.
+    """The odds of every token.
 
-    `logits` float32 and `probability` float64 as the model gave them; `filtered` float64 is what is drawn from;
-    `removed` is what each active filter took away, in their order; `removed_by` int8 is 0 for what was kept, else an
-    index into `removed` counted from 1.
+    `logits` float32 [vocab] as the model gave them; `kept` are the ids that can be drawn, in their order (a slice if
+    no filter acted), and `shares` float64 their probabilities; `removed` is what each active filter took away, in
+    their order; `removed_by` int8 [vocab] is 0 for what was kept, else an index into `removed` counted from 1.
+    `weights` float64 [vocab] are the model's own probabilities, not yet divided by their sum, which is `total`.
     """
 
     logits: npt.NDArray[np.float32]
-    probability: Floats
-    filtered: Floats
+    weights: Floats
+    total: float
+    kept: npt.NDArray[np.intp] | slice
+    shares: Floats
     removed_by: npt.NDArray[np.int8]
     removed: tuple[Removed, ...]
+
+    @cached_property
+    def probability(self) -> Floats:
+        """As the model gave them, [vocab]. Made when first asked for, like `filtered`: most draws need neither."""
+        return self.weights / self.total
+
+    @cached_property
+    def filtered(self) -> Floats:
+        """What is drawn from, [vocab]."""
+        odds = np.zeros_like(self.weights)
+        odds[self.kept] = self.shares
+        return odds
 
     def remover(self, id: int) -> str | None:
         """The filter that removed a token, None if it was kept."""
@@ -142,7 +158,8 @@ def distribute(
     if not np.isfinite(logits).all():
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     raw = logits.astype(np.float64)
-    probability = _softmax(raw)
+    weights = _exponentials(raw)
+    total = weights.sum()
     scores = _shift(raw, sampling, prompt, generated)
     n_tokens = len(scores) if n_tokens is None else n_tokens
     scores[n_tokens:] = -np.inf
@@ -155,33 +172,34 @@ def distribute(
         filters.insert(0, ("grammar", lambda scores: allowed[: len(scores)]))
     if n_tokens < len(scores):
         filters.insert(0, ("no_token", lambda scores: np.arange(len(scores)) < n_tokens))
-    scores /= sampling.temperature or 1.0
-    filtered, removed_by = np.zeros_like(probability), np.zeros(len(probability), dtype=np.int8)
+    if sampling.temperature not in (0, 1):
+        scores /= sampling.temperature
+    removed_by = np.zeros(len(weights), dtype=np.int8)
     alive: slice | npt.NDArray[np.intp] = slice(None)
-    removed, mass = [], float(probability.sum())
+    removed, mass = [], 1.0
     for number, (name, keep) in enumerate(filters, 1):
         kept = np.flatnonzero(keep(scores))
         removed_by[alive] = number  # and 0 again, if they outlive all filters
         alive = kept if isinstance(alive, slice) else alive[kept]
-        left = float(probability[alive].sum())
+        left = float((weights[alive] / total).sum())
         removed.append(Removed(name, len(scores) - len(kept), max(mass - left, 0.0)))
         scores, mass = scores[kept], left
     removed_by[alive] = 0
-    filtered[alive] = _softmax(scores)
-    return Distribution(logits, probability, filtered, removed_by, tuple(removed))
+    return Distribution(logits, weights, total, alive, _softmax(scores), removed_by, tuple(removed))
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:
     """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
-    alive = np.flatnonzero(odds.filtered > 0)
-    ends = np.cumsum(odds.filtered[alive])
-    id = int(alive[np.searchsorted(ends, uniform * ends[-1], side="right")])
+    alive = np.flatnonzero(odds.shares > 0)
+    ends = np.cumsum(odds.shares[alive])
+    at = alive[np.searchsorted(ends, uniform * ends[-1], side="right")]
+    id = int(at if isinstance(odds.kept, slice) else odds.kept[at])
     return Choice(
         id=id,
         position=position,
         logit=float(odds.logits[id]),
-        probability=float(odds.probability[id]),
-        filtered_probability=float(odds.filtered[id]),
+        probability=float(odds.weights[id] / odds.total),
+        filtered_probability=float(odds.shares[at]),
         rank=int(np.count_nonzero(odds.logits > odds.logits[id])) + 1,
         uniform=uniform,
         removed=odds.removed,
@@ -250,7 +268,12 @@ def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
 
 
 def _softmax(scores: Floats) -> Floats:
-    odds: Floats = scores - scores.max()
-    np.exp(odds, out=odds)
+    odds = _exponentials(scores)
     odds /= odds.sum()
     return odds
+
+
+def _exponentials(scores: Floats) -> Floats:
+    """Of the largest 1, so that none overflows."""
+    odds: Floats = scores - scores.max()
+    return np.exp(odds, out=odds)

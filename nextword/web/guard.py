@@ -22,6 +22,9 @@ from nextword.web import problems
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _OPEN = "/health"
+_KEYLESS = (
+    "The API key is missing or wrong: send Authorization: Bearer KEY; in a browser, any name and KEY as password."
+)
 _DRAINED = 1 << 26  # bytes read of a body that is refused for its length
 
 
@@ -77,7 +80,7 @@ class Guard:
         if origin is not None and not self._is_allowed(origin, host):
             return 403, "A page of another origin may not ask; start the server with --allow-origin.", None
         if rules.api_key is not None and not is_open and not _has_key(headers.get("authorization", ""), rules.api_key):
-            return 401, "The API key is missing or wrong: send Authorization: Bearer KEY.", "invalid_api_key"
+            return 401, _KEYLESS, "invalid_api_key"
         if int(length if (length := headers.get("content-length", "0")).isdecimal() else 0) > rules.body_limit:
             return 413, self._too_long(), None
         return None

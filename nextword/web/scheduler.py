@@ -250,17 +250,24 @@ class Scheduler:
         return min(length, _shared(row.reading.ids, prompt))
 
     def _read_on(self, rows: Sequence[_Row], pieces: Sequence[Sequence[int]]) -> None:
-        """Read a piece in each row; draw where there is nothing more to read."""
+        """Read a piece in each row; draw where there is nothing more to read.
+
+        Who asked is told when all are drawn: what they do with it would hold up the next draw (there is one
+        interpreter lock), but not the next pass.
+        """
         together = [i for i, row in enumerate(rows) if not _wants_scores(row)]
         after: dict[int, Logits] = {}
         if together:
             logits = self._extend([rows[i].reading for i in together], [pieces[i] for i in together])
             after.update(zip(together, logits, strict=True))
+        drawn: list[tuple[_Row, Step]] = []
         for i, row in enumerate(rows):
             if i not in after:
                 after[i] = self._score(row, pieces[i])
             if not row.unread:
-                self._guarded([row], partial(self._draw, row, after[i]))
+                self._guarded([row], partial(self._draw, row, after[i], drawn))
+        for row, step in drawn:
+            self._guarded([row], partial(self._pass_on, row, step))
 
     def _score(self, row: _Row, piece: Sequence[int]) -> Logits:
         """Read a piece of a prompt and tell the logits on the way; the last of them."""
@@ -277,21 +284,27 @@ class Scheduler:
             return logits
         return [reading.extend(piece) for reading, piece in zip(readings, pieces, strict=True)]
 
-    def _draw(self, row: _Row, logits: Logits) -> None:
-        """The next token of the row's text, told to who asked for it."""
+    def _draw(self, row: _Row, logits: Logits, drawn: list[tuple[_Row, Step]]) -> None:
+        """The next token of the row's text, added to `drawn`."""
         job = row.job
         if job is None:  # it failed in this turn
             return
         if job.writing is None:
             self._end(row, None)
         elif not job.cancelled:
-            step = job.writing.take(logits)
-            self.counts.written_tokens += 1
-            job.listener.wrote(step)
-            row.next = step.choice.id
-            if job.writing.finish_reason is not None:
-                self.counts.texts += 1
-                row.free()
+            drawn.append((row, job.writing.take(logits)))
+
+    def _pass_on(self, row: _Row, step: Step) -> None:
+        """Tell who asked of a drawn token, and read it next, or free the row after the last."""
+        job = row.job
+        assert job is not None
+        assert job.writing is not None
+        self.counts.written_tokens += 1
+        job.listener.wrote(step)
+        row.next = step.choice.id
+        if job.writing.finish_reason is not None:
+            self.counts.texts += 1
+            row.free()
 
     def _end(self, row: _Row, error: NextwordError | None) -> None:
         if row.job is not None:

@@ -20,11 +20,23 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from nextword.corpus.worlds import WORLDS
-from nextword.errors import InputError, NextwordError
+from nextword.errors import NextwordError
 from nextword.gpt import GPT
-from nextword.web.studio_asks import Ask, AskCompare, AskOdds, AskRemove, AskRun, AskTraining, AskWhy, AskWord
-from nextword.web.studio_compare import compare
+from nextword.web.studio_asks import (
+    Ask,
+    AskCompare,
+    AskDifference,
+    AskModel,
+    AskOdds,
+    AskRemove,
+    AskRun,
+    AskTraining,
+    AskWhy,
+    AskWord,
+)
+from nextword.web.studio_compare import compare, difference
 from nextword.web.studio_learning import Learning
+from nextword.web.studio_models import Models
 from nextword.web.studio_training import Training
 from nextword.web.studio_views import Json, Views
 
@@ -54,11 +66,16 @@ class _Sentences(APIRoute):
             except NextwordError as error:
                 return _refusal(str(error))
             except RequestValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(str(part) for part in first["loc"][1:])
-                return _refusal(f"{place or 'The request'}: {first['msg']}.")
+                return _refusal(_told(error.errors()[0]))
 
         return handler
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in fault["loc"][1:]) or "The request"
+    if fault["type"] == "string_too_long":
+        return f"The text ({place}) is over {fault['ctx']['max_length']:,} characters long; shorten it."
+    return f"{place}: {fault['msg']}."
 
 
 def _refusal(sentence: str) -> JSONResponse:
@@ -91,15 +108,12 @@ def studio_router(
             await run_in_threadpool(training.stop)
 
     router, static = APIRouter(route_class=_Sentences, lifespan=life), _static_files()
-    first = Views(gpt, name, text)
-    models = {first.name: first, **{each: Views(other, each) for each, other in (others or {}).items()}}
+    first, learning = Views(gpt, name, text), Learning(run, runs)
+    named = {first.name: first, **{each: Views(other, each) for each, other in (others or {}).items()}}
+    models = Models(named, learning)
 
     def of(ask: Ask) -> Views:
-        if ask.model is None:
-            return first
-        if ask.model not in models:
-            raise InputError(f"There is no model {ask.model!r} here; there are {', '.join(models)}.")
-        return models[ask.model]
+        return models.named(ask.model)
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> Response:
@@ -111,9 +125,9 @@ def studio_router(
             return JSONResponse({"error": {"message": "The studio has no such file."}}, status_code=404)
         return Response(static[name], media_type=_TYPES[name.rpartition(".")[2]], headers=_HEADERS)
 
-    @router.get("/studio/api/model")
-    def model() -> Json:
-        return first.model() | {"models": list(models)}
+    @router.post("/studio/api/model")
+    def model(ask: AskModel) -> Json:
+        return models.about(ask.model)
 
     @router.post("/studio/api/tokens")
     def tokens(ask: Ask) -> Json:
@@ -155,7 +169,12 @@ def studio_router(
         with lock:
             return compare(of(ask.left), ask.left, of(ask.right), ask.right)
 
-    _add_learning(router, Learning(run, runs), training)
+    @router.post("/studio/api/difference")
+    def differing(ask: AskDifference) -> Json:
+        with lock:
+            return difference(of(ask.left), of(ask.right), ask)
+
+    _add_learning(router, learning, training)
     return router
 
 

@@ -13,14 +13,19 @@ LONGEST = 100_000  # characters of a prompt
 LONGEST_TEXT = 1_000_000  # characters to learn from
 
 
-class Ask(BaseModel):
-    """What every question of the page holds: the text so far, and which model reads it (None: the first)."""
+class AskModel(BaseModel):
+    """Which model is meant: its name, RUN@STEP for a checkpoint, None for the first."""
 
     model_config = ConfigDict(extra="ignore")
 
+    model: str | None = Field(default=None, max_length=200)
+
+
+class Ask(AskModel):
+    """What every question about a text holds: the text so far, and which model reads it."""
+
     prompt: str = Field(max_length=LONGEST)
     chosen: list[int] = Field(default=[], max_length=LONGEST)
-    model: str | None = Field(default=None, max_length=200)
 
 
 class AskOdds(Ask):
@@ -61,6 +66,13 @@ class AskCompare(BaseModel):
 
     left: AskOdds
     right: AskOdds
+
+
+class AskDifference(AskCompare):
+    """What two models make of the left text, part by part. token: an id."""
+
+    token: int = Field(ge=0)
+    count: int = Field(default=10, ge=1, le=100)
 
 
 class AskRun(BaseModel):

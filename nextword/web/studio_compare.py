@@ -2,7 +2,8 @@
 
 Promises, with a test: each side's probabilities, the row of all others included, add up to 1; a token is the same as
 another if it has the same bytes, whatever its ids; `distance` is the total variation between both sides, which is how
-much of the odds would have to move from one to get the other: 0 for equal odds, 1 for odds with nothing in common.
+much of the odds would have to move from one to get the other: 0 for equal odds, 1 for odds with nothing in common;
+where one text is read by two models of one shape, the difference of a logit is an exact sum over the model's parts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.web.studio_asks import AskOdds
+from nextword.errors import InputError
+from nextword.web.studio_asks import AskDifference, AskOdds
 from nextword.web.studio_views import Json, Views
 
 SIDES = ("left", "right")
@@ -36,14 +38,32 @@ def compare(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) ->
         "rows": rows,
         "rest": {side: max(1.0 - sum(row[side] or 0.0 for row in rows), 0.0) for side in SIDES},
         "distance": _distance(odds, spelled),
+        "alike": ask_left.prompt == ask_right.prompt and left is not right and left.is_like(right),
         "left": _side(left, ask_left, odds[0]),
         "right": _side(right, ask_right, odds[1]),
     }
 
 
+def difference(left: Views, right: Views, ask: AskDifference) -> Json:
+    """Which parts of two models make the difference of a token's logit (nextword.trace.diff), the token an id of both.
+
+    Raises InputError unless the models cut text alike and are of one shape; UnknownToken.
+    """
+    from nextword.trace.diff import compare_models
+    from nextword.trace.ledger import Quantity
+
+    if not left.is_like(right):
+        raise InputError("Only models of one shape that cut text alike can be taken apart side by side.")
+    ids = left.ids_of(ask.left)
+    left.spell(ask.token)
+    found = compare_models(left.definition, right.definition, ids, Quantity(ask.token))
+    return found.to_json(left.spell, ask.count, "head")
+
+
 def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:
     shares = [float(own[known[token]]) if token in known else None for own, known in zip(odds, ids, strict=True)]
-    return {"token": token.decode("utf-8", "backslashreplace"), **dict(zip(SIDES, shares, strict=True))}
+    known = {"id": ids[1].get(token), "token": token.decode("utf-8", "backslashreplace")}
+    return {**known, **dict(zip(SIDES, shares, strict=True))}
 
 
 def _side(view: Views, ask: AskOdds, odds: npt.NDArray[np.float64]) -> Json:

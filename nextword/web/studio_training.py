@@ -1,13 +1,12 @@
 """A training run that the page starts: `nextword train` as a process of its own, one at a time.
 
 Promises, each with a test: nothing is written but into the one folder that was named when the server was started, under
-names made here; the text is a file or a known-truth language, never a path from a request; a run is asked to stop as
-Ctrl-C does, which leaves it resumable, and none outlives a server that is shut down.
+names made here; the text is a file or a known-truth language, never a path from a request; a run that is stopped can
+be resumed; none outlives the server, however that ends, for more than the time it takes to save its state.
 """
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,7 +19,6 @@ from nextword.errors import InputError
 
 Json = dict[str, Any]
 
-PATIENCE = 10.0  # seconds that a run has to save its state
 _SAID = 4_000  # bytes of what the process said last
 
 
@@ -37,6 +35,7 @@ class Training:
         """Begin a run of so many minutes on the text or on a known-truth language. Raises InputError."""
         if self._is_running():
             raise InputError(f"{self._name} is still training; wait for its end or stop it.")
+        self.stop()
         self._runs.mkdir(parents=True, exist_ok=True)
         self._name = self._new_name("page" if world is None else world)
         source = f"{WORLD}{world}"
@@ -47,14 +46,14 @@ class Training:
             atomic_write(path, text.encode())
             source = str(path)
         self._stopped = False
-        command = [sys.executable, "-m", "nextword", "train", source, "--out", str(self._runs / self._name)]
+        command = [sys.executable, "-m", "nextword.web.leashed", "train", source, "--out", str(self._runs / self._name)]
         with self._log().open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--minutes", str(minutes)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # the leash
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the server stops it, not the terminal as well: twice would be at once
+                start_new_session=True,  # the server stops it, not the terminal as well
             )
         return self.state()
 
@@ -67,15 +66,12 @@ class Training:
         return {"state": state, "run": self._name, "said": self._last_line()}
 
     def stop(self) -> Json:
-        """Ask the run to save its state, if it has begun, and to end; wait until it has."""
-        if self._process is not None and self._is_running():
-            self._stopped = True
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        """Let the run save its state, if it has begun, and end; wait until it has."""
+        if self._process is not None:
+            self._stopped |= self._is_running()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
         return self.state()
 
     def _is_running(self) -> bool:

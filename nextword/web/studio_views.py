@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
 from nextword.web.studio_asks import Ask, AskOdds, AskRemove, AskWhy
 from nextword.web.studio_merges import Merges
+
+if TYPE_CHECKING:
+    from nextword.model.transformer import Transformer
 
 Json = dict[str, Any]
 
@@ -60,14 +63,24 @@ class Views:
             "sampling": {name: getattr(WRITING, name) for name in ("temperature", "top_k", "top_p", "min_p")},
         }
 
-    def _ids(self, ask: Ask) -> list[int]:
-        """Raises EmptyPrompt (by the facade, for no ids), InputError, UnknownToken."""
+    def ids_of(self, ask: Ask) -> list[int]:
+        """The text's tokens. Raises EmptyPrompt (by the facade, for no ids), InputError, UnknownToken."""
         ids = self._gpt.tokenizer.encode(ask.prompt, begin=True) if ask.prompt else []
         for id in ask.chosen:
             self._gpt.tokenizer.token_bytes(id)
         if not ids:
             raise InputError("There is nothing to continue yet: type at least one character.")
         return [*ids, *ask.chosen]
+
+    @property
+    def definition(self) -> Transformer:
+        """The model's equations in float32."""
+        return self._gpt.definition
+
+    def is_like(self, other: Views) -> bool:
+        """Whether both cut text alike and compute the same equations, so that their parts can be put side by side."""
+        alike = self._gpt.tokenizer.hash == other._gpt.tokenizer.hash
+        return alike and self._gpt.architecture == other._gpt.architecture
 
     def spell(self, id: int) -> str:
         """A token's text."""
@@ -81,7 +94,7 @@ class Views:
 
     def probabilities(self, ask: Ask) -> npt.NDArray[np.float64]:
         """The model's own odds of every token to come next, [vocab]."""
-        odds = self._distribution(self._ids(ask), Sampling()).probability[: self._gpt.tokenizer.vocab_size]
+        odds = self._distribution(self.ids_of(ask), Sampling()).probability[: self._gpt.tokenizer.vocab_size]
         shares: npt.NDArray[np.float64] = odds / odds.sum()
         return shares
 
@@ -90,7 +103,7 @@ class Views:
     def tokens(self, ask: Ask) -> Json:
         """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on."""
         tokenizer = self._gpt.tokenizer
-        ids = self._ids(ask)
+        ids = self.ids_of(ask)
         return {
             "text": ask.prompt,
             "ids": ids,
@@ -116,12 +129,16 @@ class Views:
         return choose(odds, number, len(ids))
 
     def odds(self, ask: AskOdds) -> Json:
-        """`odds` and `draw` as web/components/README.md has them; `draw.by_hand` if the number was set."""
-        ids, sampling = self._ids(ask), ask.sampling()
+        """`odds` and `draw` as web/components/README.md has them; `draw.by_hand` if the number was set.
+
+        `spelled`: whether the drawn token is text, and not a mark such as the end's.
+        """
+        ids, sampling = self.ids_of(ask), ask.sampling()
         odds = self._distribution(ids, sampling)
         choice = self._drawn(ask, ids, odds)
         told = self._told(odds, sampling, ask.rows, choice)
-        return {"ids": ids, "odds": told, "draw": self._draw(ask, odds, choice, told["rows"])}
+        draw, spelled = self._draw(ask, odds, choice, told["rows"]), self._gpt.tokenizer.token_bytes(choice.id) != b""
+        return {"ids": ids, "odds": told, "draw": draw, "spelled": spelled}
 
     def _told(self, odds: Distribution, sampling: Sampling, count: int, choice: Choice) -> Json:
         shown = np.argsort(-odds.logits[: self._gpt.tokenizer.vocab_size], kind="stable")[:count].tolist()
@@ -177,7 +194,7 @@ class Views:
 
     def next(self, ask: AskOdds) -> Json:
         """One drawn token; `surprise` is what it costs in bits by the model's own odds, `ends` if it ends the text."""
-        ids, tokenizer = self._ids(ask), self._gpt.tokenizer
+        ids, tokenizer = self.ids_of(ask), self._gpt.tokenizer
         choice = self._drawn(ask, ids, self._distribution(ids, ask.sampling()))
         return {
             "id": choice.id,
@@ -199,7 +216,7 @@ class Views:
         from nextword.trace.lenses import logit_lens
         from nextword.trace.recording import record
 
-        recording = record(self._gpt.definition, self._ids(ask))
+        recording = record(self._gpt.definition, self.ids_of(ask))
         best = logit_lens(recording)[:, : self._gpt.tokenizer.vocab_size].topk(3)
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         lens = [
@@ -242,15 +259,17 @@ class Views:
     # 6 Why, 7 where from
 
     def why(self, ask: AskWhy) -> Json:
-        """`why`, `lens` and `sources` as web/components/README.md has them; every claim audited."""
-        receipt = self._gpt.receipt(self._ids(ask), ask.token, ask.against, count=ask.count, text=self._text).to_json()
-        return {name: receipt[name] for name in ("why", "lens", "sources")}
+        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited."""
+        receipt = self._gpt.receipt(
+            self.ids_of(ask), ask.token, ask.against, count=ask.count, text=self._text
+        ).to_json()
+        return {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
 
     def receipt(self, ask: AskOdds) -> str:
         """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
         from nextword.web.receipt_page import render
 
-        ids, sampling = self._ids(ask), ask.sampling()
+        ids, sampling = self.ids_of(ask), ask.sampling()
         if ask.number is None:
             drawn = self._gpt.receipt(ids, sampling=sampling, seed=ask.seed, text=self._text, name=self.name)
             return render(drawn.to_json())
@@ -261,7 +280,7 @@ class Views:
         """Odds of the next token with the head and without it, both by the definition in float32."""
         from nextword.trace.edits import Scale
 
-        ids, sampling = self._ids(ask), ask.sampling()
+        ids, sampling = self.ids_of(ask), ask.sampling()
         silence = Scale(f"blocks.{ask.layer}.attention.mixed", 0.0, unit=ask.head)
         before, after = (self._gpt.with_edit(*edits).predict(ids, sampling).odds for edits in ((), (silence,)))
         n = self._gpt.tokenizer.vocab_size

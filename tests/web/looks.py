@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,23 @@ _COLOURS = """() => {
 }"""
 
 
-def shot(page: Any, name: str) -> None:
-    """Keep what the page looks like under build/."""
+def kept(name: str) -> Path:
+    """Where a screenshot is kept, under build/."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+    return SHOTS / f"{name}.png"
+
+
+def shot(page: Any, name: str) -> None:
+    """Keep what the whole page looks like."""
+    page.screenshot(path=kept(name), full_page=True)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
+    """The page forbids itself `eval`, which playwright's own waiting for a condition needs."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
 
 
 def faint(page: Any) -> list[str]:

@@ -71,6 +71,13 @@ def test_a_prompt_is_shown_as_text(shown: tuple[Any, list[str], list[str]]) -> N
     assert page.locator("img").count() == 0
 
 
+def test_a_bar_lights_up_the_word_it_came_from(shown: tuple[Any, list[str], list[str]]) -> None:
+    page, _, _ = shown
+    bar = page.locator("nw-why li[data-source]").first
+    bar.hover()
+    assert page.locator(f'[data-position="{bar.get_attribute("data-source")}"].nw-linked').count() == 2
+
+
 def test_it_fits_a_phone_and_works_by_keyboard(shown: tuple[Any, list[str], list[str]]) -> None:
     page, _, _ = shown
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import pytest
 
 import nextword
 from nextword.trace.indexed import index_files
+from nextword.web.api import create_app
+from nextword.web.guard import Rules
 from nextword.web.studio import studio_router
 from nextword.web.studio_asks import AskOdds
 from nextword.web.studio_compare import compare
-from tests.web.looks import faint, shot
+from tests.web.looks import faint, kept, shot, wait_until
 from tests.web.served import call, served
 
 KING = "The king had three sons, and the youngest"
@@ -67,7 +69,7 @@ def test_only_listed_files_are_served(address: str) -> None:
         ("odds", {"prompt": "word " * 1000}, "context"),
         ("remove", {"prompt": "a", "layer": 3, "head": 99}, "units 0 to 3"),
         ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
-        ("odds", {"prompt": "a" * 200_000}, "prompt"),
+        ("odds", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_sentence(address: str, name: str, body: Any, part: str) -> None:
@@ -143,14 +145,6 @@ def type_prompt(page: Any, text: str) -> None:
     page.locator("#error").wait_for(state="hidden")
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
-    """The page forbids itself `eval`, which playwright's own waiting for a condition needs."""
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
-    return holds()
-
-
 def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     type_prompt(page, "She ate an apple")
     page.locator("nw-tokens .nw-chips > li", has_text="4870").wait_for()
@@ -175,6 +169,7 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
+    assert "What spoke for" in page.inner_text("#why .say")
     page.locator("#heads button").first.click()
     page.wait_for_selector("studio-beside li")
     shot(page, "studio-why")
@@ -205,6 +200,17 @@ def test_an_error_is_a_sentence_in_place_and_goes_away(page: Any) -> None:
     type_prompt(page, "Once")
     page.fill("#prompt", "word " * 300)
     page.locator("#error", has_text="context").wait_for()
+
+
+def test_a_slow_answer_is_told(page: Any) -> None:
+    def slowly(route: Any) -> None:
+        time.sleep(0.8)
+        route.continue_()
+
+    page.route("**/api/odds", slowly)
+    page.fill("#prompt", "Once upon")
+    page.locator("#odds .busy").wait_for(state="visible")
+    page.locator("#odds .busy").wait_for(state="hidden")
 
 
 def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -> None:
@@ -277,6 +283,9 @@ def test_models_with_other_tokens_are_compared_by_bytes() -> None:
         def __init__(self, name: str, tokens: list[bytes], odds: list[float]) -> None:
             self.name, self.spellings, self._odds = name, tokens, np.array(odds)
 
+        def is_like(self, other: Any) -> bool:
+            return False
+
         def probabilities(self, ask: AskOdds) -> Any:
             return self._odds
 
@@ -302,9 +311,35 @@ def test_two_texts_are_seen_side_by_side(page: Any) -> None:
     assert wait_until(lambda: page.locator("studio-compare .change svg").count() > 10)
     assert page.locator("#view-watch").is_hidden()
     assert page.locator("main img, .view img").count() == 0
-    shot(page, "studio-compare")
     page.go_back()
     assert page.locator("#view-watch").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: str, width: int, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("nw-odds li")
+    page.check("#slow")
+    for _ in range(6):
+        assert faint(page) == []
+        page.click("#onward")
+    page.wait_for_selector("nw-why li")
+    assert faint(page) == []
+    page.screenshot(path=kept(f"studio-slow-{width}-{scheme}"))
+    page.click('.views a[href="#compare"]')
+    page.wait_for_selector("studio-compare li")
+    page.locator("#differing summary").click()
+    page.wait_for_selector("studio-difference li")
+    page.locator("studio-compare details summary, studio-difference details summary").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert faint(page) == []
+    shot(page, f"studio-compare-{width}-{scheme}")
+    context.close()
 
 
 def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
@@ -327,6 +362,27 @@ def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:
     assert page.locator(".arcs text.lit").text_content().strip() == "king"
 
 
+def test_a_bar_and_the_word_it_came_from_light_up_together(page: Any) -> None:
+    page.click("#layers > details > summary")
+    page.wait_for_selector(".arcs path")
+    page.click("#ask-why")
+    bars = page.locator("nw-why li[data-source]")
+    bars.first.wait_for()
+    place = bars.first.get_attribute("data-source")
+    linked = f'[data-position="{place}"].nw-linked'
+    bars.first.hover()
+    assert [page.locator(f"{part} {linked}").count() for part in ("nw-why", "nw-tokens", ".arcs")] == [1, 1, 1]
+    page.locator("h2").first.hover()
+    assert page.locator(".nw-linked").count() == 0
+    word = page.locator("nw-why .nw-read [tabindex]").first
+    word.focus()
+    place = word.get_attribute("data-position")
+    assert page.locator(f'nw-why li[data-source="{place}"].nw-linked').count() >= 1
+    assert page.locator(f'nw-why li.nw-linked:not([data-source="{place}"])').count() == 0
+    page.keyboard.press("Tab")
+    assert page.locator(f'nw-why li[data-source="{place}"].nw-linked').count() == 0
+
+
 def test_everything_can_be_reached_by_tab(page: Any) -> None:
     wanted = {"prompt", "next", "on", "temperature", "min_p", "number", "seed", "join", "ask-why", "slow", "share"}
     reached = set()
@@ -336,28 +392,16 @@ def test_everything_can_be_reached_by_tab(page: Any) -> None:
     assert wanted <= reached
 
 
-def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Any) -> None:
-    app = fastapi.FastAPI()
-    app.include_router(studio_router(nextword.open("tales"), threading.Lock()))
-
-    @app.middleware("http")
-    async def guard(request: fastapi.Request, answer: Any) -> Any:
-        if "/api/" in request.url.path and request.headers.get("authorization") != "Bearer s3cret":
-            return fastapi.Response(status_code=401)
-        return await answer(request)
-
+def test_a_browser_asks_for_the_key_once_and_sends_it_along(browser: Any) -> None:
+    app = create_app(nextword.open("tales"), name="tales", rules=Rules(api_key="s3cret"))
     with served(app) as address:
-        page = browser.new_page()
-        page.goto(address)
-        page.locator("#error", has_text="wants an API key").wait_for()
-        page.fill("#key", "wrong")
-        page.press("#key", "Enter")
-        page.locator("#error", has_text="does not know this API key").wait_for()
-        page.fill("#key", "s3cret")
-        page.press("#key", "Enter")
-        page.wait_for_selector("nw-odds li")
-        assert page.locator("#locked").is_hidden()
-        page.reload()
-        page.wait_for_selector("nw-odds li")
-        assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
-        page.close()
+        for password, status in (("wrong", 401), ("s3cret", 200)):
+            context = browser.new_context(http_credentials={"username": "anybody", "password": password})
+            page = context.new_page()
+            assert page.goto(address).status == status
+            if status == 200:
+                page.wait_for_selector("nw-odds li")
+                page.click("#next")
+                page.wait_for_selector("#timeline li")
+                assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+            context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -15,12 +16,15 @@ import pytest
 import torch
 
 import nextword
+from nextword.errors import CorruptFile
 from nextword.optimize import preflight
 from nextword.plan import Budget
 from nextword.run import start
 from nextword.web.studio import studio_router
 from nextword.web.studio_learning import MOST, Learning
-from tests.web.looks import faint, shot
+from nextword.web.studio_models import Models, open_checkpoint
+from nextword.web.studio_views import Views
+from tests.web.looks import faint, shot, wait_until
 from tests.web.served import call, served
 
 PANTRY = "world:pantry,mb=0.05"
@@ -108,6 +112,55 @@ def test_what_cannot_be_used_is_refused(address: str, name: str, body: Any, part
     assert part in answer["error"]["message"]
 
 
+def test_a_checkpoint_is_a_model_like_any_other(address: str, run: Path) -> None:
+    told = ask(address, "model", model="pantry@12")
+    assert told["checkpoint"] == {"run": "pantry", "step": 12}
+    assert told["runs"]["pantry"] == [0, 1, 2, 4, 8, 12]
+    rows = ask(address, "odds", model="pantry@12", prompt="She ate an", temperature=1)["odds"]["rows"]
+    odds = nextword.open(run, device="cpu").predict("She ate an")
+    assert rows[0]["probability"] == pytest.approx(odds.row(rows[0]["id"]).probability, rel=1e-3)
+    untaught = ask(address, "odds", model="pantry@0", prompt="She ate an", temperature=1)["odds"]["rows"]
+    assert untaught[0]["probability"] < rows[0]["probability"]
+    assert ask(address, "why", model="pantry@4", prompt="She ate an")["why"]["causes"]
+    for name in ("pantry@3", "pantry@", "pantry@-1", "../pantry@4", "@4", "pantry@" + 30 * "9", "pantry@²"):
+        assert call(address, "/studio/api/odds", {"model": name, "prompt": "She"})[0] == 400
+
+
+def test_only_a_few_checkpoints_stay_in_memory(run: Path) -> None:
+    models = Models({"tales": Views(nextword.open("tales"), "tales")}, Learning(run))
+    views = [models.named(f"pantry@{step}") for step in (0, 1, 2, 4)]
+    assert models.named("pantry@4") is views[3]
+    assert models.named("pantry@0") is not views[0]
+
+
+def test_a_checkpoint_that_is_damaged_is_told(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "pantry"
+    shutil.copytree(run, copied)
+    (copied / "checkpoints" / "step-000004" / "state.json").write_text("{}")
+    with pytest.raises(CorruptFile, match="after 4 steps"):
+        open_checkpoint(copied, 4)
+
+
+def test_the_difference_of_two_checkpoints_adds_up(address: str) -> None:
+    left, right = ({"prompt": "She ate an", "model": f"pantry@{step}"} for step in (1, 12))
+    told = ask(address, "compare", left=left, right=right)
+    assert told["alike"]
+    id = told["rows"][0]["id"]
+    parts = ask(address, "difference", left=left, right=right, token=id)
+    scores = [
+        {row["id"]: row["logit"] for row in ask(address, "odds", **side, rows=200)["odds"]["rows"]}[id]
+        for side in (left, right)
+    ]
+    assert parts["change"]["total"] == pytest.approx(scores[1] - scores[0], abs=1e-3)
+    assert sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"][
+        "remainder"
+    ] == pytest.approx(parts["change"]["total"], abs=1e-6)
+    other = {"prompt": "She ate an"}
+    assert not ask(address, "compare", left=left, right=other)["alike"]
+    assert call(address, "/studio/api/difference", {"left": left, "right": other, "token": 1})[0] == 400
+    assert call(address, "/studio/api/difference", {"left": left, "right": right, "token": 10**6})[0] == 400
+
+
 def test_without_a_folder_nothing_is_started(run: Path) -> None:
     app = fastapi.FastAPI()
     app.include_router(studio_router(nextword.open("tales"), threading.Lock(), run=run))
@@ -158,17 +211,61 @@ def test_the_checkpoints_are_scrubbed_through(browser: Any, address: str, width:
     page.goto(f"{address}/#learning")
     page.select_option("#run", "pantry")
     page.wait_for_selector("studio-curves .curve.heldout, studio-curves .curve.training")
-    page.wait_for_selector("studio-word svg")
+    page.wait_for_selector("#watched svg")
     assert page.locator("studio-curves .floor").count() == 1
-    assert "after 12 steps" in page.inner_text("studio-word")
-    page.focus("studio-word input")
+    assert "after 12 steps" in page.inner_text("#watched")
+    page.focus("#watched input")
     page.keyboard.press("Home")
-    assert "after 0 steps" in page.inner_text("studio-word")
+    assert "after 0 steps" in page.inner_text("#watched")
     page.click("#start summary")
     page.select_option("#source", "pantry")
     assert page.locator("#paste").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert faint(page) == []
     shot(page, f"studio-learning-{width}-{scheme}")
+    page.close()
+    assert said == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_a_checkpoint_is_watched_choosing_and_scrubbed(browser: Any, address: str, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{address}/#learning")
+    page.wait_for_selector("#watched svg")
+    page.locator("#watched button").click()
+    page.locator("#checkpoint output", has_text="after 12 steps of pantry").wait_for()
+    assert page.input_value("#model") == "pantry@12"
+    assert page.input_value("#prompt") == "She ate an apple"
+    page.click("#ask-why")
+    page.wait_for_selector("nw-why li")
+    before = page.inner_text("nw-odds"), page.inner_text("nw-why")
+    with page.expect_response("**/api/why"), page.expect_response("**/api/odds"):
+        page.focus("#step")
+        page.keyboard.press("Home")
+    page.locator("#checkpoint output", has_text="after 0 steps of pantry").wait_for()
+    assert wait_until(lambda: page.inner_text("nw-odds") != before[0] and page.inner_text("nw-why") != before[1])
+    page.click("#ask-when button")
+    page.wait_for_selector("#when svg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert faint(page) == []
+    shot(page, f"studio-checkpoint-{width}-{scheme}")
+    page.focus("#when input")
+    page.keyboard.press("End")
+    page.click("#when button")
+    page.locator("#checkpoint output", has_text="after 12 steps of pantry").wait_for()
+    page.click('.views a[href="#compare"]')
+    page.wait_for_selector("studio-compare li")
+    page.fill("#text-left", "She ate an")
+    page.fill("#text-right", "She ate an")
+    page.select_option("#model-left", "pantry@1")
+    page.select_option("#model-right", "pantry@12")
+    page.click("#differing summary")
+    page.wait_for_selector("studio-difference li")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert faint(page) == []
+    shot(page, f"studio-difference-{width}-{scheme}")
     page.close()
     assert said == []

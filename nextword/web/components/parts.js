@@ -33,12 +33,12 @@ export function chip(token, kind = "") {
   return el("bdi", { class: `nw-token ${kind}` }, visible(token));
 }
 
-// 0.0961 -> "9.6 %": two digits, more precisely on hover.
+// 0.0961 -> "9.6 %", which does not break: two digits, more precisely on hover.
 export function percent(share) {
   const value = 100 * share;
-  if (value === 0) return "0 %";
-  if (value < 0.01) return "< 0.01 %";
-  return `${value >= 99.95 ? "100" : value >= 9.95 ? value.toFixed(0) : value.toPrecision(2)} %`;
+  if (value === 0) return "0\u00a0%";
+  if (value < 0.01) return "<\u00a00.01\u00a0%";
+  return `${value >= 99.95 ? "100" : value >= 9.95 ? value.toFixed(0) : value.toPrecision(2)}\u00a0%`;
 }
 
 export function signed(value) {

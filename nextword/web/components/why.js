@@ -1,7 +1,19 @@
 // Why this token: a waterfall from 0 to its lead, each claim beside what was measured when its cause was removed.
-import { Component, chip, el, exact, figures, picture, signed, svg } from "./parts.js";
+import { Component, chip, el, exact, figures, picture, signed, svg, visible } from "./parts.js";
+
+const NEAR = 24; // tokens before the end that are shown whether they were read or not
 
 export class NwWhy extends Component {
+  tokens = null; // texts of the prompt's tokens, to be set before `data`; without them there are no words to link to
+
+  // A bar and the word it came from light up together, wherever on the page that word is shown.
+  constructor() {
+    super();
+    const lit = (event) => light(event.target.closest("[data-source], [data-position]")?.dataset);
+    for (const name of ["pointerover", "focusin"]) this.addEventListener(name, lit);
+    for (const name of ["pointerleave", "focusout"]) this.addEventListener(name, () => light());
+  }
+
   describe(data) {
     const { token, against, causes, rest, claims, audit } = data;
     const steps = [...causes, { words: "all other causes together", claim: rest, other: true }];
@@ -13,14 +25,44 @@ export class NwWhy extends Component {
     return [
       el("p", {}, "Parts of the model pushed ", chip(token.token, "nw-chosen"), " up or down. A bar to the right spoke for it, a bar to the left against it; each begins where the last one ended. Together they make ", claims.total < 0 ? "how far it is behind " : "its lead over ", rival, `: ${signed(claims.total)}.`),
       audit ? el("p", {}, `Each claim was put to the test: the part was taken out and the model run again. The dot is what really changed. ${audit.held} of ${audit.tested} claims held (✓); failed ones (✗) are grey and stay in view.`) : el("p", {}, "The claims were not put to the test."),
-      el("ol", { class: "nw-rows nw-why-rows" }, ...steps.map((step, at) => bar(step, ends[at], x, audit)), total(claims.total, x)),
+      this.tokens ? words(this.tokens, causes) : null,
+      el("ol", { class: "nw-rows nw-why-rows" }, ...steps.map((step, at) => bar(step, ends[at], x, audit, this.tokens)), total(claims.total, x)),
       el("p", { class: "nw-muted" }, "A head is a part that reads earlier tokens, a neuron one that answers to a pattern; head 3.1 is number 1 of layer 3, both counted from 0. A reason is what was written at the last token: how earlier tokens were prepared for it is not told here."),
       this.exactly("Exact numbers: the ledger and its audit", ...ledger(data)),
     ];
   }
 }
 
-function bar(step, start, x, audit) {
+function light({ source, position } = {}) {
+  const at = source ?? position;
+  for (const part of document.querySelectorAll(".nw-linked")) part.classList.remove("nw-linked");
+  if (at === undefined) return;
+  for (const part of document.querySelectorAll(`[data-source="${at}"], [data-position="${at}"]`)) part.classList.add("nw-linked");
+}
+
+// The position whose word a cause came from; null for what came from no single word.
+function source({ kind, source }, tokens) {
+  return source ?? (tokens && (kind === "token" || kind === "position") ? tokens.length - 1 : null);
+}
+
+function words(tokens, causes) {
+  const named = tokens.map(() => []);
+  for (const cause of causes) named[source(cause, tokens)]?.push(`${cause.words}, ${signed(cause.claim)}`);
+  const shown = tokens.flatMap((token, at) => {
+    if (at < tokens.length - NEAR && !named[at].length) return at === 0 || named[at - 1].length ? [" … "] : [];
+    const word = chip(token);
+    word.dataset.position = at;
+    if (!named[at].length) return [word];
+    word.tabIndex = 0;
+    word.title = named[at].join("; ");
+    word.setAttribute("aria-label", `${visible(token)}: ${word.title}`);
+    word.setAttribute("role", "note");
+    return [word];
+  });
+  return el("p", { class: "nw-read" }, el("span", { class: "nw-muted" }, "What it read; point at a word or a bar to see what belongs together: "), ...shown);
+}
+
+function bar(step, start, x, audit, tokens) {
   const tested = audit && !step.other;
   const failed = tested && !step.holds;
   const kind = step.claim < 0 ? "nw-against-fill" : "nw-for-fill";
@@ -28,7 +70,8 @@ function bar(step, start, x, audit) {
   if (tested) shapes.push(svg("path", { class: "nw-dot-rim", d: `M${x(start + step.measured)} 12h.01` }), svg("path", { class: "nw-dot", d: `M${x(start + step.measured)} 12h.01` }));
   const label = `claimed ${signed(step.claim)}${tested ? `, measured ${signed(step.measured)}, ${failed ? "failed" : "holds"}` : ""}`;
   const mark = tested ? el("b", { class: "nw-mark", title: label, "aria-label": failed ? "failed" : "holds", role: "img" }, failed ? "✗" : "✓") : el("b", { class: "nw-mark" });
-  return el("li", { class: failed ? "nw-failed" : null }, el("span", { class: "nw-words" }, step.words), el("span", { class: "nw-bar" }, picture(24, label, ...shapes)), el("span", { class: "nw-number", title: exact(step.claim) }, signed(step.claim), " ", mark));
+  const from = source(step, tokens);
+  return el("li", { class: failed ? "nw-failed" : null, "data-source": from, tabindex: from === null ? null : 0 }, el("span", { class: "nw-words" }, step.words), el("span", { class: "nw-bar" }, picture(24, label, ...shapes)), el("span", { class: "nw-number", title: exact(step.claim) }, signed(step.claim), " ", mark));
 }
 
 function total(value, x) {

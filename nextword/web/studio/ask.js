@@ -10,19 +10,8 @@ export async function askPage(name, question) {
   return response.blob();
 }
 
-const KEY = "nextword-api-key"; // of this tab's storage
-
-export function useKey(key) {
-  sessionStorage.setItem(KEY, key);
-}
-
-// Asked for a key, the page shows where to type one.
-export class Locked extends Error {}
-
 async function sent(name, question) {
-  const key = sessionStorage.getItem(KEY);
-  const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
-  const asked = question === undefined ? { headers } : { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body: JSON.stringify(question) };
+  const asked = question === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
   let response;
   try {
     response = await fetch(`/studio/api/${name}`, asked);
@@ -30,7 +19,6 @@ async function sent(name, question) {
     throw new Error("The server does not answer; start it again with nextword serve.");
   }
   if (response.ok) return response;
-  if (response.status === 401) throw new Locked(key === null ? "The server wants an API key." : "The server does not know this API key.");
   const told = await response.json().catch(() => null);
   throw new Error(told?.error?.message ?? `The server answered ${response.status}; look at its log.`);
 }

@@ -113,7 +113,7 @@ function arcs(tokens, shares) {
     const d = at === words.length - 1 ? `M${last - 6} ${height}c-10 -${rise} 22 -${rise} 12 0` : `M${last} ${height}C${last} ${height - 1.3 * rise} ${centres[at]} ${height - 1.3 * rise} ${centres[at]} ${height}`;
     return svg("path", { class: "arc", "data-at": at, d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
   });
-  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, "data-at": at, "data-share": percent(values[at]), class: at === words.length - 1 ? "from" : null }, word));
+  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, "data-at": at, "data-position": first && !at ? null : first + at - (first ? 1 : 0), "data-share": percent(values[at]), class: at === words.length - 1 ? "from" : null }, word));
   return svg("svg", { width: total, height: height + 28, viewBox: `0 0 ${total} ${height + 28}`, role: "img", "aria-label": label }, ...curves, ...names);
 }
 

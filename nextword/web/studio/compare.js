@@ -1,6 +1,7 @@
 // Two texts, or two models, side by side: both odds of each token, and what lies between them.
-import { Component, chip, el, exact, percent, picture, svg, visible } from "./components/parts.js";
+import { Component, chip, el, exact, figures, percent, picture, signed, svg, visible } from "./components/parts.js";
 import { ask, calm, soon } from "./ask.js";
+import { fillModels } from "./models.js";
 
 const $ = (selector) => document.querySelector(selector);
 const SIDES = ["left", "right"];
@@ -38,25 +39,79 @@ function change(row) {
 }
 
 function points(change) {
-  const value = 100 * change;
-  return `${value < 0 ? "−" : "+"}${Math.abs(value) >= 10 ? Math.abs(value).toFixed(0) : Math.abs(value).toFixed(1)}`;
+  const value = Math.abs(change) < 5e-4 ? 0 : 100 * change;
+  return `${value < 0 ? "−" : value ? "+" : ""}${Math.abs(value) >= 10 ? Math.abs(value).toFixed(0) : Math.abs(value).toFixed(1)}`;
 }
 
 customElements.define("studio-compare", StudioCompare);
 
-// The view: opened when it is first looked at. `guard` shows what goes wrong.
-export function openCompare({ models }, guard) {
-  const side = (name) => ({ prompt: $(`#text-${name}`).value, model: models.length > 1 ? $(`#model-${name}`).value : null });
-  const draw = soon(() => guard("compare", async () => ($("studio-compare").data = await ask("compare", { left: side("left"), right: side("right") }))));
+// Two models of one shape: the logit of one word in both, as exact sums over the same parts.
+export class StudioDifference extends Component {
+  describe({ token, causes, rest, change, before, after, logprob }) {
+    const rows = [...causes, { words: "all other causes together", change: rest, other: true }, { words: "the change in all", change: change.total, before: before.total, after: after.total, total: true }];
+    const furthest = Math.max(...rows.map((row) => Math.abs(row.change)), 1e-9);
+    const line = (row) => {
+      const length = (490 * Math.abs(row.change)) / furthest;
+      const kind = row.total ? "nw-word-fill" : row.other ? "nw-rest-fill" : row.change < 0 ? "nw-against-fill" : "nw-for-fill";
+      const shape = picture(20, `${row.words}: ${signed(row.change)}`, svg("path", { class: "nw-zero", d: "M500 0v20" }), svg("rect", { class: kind, x: row.change < 0 ? 500 - length : 500, y: 3, width: length, height: 14 }));
+      return el("li", { class: row.total ? "nw-this" : null }, el("span", {}, row.words), el("span", { class: "nw-bar" }, shape), el("span", { class: "nw-number", title: exact(row.change) }, signed(row.change)));
+    };
+    return [
+      el("p", {}, "How much each part adds to the score of ", chip(token.token, "nw-chosen"), ` (its logit), in B less in A. A bar to the right: this part speaks more for it in B. Together they make ${signed(change.total)}: from ${signed(before.total)} to ${signed(after.total)}.`),
+      el("ol", { class: "nw-rows nw-why-rows" }, ...rows.map(line)),
+      el("p", { class: "nw-muted" }, "It says where the change appears, not which weights made it. Head 3.1 is number 1 of layer 3, both counted from 0."),
+      this.exactly("Exact numbers", figures(["cause", "in A", "in B", "change"], causes.map((row) => [row.words, row.before, row.after, row.change])), figures(["part", "change"], [...Object.entries(change.parts), ["remainder", change.remainder]]), el("p", {}, `log p: A ${exact(logprob.before)}, B ${exact(logprob.after)} nats.`)),
+    ];
+  }
+}
+
+customElements.define("studio-difference", StudioDifference);
+
+// What can be chosen now; what was chosen stays.
+export function fillSides(model) {
   for (const name of SIDES) {
     const select = $(`#model-${name}`);
-    select.replaceChildren(...models.map((model) => el("option", {}, model)));
-    select.selectedIndex = name === "right" ? Math.min(1, models.length - 1) : 0;
-    select.parentElement.hidden = models.length < 2;
-    select.addEventListener("change", draw);
+    fillModels(select, model, select.value || model.name, true);
+    select.parentElement.hidden = select.options.length < 2;
+  }
+}
+
+// The view: opened when it is first looked at. `guard` shows what goes wrong.
+export function openCompare(model, guard) {
+  const side = (name) => ({ prompt: $(`#text-${name}`).value, model: $(`#model-${name}`).value });
+  const sides = () => ({ left: side("left"), right: side("right") });
+  const differ = soon(() =>
+    guard("difference", async () => {
+      if (!$("#differing").open || $("#differing").hidden) return;
+      $("#differing .busy").hidden = false;
+      const question = { ...sides(), token: Number($("#differing-word").value) };
+      $("studio-difference").data = await ask("difference", question).finally(() => ($("#differing .busy").hidden = true));
+    }),
+  );
+  const draw = soon(() =>
+    guard("compare", async () => {
+      const told = await ask("compare", sides());
+      $("studio-compare").data = told;
+      $("#differing").hidden = !told.alike;
+      if (!told.alike) return;
+      const known = $("#differing-word").value;
+      $("#differing-word").replaceChildren(...told.rows.map((row) => el("option", { value: row.id }, visible(row.token))));
+      $("#differing-word").value = told.rows.some((row) => String(row.id) === known) ? known : told.rows.find((row) => row.token === told.right.favourite.token).id;
+      differ();
+    }),
+  );
+  fillSides(model);
+  for (const name of SIDES) {
+    $(`#model-${name}`).addEventListener("change", draw);
     $(`#text-${name}`).addEventListener("input", calm(150, draw));
   }
-  if (models.length > 1) $("#text-right").value = $("#text-left").value;
+  const [left, right] = SIDES.map((name) => $(`#model-${name}`));
+  if (right.options.length > 1) {
+    $("#text-right").value = $("#text-left").value;
+    right.selectedIndex = left.selectedIndex === 0 ? 1 : 0;
+  }
+  $("#differing").addEventListener("toggle", differ);
+  $("#differing-word").addEventListener("change", differ);
   $("#swap").addEventListener("click", () => {
     for (const kind of ["text", "model"]) [$(`#${kind}-left`).value, $(`#${kind}-right`).value] = [$(`#${kind}-right`).value, $(`#${kind}-left`).value];
     draw();

@@ -72,6 +72,8 @@ export class StudioWord extends Component {
         el("p", {}, "Likeliest there: ", ...moment.top.flatMap((each, number) => [number ? ", " : "", chip(each.token), ` ${percent(each.probability)}`]), "."),
       );
     };
+    const open = el("button", { type: "button", class: "quiet" }, "Watch it choose a word here");
+    open.addEventListener("click", () => this.dispatchEvent(new CustomEvent("watch", { detail: moments[Number(slider.value)].step })));
     slider.addEventListener("input", () => {
       this.#at = Number(slider.value) === moments.length - 1 ? null : Number(slider.value);
       show();
@@ -81,7 +83,7 @@ export class StudioWord extends Component {
     const when = learned === null ? "It has not been learned so far." : `Its chance gained most ${span(gained)}${gained.after === learned.after ? "" : `; it was multiplied most ${span(learned)}`}.`;
     return [
       el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their chances are multiplied.` : ""),
-      el("p", { class: "row" }, slider, place),
+      el("p", { class: "row" }, slider, place, open),
       board,
       this.exactly("Exact numbers", figures(["step", "probability", "rank of its first token", "likeliest"], moments.map((each) => [each.step, each.probability, each.rank, chip(each.top[0].token)]))),
     ];
@@ -92,7 +94,8 @@ customElements.define("studio-curves", StudioCurves);
 customElements.define("studio-word", StudioWord);
 
 // The view: opened when it is first looked at; while a run is under way it looks again every two seconds.
-export async function openLearning(guard) {
+// `watch` opens a checkpoint in the view of one word.
+export async function openLearning(guard, watch) {
   let timer = 0;
   let known = null;
   const run = () => $("#run").value;
@@ -100,7 +103,7 @@ export async function openLearning(guard) {
     guard("word", async () => {
       $("#word-busy").hidden = false;
       const question = { run: run(), prompt: $("#watch-prompt").value, continuation: $("#watch-word").value };
-      $("studio-word").data = run() ? await ask("word", question).finally(() => ($("#word-busy").hidden = true)) : null;
+      $("#watched").data = run() ? await ask("word", question).finally(() => ($("#word-busy").hidden = true)) : null;
       $("#word-busy").hidden = true;
     }),
   );
@@ -138,6 +141,7 @@ export async function openLearning(guard) {
   $("#run").addEventListener("change", drawAll);
   for (const name of ["#watch-prompt", "#watch-word"]) $(name).addEventListener("input", calm(400, drawWord));
   $("#again").addEventListener("click", drawAll);
+  $("#watched").addEventListener("watch", (event) => watch(`${run()}@${event.detail}`, $("#watch-prompt").value));
   for (const name of ["#train", "#stop-training"]) $(name).addEventListener("click", async () => {
     const learn = { minutes: Number($("#minutes").value), ...($("#source").value ? { world: $("#source").value } : { text: $("#paste").value }) };
     const done = await guard("train", () => (name === "#train" ? ask("train", learn) : ask("stop", {})));

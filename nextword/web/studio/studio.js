@@ -10,16 +10,17 @@ import "./merges.js";
 import "./attention.js";
 import "./beside.js";
 import { chip, count, el, percent, visible } from "./components/parts.js";
-import { openCompare } from "./compare.js";
+import { fillSides, openCompare } from "./compare.js";
+import { fillModels } from "./models.js";
 import { openLearning } from "./learning.js";
-import { Locked, ask, askPage, calm, soon, useKey } from "./ask.js";
+import { ask, askPage, calm, soon } from "./ask.js";
 import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
 const SETTINGS = ["temperature", "top_k", "top_p", "min_p"];
-const state = { model: null, words: [], at: 0, number: null, against: null, odds: null, tokens: null };
+const state = { model: null, words: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null };
 
-const question = () => ({ prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
+const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
 const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
 const drawing = () => ({ ...question(), ...settings(), seed: seed(), ...(state.number === null ? {} : { number: state.number }) });
 const seed = () => (/^\d{1,15}$/.test($("#seed").value.trim()) ? Number($("#seed").value) : 0);
@@ -39,7 +40,6 @@ async function guarded(place, act) {
     return answer;
   } catch (error) {
     faults.set(place, error.message);
-    if (error instanceof Locked) $("#locked").hidden = false;
     writing(false);
     return null;
   } finally {
@@ -50,7 +50,11 @@ async function guarded(place, act) {
 // Stations 3, 4, 5: cheap, so they follow every movement.
 const drawOdds = soon(() =>
   guarded("odds", async () => {
-    const told = await ask("odds", drawing());
+    const late = setTimeout(busy, 300, "#odds", true);
+    const told = await ask("odds", drawing()).finally(() => {
+      clearTimeout(late);
+      busy("#odds", false);
+    });
     const before = state.odds;
     state.odds = told;
     $("nw-odds").data = told.odds;
@@ -61,6 +65,7 @@ const drawOdds = soon(() =>
     $("#fate").hidden = state.number === null;
     $("#word .say").replaceChildren(shortened(textSoFar()), chip(told.draw.token.token, "nw-chosen"));
     sentences();
+    $("#ask-when").hidden = state.model.checkpoint === null || !told.spelled;
     if (before?.draw.token.id !== told.draw.token.id) openStations();
   }),
 );
@@ -79,6 +84,7 @@ const drawLayers = soon(() =>
   guarded("look", async () => {
     busy("#layers", true);
     $("studio-attention").data = await ask("look", question()).finally(() => busy("#layers", false));
+    stay();
   }),
 );
 
@@ -90,12 +96,26 @@ const drawWhy = soon(() =>
     const against = state.against === token ? null : state.against;
     const told = await ask("why", { ...question(), token, against }).finally(() => busy("#why", false));
     rivals(token, against);
+    state.why = told;
+    $("nw-why").tokens = told.prompt.tokens;
     $("nw-why").data = told.why;
     $("nw-lens").data = told.lens;
     tellSources(told.sources);
     $("studio-beside").data = null;
     heads(told.why);
     sentences();
+    stay();
+  }),
+);
+
+// Only a checkpoint has a history.
+const drawWhen = soon(() =>
+  guarded("when", async () => {
+    if (!state.odds) return;
+    const question = { run: state.model.checkpoint.run, prompt: textSoFar(), continuation: state.odds.draw.token.token };
+    busy("#where", true);
+    const told = await ask("word", question).finally(() => busy("#where", false));
+    if (state.odds?.draw.token.token === told.continuation && textSoFar() === told.prompt) $("#when").data = told;
   }),
 );
 
@@ -107,6 +127,7 @@ function openStations() {
   if ($("#layers > details").open) drawLayers();
   if ($("#why > details").open) drawWhy();
   else tellSources(null);
+  $("#when").data = null;
 }
 
 function tellSources(sources) {
@@ -170,7 +191,7 @@ function drawText() {
 function arrive() {
   faults.clear();
   state.against = null;
-  state.odds = null;
+  state.odds = state.why = null;
   drawText();
   drawTokens();
   return drawOdds();
@@ -254,9 +275,15 @@ function showStation(number) {
   if (!$("#slow").checked) return;
   const name = STATIONS[number];
   if (name === "layers" || name === "why") $(`#${name} > details`).open = true;
-  $(`#${name}`).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+  stay();
   $("#onward").textContent = number === STATIONS.length - 1 ? "Add the word and begin again" : `Go on (${number + 1} of ${STATIONS.length})`;
   speak();
+}
+
+// In slow motion the station that is spoken of stays in view, also when one above it has grown.
+function stay() {
+  if (!$("#slow").checked) return;
+  $(`#${STATIONS[station]}`).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
 }
 
 async function onward() {
@@ -303,6 +330,14 @@ function listen() {
   $("#prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) nextWord();
   });
+  $("#model").addEventListener("change", () => {
+    forget();
+    meet($("#model").value);
+  });
+  $("#step").addEventListener("input", () => {
+    writing(false);
+    scrub();
+  });
   $("#next").addEventListener("click", nextWord);
   $("#join").addEventListener("click", () => nextWord().then(() => $("#join").focus()));
   $("#on").addEventListener("click", () => writing(pace === 0));
@@ -346,6 +381,8 @@ function listen() {
   });
   $("#ask-why").addEventListener("click", openWhy);
   $("#ask-where").addEventListener("click", drawWhy);
+  $("#ask-when button").addEventListener("click", drawWhen);
+  $("#when").addEventListener("watch", (event) => meet(`${state.model.checkpoint.run}@${event.detail}`));
   $("#slow").addEventListener("change", () => slow($("#slow").checked));
   $("#onward").addEventListener("click", onward);
   $("#leave").addEventListener("click", () => slow(false));
@@ -361,7 +398,7 @@ function openWhy() {
 }
 
 // Three views of one page; the other two ask nothing before they are looked at.
-const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded), learning: () => openLearning(guarded) };
+const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded), learning: () => openLearning(guarded, watch) };
 const opened = new Set();
 
 function showView() {
@@ -372,33 +409,68 @@ function showView() {
     if (name === wanted) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  $(".modes").hidden = wanted !== "watch";
+  $(".modes").hidden = $("#model").hidden = wanted !== "watch";
   if (wanted !== "watch" && $("#slow").checked) slow(false);
-  if (state.model && !opened.has(wanted)) VIEWS[wanted]();
-  if (state.model) opened.add(wanted);
+  if (!state.model) return;
+  if (opened.has(wanted)) lookAgain();
+  else VIEWS[wanted]();
+  opened.add(wanted);
 }
 
-async function meet() {
-  state.model = await guarded("model", () => ask("model"));
-  if (!state.model) return;
-  $("#locked").hidden = true;
-  const { name, layers, heads: each, vocab, context } = state.model;
-  $("#model").textContent = name;
-  $("#facts").textContent = `${name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(state.model.width)} numbers wide.`;
-  for (const setting of SETTINGS) $(`#${setting}`).value = state.model.sampling[setting];
+// Runs come and grow while the page is open.
+async function lookAgain() {
+  const told = await guarded("model", () => ask("model", { model: state.model.name }));
+  if (!told || told.name !== state.model.name) return;
+  state.model = told;
+  fillModels($("#model"), told, told.name, false);
+  if (opened.has("compare")) fillSides(told);
+  showCheckpoint();
+}
+
+// The model that is asked: one of the server's, or a checkpoint of a run, RUN@STEP.
+async function meet(name) {
+  const told = await guarded("model", () => ask("model", { model: name }));
+  if (!told) return;
+  const first = state.model === null;
+  state.model = told;
+  const { layers, heads: each, vocab, context, width } = told;
+  fillModels($("#model"), told, told.name, false);
+  $("#facts").textContent = `${told.name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(width)} numbers wide.`;
+  showCheckpoint();
+  if (!first) return arrive();
+  for (const setting of SETTINGS) $(`#${setting}`).value = told.sampling[setting];
   showSettings();
-  arrive();
   showView();
+  return arrive();
+}
+
+function showCheckpoint() {
+  const { checkpoint, runs } = state.model;
+  $("#checkpoint").hidden = checkpoint === null;
+  if (checkpoint === null) return;
+  const steps = runs[checkpoint.run];
+  $("#step").max = steps.length - 1;
+  if (document.activeElement !== $("#step")) $("#step").value = steps.indexOf(checkpoint.step);
+  const words = `after ${count(checkpoint.step)} ${checkpoint.step === 1 ? "step" : "steps"} of ${checkpoint.run}`;
+  $("#checkpoint output").textContent = words;
+  $("#step").setAttribute("aria-valuetext", words);
+}
+
+// While the slider moves the text stays, so that one sees the same question answered better and better.
+const scrub = soon(() => {
+  const { checkpoint, runs } = state.model;
+  return meet(`${checkpoint.run}@${runs[checkpoint.run][Number($("#step").value)]}`);
+});
+
+function watch(name, prompt) {
+  forget();
+  $("#prompt").value = prompt;
+  location.hash = "watch";
+  meet(name);
 }
 
 listen();
 showSettings();
 showView();
 window.addEventListener("hashchange", showView);
-$("#locked").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey($("#key").value);
-  faults.clear();
-  meet();
-});
-meet();
+meet(null);

@@ -1,0 +1,101 @@
+"""The compiled forward pass, and the folder it is kept in between processes.
+
+Whoever can write what is loaded from here can run programs as the user: the folder is made for its owner alone, and
+one that others own or may write to is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import entrypoints
+from numba.core.compiler_lock import global_compiler_lock
+
+from nextword.errors import SettingError
+from nextword.parameters.cache import cache_folder
+from nextword.predict import forward as passes
+
+_SOURCES = ("lanes", "elementary", "tiles", "team", "forward")
+
+
+@cache
+def compiled() -> Any:
+    """The forward pass, compiled for this processor; from the cache's folder if it was compiled before.
+
+    Raises SettingError for a folder that is not ours alone.
+    """
+    with global_compiler_lock:
+        with suppress(OSError, RuntimeError):  # without a folder to write to it is compiled again each time
+            folder = private_folder(kernel_folder())
+            before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+            try:
+                passes.forward.enable_caching()  # type: ignore[attr-defined]
+            finally:
+                numba.config.CACHE_DIR = before
+        with _without_extensions():
+            passes.forward.compile(_signature(passes.forward.py_func))  # type: ignore[attr-defined]
+    return passes.forward
+
+
+def kernel_folder() -> Path:
+    """Where compiled kernels are kept: one folder for each state of their source and of numba."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in _SOURCES:
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
+    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, made if need be, that only this user can look into, in one that only this user can write to.
+
+    Raises OSError if it cannot be made, SettingError if others could have changed what lies in it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if not hasattr(os, "geteuid"):  # Windows: a user's folders are theirs
+        return folder
+    for path in (folder.parent, folder):
+        found = path.lstat()
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+            raise SettingError(
+                f"{path} holds compiled programs, and others than you own it or could write to it: remove it, or set "
+                "NEXTWORD_CACHE to a folder of your own."
+            )
+    folder.chmod(0o700)
+    return folder
+
+
+def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """numba's types of a kernel's arguments, by its annotations."""
+    return tuple(_numba_type(kind) for name, kind in get_type_hints(function).items() if name != "return")
+
+
+def _numba_type(kind: Any) -> Any:
+    if issubclass(kind, tuple):
+        return types.BaseTuple.from_types([_numba_type(each) for each in get_type_hints(kind).values()], kind)
+    return {int: types.int64, bool: types.boolean, np.float32: types.float32}[kind]
+
+
+@contextmanager
+def _without_extensions() -> Iterator[None]:
+    """numba imports every installed package that extends it before it compiles or loads anything.
+
+    Our kernels use no such extension, and to import them takes longer than to load the kernels; they are
+    imported when somebody else compiles.
+    """
+    before = entrypoints._already_initialized
+    entrypoints._already_initialized = True
+    try:
+        yield
+    finally:
+        entrypoints._already_initialized = before
