@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nextword.predict.elementary import centre_and_scale, exponential, gelu_exact, gelu_tanh, normed, silu
+from nextword.predict.groups import GROUP
 from nextword.predict.lanes import (
     LANES,
     every,
@@ -50,7 +51,6 @@ from nextword.predict.lanes import (
 )
 from nextword.predict.team import enter, leave, share
 from nextword.predict.tiles import (
-    GROUP,
     Vectors,
     add_product,
     add_product_fp16,

@@ -25,7 +25,7 @@ from nextword.errors import SettingError
 from nextword.parameters.cache import cache_folder
 from nextword.predict import forward as passes
 
-_SOURCES = ("lanes", "elementary", "tiles", "team", "forward")
+_SOURCES = ("llvm", "lanes", "groups", "elementary", "tiles", "team", "forward")
 
 
 @cache

@@ -8,8 +8,7 @@ Memory is given as an address in bytes, because a kernel walks through weights, 
 sizes. Every operation rounds in one fixed way (a fused multiply-add is always fused, sums over lanes always pair
 the same lanes), which is what makes equal inputs give equal bits.
 
-`dot4` is the one operation for which machines have a special instruction (VNNI) that LLVM does not find by itself;
-without it the same integers come from ordinary arithmetic.
+What LLVM does not find by itself, products of small integers, is in `groups`.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
-from numba.core import config
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from nextword.predict import llvm
+from nextword.predict.llvm import BYTE, HALF, LONG, SHORT, WORD, call, cut, filled, load, splat, store
 
 LANES = 32
 
@@ -68,9 +69,7 @@ class Ints:
     def __rshift__(self, bits: int) -> Ints: ...
 
 
-_BIT, _BYTE, _SHORT, _WORD, _LONG = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-_FLOAT, _HALF = ir.FloatType(), ir.HalfType()
-_FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
+_FLOATS, _INTS = ir.VectorType(llvm.FLOAT, LANES), ir.VectorType(WORD, LANES)
 
 
 class _FloatsType(types.Type):
@@ -130,44 +129,7 @@ def _operator(symbol: Any, kind: Any, write: Callable[[Any, Any, Any], Any], by_
     @lower_builtin(symbol, kind, other)
     def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         a, b = values
-        return write(builder, a, _splat(builder, b) if by_number else b)
-
-
-def features() -> set[str]:
-    """What compiled code may use of this machine's processor, in LLVM's names."""
-    if config.CPU_NAME == "generic":
-        return set()
-    return {name for name, there in binding.get_host_cpu_features().items() if there}
-
-
-def _vector(*values: float, kind: Any = _WORD) -> Any:
-    return ir.Constant(ir.VectorType(kind, len(values)), list(values))
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(nothing, value, _WORD(0)), nothing, _vector(*[0] * LANES))
-
-
-def _constant(value: int) -> Any:
-    return _vector(*[value] * LANES)
-
-
-def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
-    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
-    value.align = align
-    return value
-
-
-def _store(builder: Any, address: Any, value: Any, align: int) -> None:
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align)
-
-
-def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
-    kind = ir.FunctionType(result, [value.type for value in values])
-    module = builder.module
-    function = module.globals[name] if name in module.globals else ir.Function(module, kind, name)
-    return builder.call(function, values)
+        return write(builder, a, splat(builder, b, LANES) if by_number else b)
 
 
 # --- memory ---
@@ -176,90 +138,96 @@ def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
 @_operation(FLOATS, ADDRESS)
 def floats_at(builder: Any, address: Any) -> Any:
     """32 neighbouring float32."""
-    return _load(builder, address, _FLOATS, 4)
+    return load(builder, address, _FLOATS, 4)
 
 
 @_operation(INTS, ADDRESS)
 def ints_at(builder: Any, address: Any) -> Any:
     """32 neighbouring int32, or 128 bytes."""
-    return _load(builder, address, _INTS, 4)
+    return load(builder, address, _INTS, 4)
 
 
 @_operation(FLOATS, ADDRESS)
 def brains_at(builder: Any, address: Any) -> Any:
     """32 neighbouring bfloat16, which are upper halves of float32."""
-    shorts = _load(builder, address, ir.VectorType(_SHORT, LANES), 2)
-    return builder.bitcast(builder.shl(builder.zext(shorts, _INTS), _constant(16)), _FLOATS)
+    shorts = load(builder, address, ir.VectorType(SHORT, LANES), 2)
+    return builder.bitcast(builder.shl(builder.zext(shorts, _INTS), filled(16, _INTS)), _FLOATS)
 
 
 def _converts_halves() -> bool:
-    return "f16c" in features() or platform.machine() in ("aarch64", "arm64")
+    return "f16c" in llvm.features() or platform.machine() in ("aarch64", "arm64")
 
 
 @_operation(FLOATS, ADDRESS)
 def halves_at(builder: Any, address: Any) -> Any:
     """32 neighbouring float16 (finite)."""
     if _converts_halves():
-        return builder.fpext(_load(builder, address, ir.VectorType(_HALF, LANES), 2), _FLOATS)
-    bits = builder.zext(_load(builder, address, ir.VectorType(_SHORT, LANES), 2), _INTS)
-    sign = builder.shl(builder.and_(bits, _constant(0x8000)), _constant(16))
-    magnitude = builder.bitcast(builder.shl(builder.and_(bits, _constant(0x7FFF)), _constant(13)), _FLOATS)
-    magnitude = builder.fmul(magnitude, _vector(*[2.0**112] * LANES, kind=_FLOAT))  # the difference of the exponents
+        return builder.fpext(load(builder, address, ir.VectorType(HALF, LANES), 2), _FLOATS)
+    bits = builder.zext(load(builder, address, ir.VectorType(SHORT, LANES), 2), _INTS)
+    sign = builder.shl(builder.and_(bits, filled(0x8000, _INTS)), filled(16, _INTS))
+    magnitude = builder.bitcast(builder.shl(builder.and_(bits, filled(0x7FFF, _INTS)), filled(13, _INTS)), _FLOATS)
+    magnitude = builder.fmul(magnitude, filled(2.0**112, _FLOATS))  # the difference of the exponents
     return builder.bitcast(builder.or_(builder.bitcast(magnitude, _INTS), sign), _FLOATS)
 
 
 @_operation(FLOAT, ADDRESS)
 def float_at(builder: Any, address: Any) -> Any:
     """One float32."""
-    return _load(builder, address, _FLOAT, 4)
+    return load(builder, address, llvm.FLOAT, 4)
 
 
 @_operation(INT, ADDRESS)
 def int_at(builder: Any, address: Any) -> Any:
     """One int32, or four bytes."""
-    return _load(builder, address, _WORD, 4)
+    return load(builder, address, WORD, 4)
 
 
 @_operation(COUNT, ADDRESS)
 def long_at(builder: Any, address: Any) -> Any:
     """One int64."""
-    return _load(builder, address, _LONG, 8)
+    return load(builder, address, LONG, 8)
 
 
 @_operation(INT, ADDRESS)
 def byte_at(builder: Any, address: Any) -> Any:
     """One byte, 0 to 255."""
-    return builder.zext(_load(builder, address, _BYTE, 1), _WORD)
+    return builder.zext(load(builder, address, BYTE, 1), WORD)
 
 
 @_operation(NOTHING, ADDRESS, FLOATS)
 def put_floats(builder: Any, address: Any, value: Any) -> None:
     """Write 32 float32."""
-    _store(builder, address, value, 4)
+    store(builder, address, value, 4)
 
 
 @_operation(NOTHING, ADDRESS, FLOATS)
 def put_halves(builder: Any, address: Any, value: Any) -> None:
     """Write 32 float16, rounded to nearest; what float16 cannot hold becomes its largest number."""
-    _store(builder, address, _to_halves(builder, value), 2)
+    store(builder, address, _to_halves(builder, value), 2)
 
 
 @_operation(NOTHING, ADDRESS, INTS)
 def put_bytes(builder: Any, address: Any, value: Any) -> None:
     """Write the lowest byte of each lane: 32 bytes."""
-    _store(builder, address, builder.trunc(value, ir.VectorType(_BYTE, LANES)), 1)
+    store(builder, address, builder.trunc(value, ir.VectorType(BYTE, LANES)), 1)
+
+
+@_operation(NOTHING, ADDRESS, INTS)
+def put_shorts(builder: Any, address: Any, value: Any) -> None:
+    """Write the lower half of each lane: 32 int16."""
+    store(builder, address, builder.trunc(value, ir.VectorType(SHORT, LANES)), 2)
 
 
 @_operation(NOTHING, ADDRESS, FLOAT)
 def put_float(builder: Any, address: Any, value: Any) -> None:
     """Write one float32."""
-    _store(builder, address, value, 4)
+    store(builder, address, value, 4)
 
 
 @_operation(NOTHING, ADDRESS, INT)
 def put_int(builder: Any, address: Any, value: Any) -> None:
     """Write one int32."""
-    _store(builder, address, value, 4)
+    store(builder, address, value, 4)
 
 
 @_operation(NOTHING, ADDRESS, COUNT, FLOATS)
@@ -276,24 +244,24 @@ def scatter_halves(builder: Any, address: Any, stride: Any, value: Any) -> None:
 
 def _scatter(builder: Any, address: Any, stride: Any, vector: Any, align: int) -> None:
     for lane in range(LANES):
-        _store(builder, address, builder.extract_element(vector, _WORD(lane)), align)
+        store(builder, address, builder.extract_element(vector, WORD(lane)), align)
         address = builder.add(address, stride)
 
 
 def _to_halves(builder: Any, value: Any) -> Any:
-    largest, smallest = (_vector(*[limit] * LANES, kind=_FLOAT) for limit in (65504.0, -65504.0))
+    largest, smallest = (filled(limit, _FLOATS) for limit in (65504.0, -65504.0))
     value = builder.select(builder.fcmp_ordered(">", value, largest), largest, value)
     value = builder.select(builder.fcmp_ordered("<", value, smallest), smallest, value)
     if _converts_halves():
-        return builder.fptrunc(value, ir.VectorType(_HALF, LANES))
+        return builder.fptrunc(value, ir.VectorType(HALF, LANES))
     bits = builder.bitcast(value, _INTS)
-    sign = builder.and_(builder.lshr(bits, _constant(16)), _constant(0x8000))
-    magnitude = builder.bitcast(builder.and_(bits, _constant(0x7FFFFFFF)), _FLOATS)
-    magnitude = builder.fmul(magnitude, _vector(*[2.0**-112] * LANES, kind=_FLOAT))
+    sign = builder.and_(builder.lshr(bits, filled(16, _INTS)), filled(0x8000, _INTS))
+    magnitude = builder.bitcast(builder.and_(bits, filled(0x7FFFFFFF, _INTS)), _FLOATS)
+    magnitude = builder.fmul(magnitude, filled(2.0**-112, _FLOATS))
     bits = builder.bitcast(magnitude, _INTS)
-    odd = builder.and_(builder.lshr(bits, _constant(13)), _constant(1))
-    rounded = builder.lshr(builder.add(builder.add(bits, _constant(0xFFF)), odd), _constant(13))
-    return builder.trunc(builder.or_(rounded, sign), ir.VectorType(_SHORT, LANES))
+    odd = builder.and_(builder.lshr(bits, filled(13, _INTS)), filled(1, _INTS))
+    rounded = builder.lshr(builder.add(builder.add(bits, filled(0xFFF, _INTS)), odd), filled(13, _INTS))
+    return builder.trunc(builder.or_(rounded, sign), ir.VectorType(SHORT, LANES))
 
 
 # --- arithmetic, lane by lane ---
@@ -312,33 +280,19 @@ _operator(operator.rshift, INTS, lambda builder, a, b: builder.ashr(a, b), by_nu
 @_operation(FLOATS, FLOAT)
 def every(builder: Any, value: Any) -> Any:
     """The same float32 in all lanes."""
-    return _splat(builder, value)
+    return splat(builder, value, LANES)
 
 
 @_operation(INTS, INT)
 def every_int(builder: Any, value: Any) -> Any:
     """The same int32, or the same four bytes, in all lanes."""
-    return _splat(builder, value)
+    return splat(builder, value, LANES)
 
 
 @_operation(FLOATS, FLOATS, FLOATS, FLOATS)
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
-    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
-
-
-@_operation(INTS, INTS, INTS, INTS)
-def dot4(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """total + the products of the four unsigned bytes of `a` and the four signed bytes of `b`, in each lane."""
-    if "avx512vnni" in features():
-        halves = [[builder.shuffle_vector(v, v, _vector(*range(at, at + 16))) for v in (total, a, b)] for at in (0, 16)]
-        low, high = (_call(builder, "llvm.x86.avx512.vpdpbusd.512", each[0].type, *each) for each in halves)
-        return builder.shuffle_vector(low, high, _vector(*range(LANES)))
-    for byte in range(4):
-        unsigned = builder.and_(builder.lshr(a, _constant(8 * byte)), _constant(255))
-        signed = builder.ashr(builder.shl(b, _constant(24 - 8 * byte)), _constant(24))
-        total = builder.add(total, builder.mul(unsigned, signed))
-    return total
+    return call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
 
 
 @_operation(FLOATS, INTS)
@@ -350,7 +304,7 @@ def as_floats(builder: Any, value: Any) -> Any:
 @_operation(INTS, FLOATS)
 def as_ints(builder: Any, value: Any) -> Any:
     """float32 to the nearest integer, halves to even."""
-    return builder.fptosi(_call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, value), _INTS)
+    return builder.fptosi(call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, value), _INTS)
 
 
 @_operation(FLOATS, INTS)
@@ -368,17 +322,17 @@ def larger(builder: Any, a: Any, b: Any) -> Any:
 @_operation(FLOATS, FLOATS)
 def magnitude(builder: Any, value: Any) -> Any:
     """Without its sign."""
-    return _call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, value)
+    return call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, value)
 
 
 @_operation(FLOATS, FLOATS, COUNT, COUNT, FLOAT)
 def keep(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
     """The lanes from `first` to before `last`, and `other` in the rest."""
-    wide = ir.VectorType(_LONG, LANES)
+    wide = ir.VectorType(LONG, LANES)
     lane = ir.Constant(wide, list(range(LANES)))
-    after = builder.icmp_signed(">=", lane, _splat(builder, first))
-    before = builder.icmp_signed("<", lane, _splat(builder, last))
-    return builder.select(builder.and_(after, before), value, _splat(builder, other))
+    after = builder.icmp_signed(">=", lane, splat(builder, first, LANES))
+    before = builder.icmp_signed("<", lane, splat(builder, last, LANES))
+    return builder.select(builder.and_(after, before), value, splat(builder, other, LANES))
 
 
 @_operation(FLOAT, FLOATS, COUNT)
@@ -395,9 +349,8 @@ def _fold(builder: Any, value: Any, join: Callable[[Any, Any], Any]) -> Any:
     width = LANES
     while width > 1:
         width //= 2
-        low, high = (builder.shuffle_vector(value, value, _vector(*range(at, at + width))) for at in (0, width))
-        value = join(low, high)
-    return builder.extract_element(value, _WORD(0))
+        value = join(cut(builder, value, 0, width), cut(builder, value, width, width))
+    return builder.extract_element(value, WORD(0))
 
 
 @_operation(FLOAT, FLOATS)
@@ -424,24 +377,24 @@ def peak(builder: Any, value: Any) -> Any:
 @_operation(COUNT, ADDRESS, COUNT)
 def fetch_add(builder: Any, address: Any, value: Any) -> Any:
     """Adds to a counter that threads share; what it was before."""
-    return builder.atomic_rmw("add", builder.inttoptr(address, _LONG.as_pointer()), value, "acq_rel")
+    return builder.atomic_rmw("add", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
 
 
 @_operation(COUNT, ADDRESS)
 def counter_at(builder: Any, address: Any) -> Any:
     """A counter that threads share, and with it all that was written before it was raised."""
-    return builder.load_atomic(builder.inttoptr(address, _LONG.as_pointer()), "acquire", 8)
+    return builder.load_atomic(builder.inttoptr(address, LONG.as_pointer()), "acquire", 8)
 
 
 @_operation(NOTHING)
 def pause(builder: Any) -> None:
     """A breath between two looks at a counter."""
     if platform.machine() in ("x86_64", "AMD64"):
-        _call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        call(builder, "llvm.x86.sse2.pause", ir.VoidType())
 
 
 @_operation(NOTHING)
 def yield_core(builder: Any) -> None:
     """Let another thread have this core, if one wants it."""
     if sys.platform != "win32":
-        _call(builder, "sched_yield", _WORD)
+        call(builder, "sched_yield", WORD)

@@ -25,8 +25,9 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.parameters.quants import Bytes, Floats, six_bit_scales
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
+from nextword.predict.groups import GROUP
 from nextword.predict.lanes import LANES
-from nextword.predict.tiles import BF16, FP16, FP32, GROUP, GROUP_BYTES, INT4, INT4_WIDE, INT8
+from nextword.predict.tiles import BF16, FP16, FP32, GROUP_BYTES, INT4, INT4_WIDE, INT8
 
 _LOSSLESS = {
     "F32": FP32,

@@ -12,10 +12,10 @@ token of many texts. Each output is summed in the order of its columns, whatever
 text gives the same bits alone and in company.
 
 Integers come in groups of 32 columns that share a scale (and, with 4 bits, a minimum): w = scale * q (+ minimum).
-A vector meets them as integers of 16 bits, each group of 32 with its own step: x = step * n, n = 256 * high + low.
-Then the group's sum of products of integers is exact, in two halves of bytes:
+Matrices are padded with zeros to whole groups and whole tiles. A vector meets them as integers of 16 bits, each group
+of 32 with its own step, x = step * n, so that the group's sum of products of integers is exact (`groups`):
 
-    sum w x = scale * step * (256 * sum q high + sum q low)  (+ minimum * sum x)
+    sum w x = scale * step * sum q n  (+ minimum * sum x)
 
 Layouts of a tile, columns in order, 32 = the lanes:
 
@@ -31,15 +31,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nextword.predict.groups import GROUP, X_BYTES, bytes_at, nibbles_at, put_x, times_bytes, times_nibbles
 from nextword.predict.lanes import (
     LANES,
     Floats,
-    Ints,
     as_floats,
     as_ints,
     brains_at,
     byte_at,
-    dot4,
     every,
     every_int,
     float_at,
@@ -48,12 +47,10 @@ from nextword.predict.lanes import (
     halves_at,
     inlined,
     int_at,
-    ints_at,
     kernel,
     lane,
     magnitude,
     peak,
-    put_bytes,
     put_float,
     put_floats,
     put_int,
@@ -61,7 +58,6 @@ from nextword.predict.lanes import (
 )
 
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
-GROUP = 32  # columns that share a scale; matrices are padded with zeros to whole groups and whole tiles
 BLOCK = 8  # columns of floating-point weights that are read at once
 LARGEST = 127 * 256  # the largest integer that a vector's number becomes: its high byte is signed
 # Bytes of one group of columns of one tile.
@@ -80,14 +76,14 @@ GROUP_BYTES = {
 class Vectors(NamedTuple):
     """What matrices are multiplied with: rows of float32, and the same rows as integers; addresses, [rows, ...] each.
 
-    floats: float32 [32 * groups]. digits: int8 [groups, 64], for each group 32 high bytes, then 32 low ones. steps,
-    sums: float32 [groups], a group's step and the sum of its numbers; counts: int32, the sum of its integers.
+    floats: float32 [32 * groups]. integers: [groups, 128] bytes, see `put_x`. steps, sums: float32 [groups], a group's
+    step and the sum of its numbers; counts: int32, the sum of its integers.
     Columns are padded with zeros to whole groups.
     """
 
     groups: int
     floats: int
-    digits: int
+    integers: int
     steps: int
     counts: int
     sums: int
@@ -101,9 +97,7 @@ def put_group(vectors: Vectors, row: int, group: int, x: Floats) -> None:
     largest = peak(magnitude(x))
     step = largest / np.float32(LARGEST)
     n = as_ints(x * every(np.float32(LARGEST) / largest)) if largest > np.float32(1e-30) else every_int(0)
-    high = (n + every_int(128)) >> 8
-    put_bytes(vectors.digits + 2 * GROUP * index, high)
-    put_bytes(vectors.digits + 2 * GROUP * index + GROUP, n - (high << 8))
+    put_x(vectors.integers + X_BYTES * index, n)
     count = total_int(n)
     put_float(vectors.steps + 4 * index, step)
     put_int(vectors.counts + 4 * index, count)
@@ -123,19 +117,6 @@ def dot8(
     sum = fma(w5, every(float_at(x + 20)), sum)
     sum = fma(w6, every(float_at(x + 24)), sum)
     return fma(w7, every(float_at(x + 28)), sum)
-
-
-@inlined
-def dot32(q0: Ints, q1: Ints, q2: Ints, q3: Ints, q4: Ints, q5: Ints, q6: Ints, q7: Ints, x: int, sum: Ints) -> Ints:
-    """sum + a group's 32 columns, four to a quad, times the 32 signed bytes at x."""
-    sum = dot4(sum, q0, every_int(int_at(x)))
-    sum = dot4(sum, q1, every_int(int_at(x + 4)))
-    sum = dot4(sum, q2, every_int(int_at(x + 8)))
-    sum = dot4(sum, q3, every_int(int_at(x + 12)))
-    sum = dot4(sum, q4, every_int(int_at(x + 16)))
-    sum = dot4(sum, q5, every_int(int_at(x + 20)))
-    sum = dot4(sum, q6, every_int(int_at(x + 24)))
-    return dot4(sum, q7, every_int(int_at(x + 28)))
 
 
 def _float_tile(columns_at: Any, size: int) -> Any:
@@ -166,43 +147,33 @@ add_product_fp16 = _float_tile(halves_at, 2)
 def add_product_int8(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
     """out[row] += tile @ x[row], for 32 outputs."""
     for group in range(x.groups):
-        at = tile + group * (2 + GROUP) * LANES
+        at = tile + group * INT8_BYTES
         scale = halves_at(at)
-        q0, q1, q2, q3 = ints_at(at + 64), ints_at(at + 192), ints_at(at + 320), ints_at(at + 448)
-        q4, q5, q6, q7 = ints_at(at + 576), ints_at(at + 704), ints_at(at + 832), ints_at(at + 960)
+        q = bytes_at(at + 2 * LANES)
         for row in range(n_rows):
             to = out + row * out_step
             index = row * x.groups + group
-            here = x.digits + 2 * GROUP * index
-            high = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here, every_int(0))
             unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
-            low = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here + GROUP, unshift)
-            sum = as_floats((high << 8) + low)
+            sum = as_floats(times_bytes(unshift, q, x.integers + X_BYTES * index))
             put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
 
 
 def _int4_tile(scales_at: Any, size: int) -> Any:
     """A kernel for 4-bit weights whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
     scales = size * LANES
+    group_bytes = 2 * scales + GROUP // 2 * LANES
 
     @kernel
     def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
         """out[row] += tile @ x[row], for 32 outputs."""
         for group in range(x.groups):
-            at = tile + group * (2 * scales + GROUP // 2 * LANES)
+            at = tile + group * group_bytes
             scale, minimum = scales_at(at), scales_at(at + scales)
-            at += 2 * scales
-            b0, b1, b2, b3 = ints_at(at), ints_at(at + 128), ints_at(at + 256), ints_at(at + 384)
-            q0, q1, q2, q3 = b0 & 0x0F0F0F0F, b1 & 0x0F0F0F0F, b2 & 0x0F0F0F0F, b3 & 0x0F0F0F0F
-            q4, q5 = (b0 >> 4) & 0x0F0F0F0F, (b1 >> 4) & 0x0F0F0F0F
-            q6, q7 = (b2 >> 4) & 0x0F0F0F0F, (b3 >> 4) & 0x0F0F0F0F
+            q = nibbles_at(at + 2 * scales)
             for row in range(n_rows):
                 to = out + row * out_step
                 index = row * x.groups + group
-                here = x.digits + 2 * GROUP * index
-                high = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here, every_int(0))
-                low = dot32(q0, q1, q2, q3, q4, q5, q6, q7, here + GROUP, every_int(0))
-                sum = as_floats((high << 8) + low)
+                sum = as_floats(times_nibbles(every_int(0), q, x.integers + X_BYTES * index))
                 so_far = fma(minimum, every(float_at(x.sums + 4 * index)), floats_at(to))
                 put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), so_far))
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.predict.forward import ATTENDING, SPAN, Grid, Model, Room
+from nextword.predict.groups import GROUP, X_BYTES
 from nextword.predict.lanes import LANES
-from nextword.predict.tiles import GROUP, Vectors
+from nextword.predict.tiles import Vectors
 
 
 def whole(size: int) -> int:
@@ -71,7 +72,7 @@ class Workroom:
         groups = -(-columns // GROUP)
         arrays: list[npt.NDArray[np.generic]] = [
             np.zeros((rows, groups * GROUP), np.float32),
-            np.zeros((rows, groups * 2 * GROUP), np.int8),
+            np.zeros((rows, groups * X_BYTES), np.int8),
             np.zeros((rows, groups), np.float32),
             np.zeros((rows, groups), np.int32),
             np.zeros((rows, groups), np.float32),

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nextword.predict import lanes
+from nextword.predict import llvm
 from nextword.predict.elementary import exponential, gelu_exact, gelu_tanh, silu
+from nextword.predict.groups import X_BYTES, bytes_at, nibbles_at, put_x, times_bytes, times_nibbles
 from nextword.predict.lanes import (
-    dot4,
+    as_ints,
     every_int,
     floats_at,
     halves_at,
-    ints_at,
     kernel,
     put_bytes,
     put_floats,
@@ -27,34 +27,53 @@ from nextword.predict.lanes import (
 )
 from nextword.predict.team import Team, enter, leave, new_counters, share
 
-every_processor = pytest.mark.parametrize("features", [None, set()], ids=["this one", "a plain one"])
+BEFORE_VNNI = {"avx2", "f16c"}
+every_processor = pytest.mark.parametrize(
+    "features",
+    [
+        None,
+        pytest.param(BEFORE_VNNI, marks=pytest.mark.skipif(not llvm.features() >= BEFORE_VNNI, reason="needs AVX2")),
+        set(),
+    ],
+    ids=["this one", "one of AVX2", "a plain one"],
+)
 
 
 @pytest.fixture
 def processor(features: set[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What kernels compiled in this test may use."""
     if features is not None:
-        monkeypatch.setattr(lanes, "features", lambda: features)
+        monkeypatch.setattr(llvm, "features", lambda: features)
+
+
+def _quads(q: np.ndarray) -> np.ndarray:
+    """Integers [outputs, columns] in quads of columns: bytes [columns / 4, outputs, 4]."""
+    return np.ascontiguousarray(q.astype(np.uint8).reshape(32, -1, 4).swapaxes(0, 1))
 
 
 @every_processor
 @pytest.mark.usefixtures("processor")
-def test_dot4_is_exact() -> None:
+@pytest.mark.parametrize("bits", [8, 4])
+def test_products_of_a_group_are_exact(bits: int) -> None:
+    read, times = (bytes_at, times_bytes) if bits == 8 else (nibbles_at, times_nibbles)
     random = np.random.default_rng(0)
-    a, b = random.integers(0, 256, (32, 4)).astype(np.uint8), random.integers(-128, 128, (32, 4)).astype(np.int8)
-    a[0], b[0], b[1] = 255, -128, 127
-    a[1] = 255
+    q, x = random.integers(0, 1 << bits, (32, 32)), random.integers(-32512, 32513, (4, 32))
+    q[0] = (1 << bits) - 1  # sums as large as they get, of numbers and of their high and low bytes
+    x[:3] = np.array([[32512], [-32512], [127 * 256 - 128]])
+    quads = _quads(q) if bits == 8 else _quads(q[:, :16]) | _quads(q[:, 16:]) << 4
 
     @kernel
-    def products(a: int, b: int, out: int) -> None:
-        sums = dot4(every_int(7), ints_at(a), ints_at(b))
+    def products(quads: int, n: int, x: int, out: int) -> None:
+        put_x(x, as_ints(floats_at(n)))
+        sums = times(every_int(7), read(quads), x)
         for byte in range(4):
             put_bytes(out + 32 * byte, sums >> (8 * byte))
 
-    out = np.zeros((4, 32), np.uint8)
-    products(a.ctypes.data, b.ctypes.data, out.ctypes.data)
-    found = np.ascontiguousarray(out.T).view(np.int32)[:, 0]
-    assert np.array_equal(found, 7 + (a.astype(np.int32) * b).sum(1))
+    for row in x.astype(np.float32):
+        out, room = np.zeros((4, 32), np.uint8), np.zeros(X_BYTES, np.int8)
+        products(quads.ctypes.data, row.ctypes.data, room.ctypes.data, out.ctypes.data)
+        found = np.ascontiguousarray(out.T).view(np.int32)[:, 0]
+        assert np.array_equal(found, 7 + q @ row.astype(np.int64))
 
 
 @every_processor

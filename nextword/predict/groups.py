@@ -1,0 +1,180 @@
+"""A group's 32 columns of integer weights times 32 integers of 16 bits: what processors differ most in.
+
+    times_bytes(start, bytes_at(weights), x)        start + sum q x for 32 outputs, q of 8 bits
+    times_nibbles(start, nibbles_at(weights), x)    the same with q of 4 bits
+
+Every sum is exact, so every processor gives the same bits. LLVM does not find these sums by itself, hence three ways:
+
+    VNNI    one instruction adds four products of bytes to a sum; x goes in as high bytes, then as low ones. 32
+            registers hold a whole group, which is read from memory once for all vectors x.
+    AVX2    16 registers do not, so a group is read again for each x, from the nearest cache. Bytes are widened and meet
+            x in products of 16 bits. Products of nibbles and bytes are added up in 16 bits, which 8 x 2 x 15 x 128
+            fits into, and are widened once.
+    any     products of 32 bits.
+
+Weights lie in quads: 32 outputs x 4 columns, a byte each. Bytes: 8 quads. Nibbles: 4 quads, whose low halves are
+columns 0-15 and whose high halves are columns 16-31. q is 0 to 255, or 0 to 15.
+x is `X_BYTES` long: 32 high bytes and 32 low bytes, all signed, x = 256 high + low; then the 32 numbers themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from nextword.predict import llvm
+from nextword.predict.lanes import ADDRESS, INTS, LANES, Ints, every_int, inlined, put_bytes, put_shorts
+from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, joined, load, splat, vector
+
+GROUP = 32
+X_BYTES = 4 * GROUP
+_QUADS = GROUP // 4
+_QUAD_BYTES = 4 * LANES
+_HELD = types.UniTuple(INTS, _QUADS)
+_INTS, _PART = ir.VectorType(WORD, LANES), ir.VectorType(WORD, 8)
+_BYTES, _SHORTS = ir.VectorType(BYTE, 32), ir.VectorType(SHORT, 16)  # a register of AVX2 each
+_HALF = ir.VectorType(BYTE, 16)
+
+
+class Quads:
+    """A group's weights, as kernels pass them on: in registers, or where they lie."""
+
+
+@inlined
+def put_x(x: int, n: Ints) -> None:
+    """Write 32 integers of at most 127 * 256, as groups are multiplied with them."""
+    high = (n + every_int(128)) >> 8
+    put_bytes(x, high)
+    put_bytes(x + GROUP, n - (high << 8))
+    put_shorts(x + 2 * GROUP, n)
+
+
+def _reader(read: Callable[[Any, Any], list[Any]]) -> Any:
+    """Makes what kernels can call of a function that reads eight quads into registers: (builder, address)."""
+
+    def typed(typing_context: Any, address: Any) -> Any:
+        quads = _HELD if "avx512vnni" in llvm.features() else ADDRESS
+
+        def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return context.make_tuple(builder, quads, read(builder, *values)) if quads == _HELD else values[0]
+
+        return quads(ADDRESS), lower
+
+    typed.__name__, typed.__doc__ = read.__name__, read.__doc__
+    return intrinsic(typed)
+
+
+def _multiplier(read: Callable[[Any, Any], list[Any]]) -> Callable[[Callable[[Any, Any, Any], Any]], Any]:
+    """The same of how AVX2 multiplies a group, (builder, address, x); all other ways need only `read`."""
+
+    def decorate(write: Callable[[Any, Any, Any], Any]) -> Any:
+        def typed(typing_context: Any, start: Any, quads: Any, x: Any) -> Any:
+            def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                begin, weights, x_at = values
+                if quads == _HELD:
+                    return _by_vnni(builder, begin, [builder.extract_value(weights, i) for i in range(_QUADS)], x_at)
+                if "avx2" in llvm.features():
+                    return builder.add(begin, write(builder, weights, x_at))
+                return _by_words(builder, begin, read(builder, weights), x_at)
+
+            return INTS(INTS, quads, ADDRESS), lower
+
+        typed.__name__, typed.__doc__ = write.__name__, write.__doc__
+        return intrinsic(typed)
+
+    return decorate
+
+
+def _read_bytes(builder: Any, address: Any) -> list[Any]:
+    """Eight quads of bytes."""
+    return [load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4) for i in range(_QUADS)]
+
+
+def _read_nibbles(builder: Any, address: Any) -> list[Any]:
+    """Four quads of low halves, then the four of high halves."""
+    low = filled(0x0F0F0F0F, _INTS)
+    both = _read_bytes(builder, address)[: _QUADS // 2]
+    return [builder.and_(each, low) for each in both] + [
+        builder.and_(builder.lshr(each, filled(4, _INTS)), low) for each in both
+    ]
+
+
+bytes_at, nibbles_at = _reader(_read_bytes), _reader(_read_nibbles)
+
+
+def _by_vnni(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
+    sums = []
+    for digit, begin in ((0, filled(0, _INTS)), (1, start)):
+        halves = [cut(builder, begin, 0, 16), cut(builder, begin, 16, 16)]
+        for i, quad in enumerate(quads):
+            four = splat(builder, load(builder, _after(builder, x, GROUP * digit + 4 * i), WORD, 4), 16)
+            for at, half in enumerate(halves):
+                part = cut(builder, quad, 16 * at, 16)
+                halves[at] = call(builder, "llvm.x86.avx512.vpdpbusd.512", half.type, half, part, four)
+        sums.append(joined(builder, halves))
+    high, low = sums
+    return builder.add(builder.shl(high, filled(8, _INTS)), low)
+
+
+@_multiplier(_read_bytes)
+def times_bytes(builder: Any, weights: Any, x: Any) -> Any:
+    """start + sum q x of a group of bytes."""
+    fours = [
+        builder.bitcast(splat(builder, load(builder, _after(builder, x, 2 * GROUP + 8 * i), LONG, 2), 4), _SHORTS)
+        for i in range(_QUADS)
+    ]
+    parts = []
+    for first in range(0, _QUAD_BYTES, 32):
+        sums = [filled(0, _PART)] * 2  # of four outputs each: lanes 2 i and 2 i + 1 are one output's
+        for i, four in enumerate(fours):
+            for half in (0, 1):
+                q = load(builder, _after(builder, weights, _QUAD_BYTES * i + first + 16 * half), _HALF, 1)
+                products = call(builder, "llvm.x86.avx2.pmadd.wd", _PART, builder.zext(q, _SHORTS), four)
+                sums[half] = builder.add(sums[half], products)
+        even, odd = (builder.shuffle_vector(*sums, vector(*range(lane, 16, 2))) for lane in (0, 1))
+        parts.append(builder.add(even, odd))
+    return joined(builder, parts)
+
+
+@_multiplier(_read_nibbles)
+def times_nibbles(builder: Any, weights: Any, x: Any) -> Any:
+    """start + sum q x of a group of nibbles."""
+    low, four_bits = filled(15, _BYTES), filled(4, _BYTES)
+    parts = []
+    for first in range(0, _QUAD_BYTES, 32):
+        high_sum = low_sum = filled(0, _SHORTS)
+        for i in range(_QUADS // 2):
+            both = load(builder, _after(builder, weights, _QUAD_BYTES * i + first), _BYTES, 1)
+            for quad, q in ((i, builder.and_(both, low)), (i + _QUADS // 2, builder.lshr(both, four_bits))):
+                high_sum = builder.add(high_sum, _pairs(builder, q, _after(builder, x, 4 * quad)))
+                low_sum = builder.add(low_sum, _pairs(builder, q, _after(builder, x, GROUP + 4 * quad)))
+        high, low_part = (
+            call(builder, "llvm.x86.avx2.pmadd.wd", _PART, each, filled(unit, _SHORTS))
+            for each, unit in ((high_sum, 256), (low_sum, 1))
+        )
+        parts.append(builder.add(high, low_part))
+    return joined(builder, parts)
+
+
+def _pairs(builder: Any, q: Any, x: Any) -> Any:
+    """Products of a quad's bytes with the four at x, added up in twos."""
+    four = builder.bitcast(splat(builder, load(builder, x, WORD, 1), 8), _BYTES)
+    return call(builder, "llvm.x86.avx2.pmadd.ub.sw", _SHORTS, q, four)
+
+
+def _by_words(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
+    total = start
+    for column in range(GROUP):
+        quad, byte = quads[column // 4], column % 4
+        q = builder.and_(builder.lshr(quad, filled(8 * byte, _INTS)), filled(255, _INTS))
+        number = builder.sext(load(builder, _after(builder, x, 2 * GROUP + 2 * column), SHORT, 2), WORD)
+        total = builder.add(total, builder.mul(q, splat(builder, number, LANES)))
+    return total
+
+
+def _after(builder: Any, address: Any, n_bytes: int) -> Any:
+    return builder.add(address, address.type(n_bytes))

@@ -1,0 +1,68 @@
+"""The few pieces of LLVM that the vector operations of `lanes` and `groups` are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import config
+
+BIT, BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+FLOAT, HALF = ir.FloatType(), ir.HalfType()
+
+
+def features() -> set[str]:
+    """What compiled code may use of this machine's processor, in LLVM's names."""
+    if config.CPU_NAME == "generic":
+        return set()
+    return {name for name, there in binding.get_host_cpu_features().items() if there}
+
+
+def vector(*values: float, kind: Any = WORD) -> Any:
+    """A constant."""
+    return ir.Constant(ir.VectorType(kind, len(values)), list(values))
+
+
+def filled(value: float, kind: Any) -> Any:
+    """A constant of the vector type `kind`, with the same value in all its lanes."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def splat(builder: Any, value: Any, lanes: int) -> Any:
+    """The same value in all lanes."""
+    nothing = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, WORD(0)), nothing, vector(*[0] * lanes))
+
+
+def cut(builder: Any, value: Any, first: int, size: int) -> Any:
+    """So many lanes, from `first` on."""
+    return builder.shuffle_vector(value, value, vector(*range(first, first + size)))
+
+
+def joined(builder: Any, parts: Sequence[Any]) -> Any:
+    """The lanes of vectors of one type, of which there are 2, 4, 8, ..., one after the other."""
+    while len(parts) > 1:
+        order = vector(*range(2 * parts[0].type.count))
+        parts = [builder.shuffle_vector(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def load(builder: Any, address: Any, kind: Any, align: int) -> Any:
+    """A value of type `kind` from an address in bytes."""
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def store(builder: Any, address: Any, value: Any, align: int) -> None:
+    """A value to an address in bytes."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align)
+
+
+def call(builder: Any, name: str, result: Any, *values: Any) -> Any:
+    """What the function `name`, one of LLVM's or of C's, makes of the values."""
+    kind = ir.FunctionType(result, [value.type for value in values])
+    module = builder.module
+    function = module.globals[name] if name in module.globals else ir.Function(module, kind, name)
+    return builder.call(function, values)
