@@ -28,11 +28,14 @@ class Rates:
 
 
 class Optimizer:
-    """Steps `weights`, named as `nextword.model.architecture.tensor_shapes` says, in place."""
+    """Steps `weights`, named as `nextword.model.architecture.tensor_shapes` says, in place.
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    dtype: of the products that give the update of a matrix; the update itself is in the weights' dtype.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
         matrices = {name: w for name, w in weights.items() if name.startswith("blocks.") and w.ndim == 2}
-        self._muon = Muon(matrices)
+        self._muon = Muon(matrices, dtype)
         self._adam = Adam({name: w for name, w in weights.items() if name not in matrices})
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:

@@ -123,10 +123,10 @@ class Trainer:
         self._weights = {
             name: weights[name].detach().to(self.device, torch.float32, copy=True) for name in tensor_shapes(a)
         }
-        self._optimizer = Optimizer(self._weights)
+        dtype = getattr(torch, recipe.dtype)
+        self._optimizer = Optimizer(self._weights, dtype)
         if state is not None:
             self._load(state)
-        dtype = getattr(torch, recipe.dtype)
         self._model = self._transformer({name: w.to(dtype) for name, w in self._weights.items()})
         self._dropout = Dropout(recipe.dropout) if recipe.dropout else None
         compiled = recipe.compiled and can_compile(self.device)

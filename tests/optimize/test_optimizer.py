@@ -16,21 +16,25 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 16, 48)])
-def test_orthogonal_brings_all_singular_values_to_one_and_keeps_the_directions(shape: tuple[int, ...]) -> None:
+def test_orthogonal_brings_all_singular_values_to_one_and_keeps_the_directions(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     left, _, right = torch.linalg.svd(random(*shape), full_matrices=False)
     spectrum = torch.logspace(0, -2, shape[1])
-    result = orthogonal(left * spectrum @ right * 7e3).float()
+    result = orthogonal((left * spectrum @ right * 7e3).to(dtype)).float()
     values = torch.linalg.svdvals(result)
     assert 0.85 < values.min() < values.max() < 1.15
     assert (result - left @ right).norm() < 0.12 * (left @ right).norm()
 
 
-def test_muon_follows_its_rule() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_follows_its_rule(dtype: torch.dtype) -> None:
     """Nesterov momentum, orthogonalised, scaled by the shape, for either orientation of a matrix."""
     before = {"tall": random(48, 16), "wide": random(16, 48)}
     matrices = {name: matrix.clone() for name, matrix in before.items()}
-    muon = Muon(matrices)
+    muon = Muon(matrices, dtype)
     gradients = [{name: random(*m.shape, seed=step) for name, m in before.items()} for step in (1, 2)]
     for each in gradients:
         muon.step(each, rate=0.1, momentum=0.9, decay=0.0)
@@ -47,7 +51,7 @@ def test_muon_follows_its_rule() -> None:
 def polar(matrix: Tensor) -> Tensor:
     """What Muon takes for the nearest orthogonal matrix, in the matrix's own orientation."""
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    result = orthogonal(wide[None])[0].float()
+    result = orthogonal(wide[None])[0]
     return result if wide is matrix else result.T
 
 
