@@ -94,6 +94,10 @@ def start_without(run: Path, passage: str, out: Path, *, device: str = "auto") -
         raise InputError(f"{out} is not empty; choose a new folder.")
     order, taken = training_order(run)
     card = _finished_card(run)
+    if card["recipe"].get("from_pairs"):
+        raise InputError(
+            f"{run} began with the pairs of its whole text, so no checkpoint is from before a passage of it."
+        )
     shards, tokenizer = open_shards(run / "corpus" / "train"), Tokenizer.from_folder(run)
     places = find_passage(shards, tokenizer, passage)
     if not places:

@@ -28,6 +28,7 @@ from nextword.encode.train import train_bpe
 from nextword.errors import InputError, SettingError
 from nextword.optimize.dropout import dropout_for
 from nextword.optimize.forecast import forecast_bits_per_byte
+from nextword.optimize.pairs import BYTES_PER_PAIR
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
     measure_pace,
@@ -51,7 +52,8 @@ _TOKENIZER_TEXT = 16_000_000  # characters that the tokenizer is trained on
 _VOCABULARIES = ((2_000_000, 1024), (10_000_000, 2048), (50_000_000, 4096))  # below so many bytes of text
 _LARGEST_VOCABULARY = 8192
 _USUAL_DEPTH = 4  # of a run of so many steps
-_TRIAL_SECONDS, _TRIAL_SHARE = 1.5, 0.02  # at most, of the time that is left
+_TRIAL_SECONDS, _TRIAL_SHARE = 1.5, 0.01  # at most, of the time that is left
+_WARMUP_FROM_PAIRS = 0.2  # full rates at once would shake the pairs out of the weights again
 _SAVING = 1.0  # seconds that are kept for writing the model
 MEASURING = 0.05  # of the time, at most, for measuring on the way
 
@@ -278,6 +280,7 @@ def plan(
     began: float,
     tell: Tell,
     recipe: Recipe | None = None,
+    from_pairs: bool = False,
 ) -> tuple[Recipe, Forecast]:
     """The recipe for this text, budget and machine, and what to expect of it.
 
@@ -289,7 +292,7 @@ def plan(
         raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
     is_new = recipe is None
     if recipe is None:
-        recipe, pace = _fit(corpus.text, budget, depth, seed, device, began)
+        recipe, pace = _fit(corpus.text, budget, depth, seed, device, began, from_pairs)
     else:
         pace = measure_pace(recipe, corpus.text, device, _TRIAL_SECONDS)
     batch = recipe.rows * recipe.architecture.context
@@ -301,16 +304,22 @@ def plan(
         recipe = replace(recipe, steps=max(1, int(left / pace)))
     bits = None
     if corpus.heldout is not None and is_new:
-        bits = forecast_bits_per_byte(corpus.text, corpus.heldout, recipe.steps * batch)
+        read = recipe.steps * batch
+        bits = forecast_bits_per_byte(corpus.text, corpus.heldout, read, from_pairs=recipe.from_pairs)
     seconds = time.monotonic() - began + recipe.steps * pace + token_pace * final
     if budget.minutes is None:  # else the end is moved to where it is on time
         seconds += MEASURING * recipe.steps * pace + _SAVING
-    forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), peak_memory(device))
+    memory = peak_memory(device)
+    if memory is not None and recipe.from_pairs and device == "cpu":
+        memory += BYTES_PER_PAIR * recipe.architecture.vocab**2
+    forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), memory)
     _tell_plan(recipe, pace, forecast, len(corpus.text.tokens), tell)
     return recipe, forecast
 
 
-def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float) -> tuple[Recipe, float]:
+def _fit(
+    text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float, from_pairs: bool
+) -> tuple[Recipe, float]:
     """A model that fits the time, as far as trials show, and the seconds of a step; how many steps is still open."""
 
     def seconds_left() -> float:
@@ -328,6 +337,9 @@ def _fit(text: Shards, budget: Budget, depth: int | None, seed: int, device: str
     def trial(n_layers: int) -> tuple[Recipe, float]:
         architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
         recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=pick_dtype(device))
+        if from_pairs:
+            untied = replace(architecture, tied=False)
+            recipe = replace(recipe, architecture=untied, from_pairs=True, warmup=_WARMUP_FROM_PAIRS)
         recipe = with_dropout(recipe, budget.steps or 0)
         return recipe, pace_of(recipe)
 

@@ -173,6 +173,7 @@ def start(
     model: str | None = None,
     errors: Undecodable = "skip",
     seed: int = 0,
+    from_pairs: bool = False,
     device: str = "auto",
     began: float | None = None,
     tell: Tell = lambda line: None,
@@ -180,6 +181,7 @@ def start(
     """Prepare a run in the new folder `out`. Its minutes count from `began` (time.monotonic()), or from now.
 
     model: what `nextword.open` opens; the run goes on from its weights, in its tokens. It has a depth of its own.
+    from_pairs: a new model starts from all pairs of the text instead of random weights.
     errors: what becomes of text that is not UTF-8: "skip" it, "replace" its bytes, or read it as "latin-1".
 
     Raises InputError for a folder in use and for text that cannot be trained on, SettingError, NoDiskRoom, and what
@@ -201,7 +203,7 @@ def start(
             recipe = recipe_from(stored.architecture, budget, len(corpus.text.tokens), seed, device)
             origin = origin_of(stored, str(model), recipe, corpus, device, tell)
             weights = weights_of(stored)
-        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe)
+        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe, from_pairs)
         card = {
             "nextword": nextword.__version__,
             "seed": seed,
@@ -296,13 +298,17 @@ class Run:
         self._look = (time.monotonic(), trainer.step)
         # Closing the log writes what a full disk has not taken, so that fails once more.
         with disk_room_needed(self.folder), (self.folder / "log.jsonl").open("ab") as log:
+
+            def logged(event: Event) -> Event:
+                if not isinstance(event, Stepped) or event.is_logged:
+                    log.write(json.dumps(event.record()).encode() + b"\n")
+                    log.flush()
+                return event
+
+            yield from map(logged, self._before())
             try:
                 for progress in trainer:
-                    for event in self._after(progress):
-                        if not isinstance(event, Stepped) or event.is_logged:
-                            log.write(json.dumps(event.record()).encode() + b"\n")
-                            log.flush()
-                        yield event
+                    yield from map(logged, self._after(progress))
                     if _is_kept(trainer.step) and trainer.step < trainer.steps:
                         self._save()
                     if stop() and trainer.step < trainer.steps:
@@ -314,6 +320,19 @@ class Run:
                 raise
         self._checkpoint()
         yield self._finish()
+
+    def _before(self) -> Iterator[Measured | Corrected]:
+        """How much is known before the first step, where that is something; it may already be enough."""
+        trainer = self.trainer
+        if trainer.step == 0 and trainer.recipe.from_pairs and trainer.heldout is not None:
+            yield from self._look_at(self._evaluate(self._quick_limit()))
+
+    def _look_at(self, evaluation: Evaluation) -> Iterator[Measured | Corrected]:
+        """What was measured, and whether that is the end."""
+        yield Measured(self.trainer.step, evaluation)
+        if self._is_good_enough(evaluation):
+            self.trainer.correct(self.trainer.step)
+            yield Corrected(self.trainer.step, self.trainer.steps)
 
     def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Weighed | Sampled | Corrected]:
         """What is to be told about the step just taken: how it went, what was measured and what was decided."""
@@ -332,11 +351,8 @@ class Run:
             yield Sampled(trainer.step, self._sample())
             self._sampled = time.monotonic()
         if is_due and trainer.heldout is not None:
-            evaluation = self._evaluate(self._quick_limit())
-            yield Measured(trainer.step, evaluation)
-            if self._is_good_enough(evaluation):
-                trainer.correct(trainer.step)
-                yield Corrected(trainer.step, trainer.steps)
+            yield from self._look_at(self._evaluate(self._quick_limit()))
+            if trainer.step >= trainer.steps:
                 return
         if trainer.step % max(trainer.steps // _LOOKS, 1) == 0 and self._keep_time():
             yield Corrected(trainer.step, trainer.steps)

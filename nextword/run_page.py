@@ -233,6 +233,15 @@ class _Run:
         return f"1/{factor:.1f}" if factor < 9.95 else f"1/{factor:,.0f}"
 
     @property
+    def beginning(self) -> str:
+        """What the weights were before the first step."""
+        if model := self.find("from", "model"):
+            return f"the weights of {model}"
+        if self.find("recipe", "from_pairs"):
+            return "the pairs of neighbours in its text, counted"
+        return "random numbers"
+
+    @property
     def repeats(self) -> float | None:
         """How many times the text was read."""
         length = self.number("corpus", "train", "tokens")

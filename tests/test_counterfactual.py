@@ -180,4 +180,9 @@ def test_a_changed_text_and_checkpoints_that_begin_too_late_are_refused(run: Pat
     tokens.write_bytes(data[:-2] + bytes([data[-2] ^ 1, data[-1]]))
     with pytest.raises(InputError, match="no longer what the run began with"):
         start_without(changed, FACT, tmp_path / "new")
+    card = json.loads((changed / "card.json").read_text())
+    card["recipe"]["from_pairs"] = True
+    (changed / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="pairs of its whole text"):
+        start_without(changed, FACT, tmp_path / "new")
     assert not (tmp_path / "new").exists()

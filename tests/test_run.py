@@ -333,6 +333,18 @@ def test_it_ends_as_soon_as_a_measurement_reaches_the_target(tmp_path: Path) -> 
     assert corrected.step == corrected.steps == measured[-1].step
 
 
+def test_a_start_from_pairs_is_measured_before_the_first_step_and_may_be_enough(tmp_path: Path) -> None:
+    training = begin(tmp_path / "run", from_pairs=True, until=1.5)
+    measured, corrected, finished = finish(training)
+    assert isinstance(measured, Measured)
+    assert corrected == Corrected(0, 0)
+    assert isinstance(finished, Finished)
+    assert finished.results["steps"] == 0
+    assert finished.results["bits_per_byte"] <= 1.5
+    assert training.forecast["bits_per_byte"] == pytest.approx(finished.results["bits_per_byte"], rel=0.2)
+    assert nextword.open(training.folder).generate("Ann saw", max_tokens=5, seed=1).finish().text
+
+
 def test_minutes_end_on_time_and_corrections_are_kept(tmp_path: Path) -> None:
     began = time.monotonic()
     training = start([WORLD], tmp_path / "run", Budget(minutes=0.08), depth=1)

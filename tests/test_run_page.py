@@ -117,6 +117,18 @@ def test_a_finished_run_is_told_in_words_and_charts() -> None:
         assert words in re.sub(r"\s+", " ", page.text), words
 
 
+@pytest.mark.parametrize(
+    ("card", "beginning"),
+    [
+        (a_card(), "random numbers"),
+        (a_card(recipe={"from_pairs": True}), "the pairs of neighbours in its text, counted"),
+        (a_card(**{"from": {"model": "tales"}}), "the weights of tales"),
+    ],
+)
+def test_it_says_what_the_run_began_with(card: dict[str, Any], beginning: str) -> None:
+    assert f"It began with {beginning} and has read" in Walk(render(card, a_log())).text
+
+
 def test_charts_are_named_for_those_who_do_not_see_them() -> None:
     html = render(a_card(), a_log())
     charts = [attributes for tag, attributes in Walk(html).tags if tag == "svg" and attributes.get("role") == "img"]

@@ -20,7 +20,7 @@ from nextword.arguments import (
     utf8,
 )
 from nextword.cli.root import app
-from nextword.cli.shared import emit, fetch_known
+from nextword.cli.shared import emit, fetch_known, starting
 from nextword.corpus.formats import Undecodable
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def train(
         Undecodable | None,
         typer.Option(show_default="skip", help="What to do with text that is not UTF-8: skip, replace or latin-1."),
     ] = None,
+    from_pairs: Annotated[
+        bool, typer.Option("--start-from-pairs", help="Count all pairs of the text first: better sooner.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     before_exposure: Annotated[
@@ -71,7 +74,8 @@ def train(
 
         require_tensorboard()
     given: dict[str, object] = {"PATH": paths, "--minutes": minutes, "--steps": steps, "--until": until}
-    given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--not-utf8": not_utf8, "--seed": seed}
+    given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--not-utf8": not_utf8}
+    given |= {"--start-from-pairs": from_pairs or None, "--seed": seed}
     if before_exposure is not None:
         _refuse({**given, "--resume": resume})
         if without is None or out is None:
@@ -82,7 +86,8 @@ def train(
         raise typer.BadParameter("--without and --ask go with --resume-before-exposure RUN")
     if resume is not None:
         _refuse({**given, "--out": out})
-        from nextword.run import resume as resume_run
+        with starting():
+            from nextword.run import resume as resume_run
 
         run = resume_run(resume, device=device)
         terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
@@ -92,11 +97,14 @@ def train(
         if (minutes is None) == (steps is None):
             raise typer.BadParameter("say how long: --minutes or --steps, one of them")
         if from_model is not None:
-            if depth is not None:
-                raise typer.BadParameter("a model has its own depth: give --from or --depth, not both")
+            if depth is not None or from_pairs:
+                raise typer.BadParameter(
+                    "a model has its own depth and weights: leave out --depth and --start-from-pairs"
+                )
             fetch_known(from_model)
-        from nextword.plan import Budget
-        from nextword.run import start
+        with starting():
+            from nextword.plan import Budget
+            from nextword.run import start
 
         run = start(
             paths,
@@ -107,6 +115,7 @@ def train(
             model=from_model,
             errors=not_utf8 or "skip",
             seed=seed or 0,
+            from_pairs=from_pairs,
             device=device,
             began=began,
             tell=terminal.note,

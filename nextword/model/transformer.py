@@ -52,9 +52,9 @@ class Transformer(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.embed = nn.Embedding(a.vocab, a.width)
+        self.embed = _embedding(a.vocab, a.width)
         if isinstance(a.position, Learned):
-            self.position = nn.Embedding(a.context, a.width)
+            self.position = _embedding(a.context, a.width)
         else:
             frequencies = torch.from_numpy(rotary_frequencies(a.position, a.rotary_size))
             self.register_buffer("frequencies", frequencies, persistent=False)
@@ -103,6 +103,11 @@ class Transformer(nn.Module):
             return None
         angles = positions[:, None] * self.frequencies
         return angles.cos(), angles.sin()
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Uninitialised. To draw weights that are then replaced would make torch import its compiler: a second or more."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 @dataclass(frozen=True)

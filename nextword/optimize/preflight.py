@@ -19,7 +19,7 @@ import torch
 
 from nextword.model.architecture import Architecture
 from nextword.optimize.batches import Text
-from nextword.optimize.recipe import Recipe, standard
+from nextword.optimize.recipe import Recipe, initial_weights, standard
 from nextword.optimize.trainer import Trainer, can_compile
 
 FEWEST_LAYERS, MOST_LAYERS = 2, 14
@@ -76,7 +76,8 @@ def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> flo
     The first, which sets things up, counts for neither. The weights learned on the way are thrown away.
     """
     taken = []
-    for progress in islice(Trainer(recipe, text, device=device), _TRIAL_STEPS):
+    weights = initial_weights(recipe.architecture, recipe.seed)
+    for progress in islice(Trainer(recipe, text, weights=weights, device=device), _TRIAL_STEPS):
         taken.append(progress.seconds)
         if len(taken) > 2 and sum(taken[1:]) > seconds:
             break

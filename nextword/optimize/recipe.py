@@ -48,6 +48,7 @@ class Recipe:
     warmup           share of the steps in which the learning rates grow
     decay            share of the steps in which they fall
     weight_decay     of the matrices inside blocks
+    from_pairs       whether it starts from all pairs of the text (`nextword.optimize.pairs`), not from random weights
     dropout          share of what is written into the residual that is left out at random (`nextword.optimize.dropout`)
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     momentum: float = 0.95
     momentum_warmup: int = 100
     weight_decay: float = 0.01
+    from_pairs: bool = False
     dropout: float = 0.0
 
     def schedule(self, step: int, corrections: Sequence[Correction] = ()) -> Rates:

@@ -34,6 +34,7 @@ from nextword.optimize.evaluate import Evaluation, evaluate
 from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
 from nextword.optimize.order import Order
+from nextword.optimize.pairs import pair_weights
 from nextword.optimize.recipe import Correction, Recipe, initial_weights
 
 Tensor = torch.Tensor
@@ -86,7 +87,7 @@ class State:
 class Trainer:
     """A run of `recipe` over `text`, on `device`, at the step where `state` left it.
 
-    Without a state it begins with `weights`, or with the recipe's initial ones. `heldout` is what `evaluate`
+    Without a state it begins with `weights`, or with what the recipe starts from. `heldout` is what `evaluate`
     measures. Iterating takes the steps that are left, one after the other, and yields the `Progress` of each.
 
     Raises InputError for a text shorter than one row or with other tokens than the model's, or for weights that
@@ -117,7 +118,7 @@ class Trainer:
         if state is not None:
             weights = state.weights
         elif weights is None:
-            weights = initial_weights(a, recipe.seed)
+            weights = pair_weights(text, a, recipe.seed) if recipe.from_pairs else initial_weights(a, recipe.seed)
         if {name: tuple(w.shape) for name, w in weights.items()} != tensor_shapes(a):
             raise InputError("The weights do not fit the recipe's architecture; start from those of the same shape.")
         self._weights = {
