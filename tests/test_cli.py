@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import pickle
@@ -86,6 +87,21 @@ def mistake(*words: str, stdin: str | bytes = "") -> str:
 
 
 # text to tokens to text
+
+
+def test_what_the_library_says_of_long_work_is_a_note(monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
+    from nextword import gpt
+
+    usual = gpt.open
+
+    def slow(*given: Any, **how: Any) -> nextword.GPT:
+        logging.getLogger("nextword.anything").info("This takes %s.", "long")
+        return usual(*given, **how)
+
+    monkeypatch.setattr(gpt, "open", slow)
+    result = run("score", "--json", "--model", tiny, "Once")
+    assert (result.exit_code, result.stderr) == (0, "This takes long.\n")
+    json.loads(result.stdout)
 
 
 def test_encode_and_decode_need_no_model_and_no_network() -> None:

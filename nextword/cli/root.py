@@ -8,6 +8,7 @@ imported by the verb.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -50,6 +51,13 @@ app = typer.Typer(
 )
 
 
+class _Notes(logging.Handler):
+    """What the library says of long work becomes a note on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        terminal.note(record.getMessage())
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         print(f"nextword {__version__}")
@@ -64,6 +72,9 @@ def root(
 ) -> None:
     """A complete GPT, kept open: text, tokens, probabilities, words."""
     terminal.settle_encoding()
+    logger = logging.getLogger("nextword")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_Notes()]
     # torch's threads wait for each other by spinning; where another program wants a core, that is 4 times slower
     # than to sleep soon. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -7,6 +7,7 @@ one that others own or may write to is refused.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -24,7 +25,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from nextword.errors import SettingError
 from nextword.parameters.cache import cache_folder
 from nextword.predict import forward as passes
+from nextword.predict.llvm import features
 
+_LOG = logging.getLogger(__name__)
 _SOURCES = ("llvm", "lanes", "groups", "elementary", "tiles", "team", "forward")
 
 
@@ -42,14 +45,21 @@ def compiled() -> Any:
                 passes.forward.enable_caching()  # type: ignore[attr-defined]
             finally:
                 numba.config.CACHE_DIR = before
+        if not is_compiled():
+            _LOG.info("Compiling the kernels for this processor: once, about half a minute.")
         with _without_extensions():
             passes.forward.compile(_signature(passes.forward.py_func))  # type: ignore[attr-defined]
     return passes.forward
 
 
+def is_compiled() -> bool:
+    """Whether the forward pass was compiled before."""
+    return any(kernel_folder().glob("*/*.nbc"))
+
+
 def kernel_folder() -> Path:
-    """Where compiled kernels are kept: one folder for each state of their source and of numba."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    """Where compiled kernels are kept: one folder for each state of their source and of numba, and each processor."""
+    digest = hashlib.sha256(f"{numba.__version__} {sorted(features())}".encode())
     for source in _SOURCES:
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     return cache_folder() / "kernels" / digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ weights in float32, where those fit into memory.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from nextword.model.architecture import Architecture
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Engine, Weights, check_weights
 from nextword.predict.loss import measure_loss
+
+_LOG = logging.getLogger(__name__)
 
 Yardstick = Callable[[], tuple[Sequence[int], int]]  # the ids of a text, and how many bytes the predicted ones are
 
@@ -74,6 +77,7 @@ def _cpu_engine(
         lossless = all(is_lossless(tensor, form_of(name, tensor, weights)) for name, tensor in tensors.items())
         loss = None
         if not lossless and 4 * architecture.n_parameters < free_memory() / 2:
+            _LOG.info("Measuring what is lost in this form: once, seconds to minutes.")
             exact = CpuEngine(architecture, pack(tensors, "fp32"))
             loss = measure_loss(exact, engine, *yardstick())
         with suppress(OSError):

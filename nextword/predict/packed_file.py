@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
 from nextword.predict.loss import Loss
 from nextword.predict.packed import Packed, PackedTensor, form_of, pack, pack_tensor, packed_shape
+
+_LOG = logging.getLogger(__name__)
 
 LAYOUT = 1  # raise it when what packing writes changes
 SMALL = 32e6  # bytes: less is packed each time, which takes a blink
@@ -72,6 +75,7 @@ def load_packed(tensors: Mapping[str, StoredTensor], weights: Weights, path: Pat
         with locked(path.with_suffix(".lock")):
             if (found := _read(path, shapes)) is not None:  # another process was faster
                 return found
+            _LOG.info("Packing the weights for the kernels: once.")
             atomic_write(path, lambda file: _write(file, tensors, shapes))
     except (OSError, NoDiskRoom):
         return pack(tensors, weights)

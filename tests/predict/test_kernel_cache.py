@@ -47,6 +47,17 @@ def test_a_folder_that_others_could_only_read_is_closed_to_them(folder: Path) ->
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not kernel_cache.is_compiled()
+    (folder / "predict").mkdir(parents=True)
+    (folder / "predict" / "forward.nbc").touch()
+    assert kernel_cache.is_compiled()
+    monkeypatch.setattr(kernel_cache, "features", lambda: {"another processor's"})
+    assert not kernel_cache.is_compiled()
+
+
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private_folder(folder)
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
