@@ -100,7 +100,8 @@ def test_what_the_library_says_of_long_work_is_a_note(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(gpt, "open", slow)
     result = run("score", "--json", "--model", tiny, "Once")
-    assert (result.exit_code, result.stderr) == (0, "This takes long.\n")
+    assert result.exit_code == 0
+    assert "This takes long." in result.stderr.splitlines()  # and, on a new machine, that kernels are compiled
     json.loads(result.stdout)
 
 
