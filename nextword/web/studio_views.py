@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+WORDS = 24  # that are left out of a text, one at a time
 KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
 ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
 _ROLES = {
@@ -101,7 +102,10 @@ class Views:
     # 1 Tokens
 
     def tokens(self, ask: Ask) -> Json:
-        """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on."""
+        """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on.
+
+        `marks`: whether a token is no text but a mark, such as the one that begins a text.
+        """
         tokenizer = self._gpt.tokenizer
         ids = self.ids_of(ask)
         return {
@@ -109,6 +113,7 @@ class Views:
             "ids": ids,
             "tokens": [self.spell(id) for id in ids],
             "bytes": [list(tokenizer.token_bytes(id)) for id in ids],
+            "marks": [id in tokenizer.special_ids for id in ids],
             "merges": [self._merges.of(id) for id in ids[: len(ids) - len(ask.chosen)]],
         }
 
@@ -137,7 +142,7 @@ class Views:
         odds = self._distribution(ids, sampling)
         choice = self._drawn(ask, ids, odds)
         told = self._told(odds, sampling, ask.rows, choice)
-        draw, spelled = self._draw(ask, odds, choice, told["rows"]), self._gpt.tokenizer.token_bytes(choice.id) != b""
+        draw, spelled = self._draw(ask, odds, choice, told["rows"]), choice.id not in self._gpt.tokenizer.special_ids
         return {"ids": ids, "odds": told, "draw": draw, "spelled": spelled}
 
     def _told(self, odds: Distribution, sampling: Sampling, count: int, choice: Choice) -> Json:
@@ -158,7 +163,7 @@ class Views:
             "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
             "sampling": {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")},
             "chosen": next(row for row in rows if row["chosen"]),
-            "definition": {"logprob": None, "logprob_engine": math.log(max(choice.probability, 5e-324))},
+            "definition": {"logprob": None, "logprob_engine": _log(choice.probability)},
         }
 
     def _row(self, odds: Distribution, id: int, chosen: int) -> Json:
@@ -258,6 +263,34 @@ class Views:
 
     # 6 Why, 7 where from
 
+    def without(self, ask: AskWhy) -> Json:
+        """The token's chance after the text, and after the text without each of its last `WORDS` words.
+
+        `change`: of log p, in nats.
+        `earlier`: how many words before those were left alone. Raises InputError for no token, UnknownToken.
+        """
+        from nextword.trace.omission import omissions, words
+
+        tokenizer, ids, token = self._gpt.tokenizer, self.ids_of(ask), ask.token
+        if token is None:
+            raise InputError("Say which token is meant, by its id.")
+        tokenizer.token_bytes(token)
+        pieces = [b"" if id in tokenizer.special_ids else tokenizer.token_bytes(id) for id in ids]
+        spans = [(start, stop) for start, stop in words(pieces) if stop - start < len(ids)]
+        found = omissions(self._gpt.engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
+        before = float(self._distribution(ids, Sampling()).probability[token])
+        rows = [
+            {
+                "from": each.start,
+                "words": tokenizer.decode(ids[each.start : each.stop]),
+                "after": each.probability,
+                "change": _log(each.probability) - _log(before),
+            }
+            for each in found
+        ]
+        told = {"id": token, "token": self.spell(token)}
+        return {"token": told, "before": before, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
+
     def why(self, ask: AskWhy) -> Json:
         """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited."""
         receipt = self._gpt.receipt(
@@ -296,3 +329,8 @@ class Views:
         ]
         rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
         return {"layer": ask.layer, "head": ask.head, "rows": rows, "rest": rest, "more": n - len(rows)}
+
+
+def _log(probability: float) -> float:
+    """In nats; of nothing, the least that a float can tell from it."""
+    return math.log(max(probability, 5e-324))

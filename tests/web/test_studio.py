@@ -67,6 +67,8 @@ def test_only_listed_files_are_served(address: str) -> None:
         ("odds", {"prompt": 7}, "prompt"),
         ("tokens", {"prompt": "a\ud800"}, "valid string"),
         ("odds", {"prompt": "word " * 1000}, "context"),
+        ("without", {"prompt": "a"}, "which token"),
+        ("without", {"prompt": "a", "token": 10**6}, "no token 1000000"),
         ("remove", {"prompt": "a", "layer": 3, "head": 99}, "units 0 to 3"),
         ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
         ("odds", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
@@ -115,6 +117,24 @@ def test_patterns_are_shares_and_a_removed_head_changes_the_odds(address: str) -
     for side in ("before", "after"):
         assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1)
     assert any(abs(row["before"] - row["after"]) > 1e-4 for row in told["rows"])
+
+
+def test_a_word_left_out_leaves_the_odds_of_the_shorter_text(address: str) -> None:
+    odds = ask(address, "odds", temperature=0)["odds"]
+    told = ask(address, "without", token=odds["chosen"]["id"])
+    assert told["before"] == pytest.approx(odds["chosen"]["probability"])
+    assert [row["words"].strip() for row in told["rows"]] == "The king had three sons , and the youngest".split()
+    shorter = nextword.open("tales").predict(KING.removesuffix(" youngest")).row(told["token"]["id"])
+    assert told["rows"][-1]["after"] == pytest.approx(shorter.probability, rel=1e-6)
+    assert all(row["change"] == pytest.approx(np.log(row["after"] / told["before"]), abs=1e-9) for row in told["rows"])
+    assert told["earlier"] == 0
+    assert ask(address, "without", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
+
+
+def test_marks_are_told_from_text(address: str) -> None:
+    assert ask(address, "tokens", prompt="Once <|endoftext|>")["marks"].count(True) == 1
+    end = nextword.open("tales").tokenizer.bos_id
+    assert ask(address, "tokens", chosen=[end])["marks"][-1]
 
 
 def grave(message: Any) -> bool:
@@ -169,7 +189,7 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
-    assert "What spoke for" in page.inner_text("#why .say")
+    assert wait_until(lambda: "spoke for it most" in page.inner_text("#why .say"))
     page.locator("#heads button").first.click()
     page.wait_for_selector("studio-beside li")
     shot(page, "studio-why")
@@ -225,8 +245,52 @@ def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -
     assert page.input_value("#rival") != ""
 
 
+def test_the_number_is_dragged_along_its_line(page: Any) -> None:
+    page.locator("#draw").scroll_into_view_if_needed()
+    box = page.locator("nw-draw .nw-line svg").bounding_box()
+    number = float(page.input_value("#number"))
+    to = 0.02 if number > 0.5 else 0.98
+    page.mouse.move(box["x"] + number * box["width"], box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + to * box["width"], box["y"] + 30, steps=6)
+    assert wait_until(lambda: abs(float(page.input_value("#number")) - to) < 0.01)
+    page.mouse.up()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    assert abs(float(page.input_value("#number")) - to) < 0.01
+    page.locator("nw-draw", has_text="set by hand").wait_for()
+    word = page.inner_text("#word bdi")
+    page.click("#next")
+    page.locator("#latest", has_text="You chose it").wait_for()
+    assert word.strip() in page.inner_text("#latest")
+
+
+def test_a_word_that_joined_says_what_it_had_and_leads_to_its_reasons(page: Any) -> None:
+    assert page.locator("#latest").is_hidden()
+    page.click("#next")
+    word = page.locator("#latest bdi").inner_text()
+    assert "%" in page.inner_text("#latest")
+    page.click("#latest button")
+    page.locator("studio-without li").first.wait_for()
+    assert page.inner_text("#word bdi") == word
+    assert wait_until(lambda: page.inner_text("#why .say").startswith("Without "))
+    assert page.locator("studio-without .nw-linked").count() == 0
+    page.wait_for_selector("nw-why li")
+
+
+def test_what_a_setting_does_is_told_where_it_is_set(page: Any) -> None:
+    page.focus("#top_p")
+    assert page.inner_text("#hint").startswith("Top-p")
+    page.focus("#temperature")
+    assert page.inner_text("#hint").startswith("Temperature")
+    assert "mark" in page.inner_text("nw-tokens")
+    assert page.locator("nw-tokens .nw-bytes").first.is_hidden()
+    page.check("#expert")
+    assert page.locator("nw-tokens .nw-bytes").first.inner_text() == "54 68 65"
+
+
 def test_slow_motion_speaks_at_each_station(page: Any) -> None:
-    page.check("#slow")
+    page.click("#tour")
+    assert page.is_checked("#slow")
     heard = []
     for _ in range(7):
         heard.append(page.inner_text("#spoken"))
