@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.errors import InputError
+from nextword.errors import ContextOverflow, InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+LEADING = 3  # tokens of each column of the table of pairs
 WORDS = 24  # that are left out of a text, one at a time
 KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
 ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
@@ -65,13 +66,17 @@ class Views:
         }
 
     def ids_of(self, ask: Ask) -> list[int]:
-        """The text's tokens. Raises EmptyPrompt (by the facade, for no ids), InputError, UnknownToken."""
+        """The text's tokens. Raises InputError for none, ContextOverflow, UnknownToken."""
         ids = self._gpt.tokenizer.encode(ask.prompt, begin=True) if ask.prompt else []
         for id in ask.chosen:
             self._gpt.tokenizer.token_bytes(id)
         if not ids:
             raise InputError("There is nothing to continue yet: type at least one character.")
-        return [*ids, *ask.chosen]
+        ids += ask.chosen
+        room = self._gpt.architecture.context
+        if len(ids) > room:
+            raise ContextOverflow(f"The text is {len(ids):,} tokens, but the model's context is {room:,}; shorten it.")
+        return ids
 
     @property
     def definition(self) -> Transformer:
@@ -292,11 +297,30 @@ class Views:
         return {"token": told, "before": before, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
 
     def why(self, ask: AskWhy) -> Json:
-        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited."""
-        receipt = self._gpt.receipt(
-            self.ids_of(ask), ask.token, ask.against, count=ask.count, text=self._text
-        ).to_json()
-        return {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
+        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited.
+
+        `pairs`: how the last token goes on in the text, in the weights alone and in the model (nextword.trace.pairs).
+        """
+        ids = self.ids_of(ask)
+        receipt = self._gpt.receipt(ids, ask.token, ask.against, count=ask.count, text=self._text).to_json()
+        told = {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
+        return told | {"pairs": self._pairs(ids, receipt["why"]["token"]["id"])}
+
+    def _pairs(self, ids: list[int], token: int) -> Json:
+        """The token, and those that lead one of the columns, by the model's odds."""
+        from nextword.trace.indexed import open_indexed
+        from nextword.trace.pairs import pairs, top_pairs
+
+        tokenizer, last = self._gpt.tokenizer, ids[-1:]
+        where = self._text or self._gpt.own_text()
+        index = None if where is None else open_indexed(where, tokenizer=tokenizer).index
+        best = top_pairs(self._gpt.definition, last, ids, index, count=LEADING, n_tokens=tokenizer.vocab_size)
+        leading = [pair.ids for column in (best.probability, best.weights, best.frequency or ()) for pair in column]
+        seconds = dict.fromkeys([(token,), *leading])
+        found = pairs(self._gpt.definition, last, [list(second) for second in seconds], ids, index)
+        found.sort(key=lambda pair: -pair.probability)
+        rows = [{**pair.to_json(self.spell), "chosen": pair.ids == (token,)} for pair in found]
+        return {"first": self.spell(ids[-1]), "rows": rows}
 
     def receipt(self, ask: AskOdds) -> str:
         """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""

@@ -131,6 +131,19 @@ def test_a_word_left_out_leaves_the_odds_of_the_shorter_text(address: str) -> No
     assert ask(address, "without", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
 
 
+def test_a_pair_is_told_by_the_text_the_weights_and_the_model(address: str) -> None:
+    told = ask(address, "why", token=ask(address, "odds", temperature=0)["odds"]["chosen"]["id"])["pairs"]
+    assert told["first"] == " youngest"
+    (chosen,) = (row for row in told["rows"] if row["chosen"])
+    assert chosen["tokens"] == [" was"]
+    assert (chosen["count"], chosen["of"]) == (3, 3)
+    odds = {row["id"]: row["probability"] for row in ask(address, "odds", rows=200)["odds"]["rows"]}
+    for row in told["rows"]:
+        assert row["probability"] == pytest.approx(odds.get(row["ids"][0], 0), abs=2e-3)
+    bare = call(address, "/studio/api/why", {"prompt": KING, "model": "again"})[1]["pairs"]
+    assert {row["count"] for row in bare["rows"]} == {None}
+
+
 def test_marks_are_told_from_text(address: str) -> None:
     assert ask(address, "tokens", prompt="Once <|endoftext|>")["marks"].count(True) == 1
     end = nextword.open("tales").tokenizer.bos_id
@@ -217,9 +230,14 @@ def test_a_prompt_with_markup_is_text(page: Any) -> None:
 def test_an_error_is_a_sentence_in_place_and_goes_away(page: Any) -> None:
     page.fill("#prompt", "")
     page.locator("#error", has_text="type at least one character").wait_for()
+    assert page.locator("main").is_hidden()  # it was about another text
     type_prompt(page, "Once")
+    page.locator("main").wait_for()
     page.fill("#prompt", "word " * 300)
     page.locator("#error", has_text="context").wait_for()
+    page.fill("#prompt", "lorem ipsum " * 8_000)
+    page.locator("#error", has_text="tokens").wait_for()
+    assert page.locator("nw-tokens li").count() < 10
 
 
 def test_a_slow_answer_is_told(page: Any) -> None:
@@ -342,6 +360,19 @@ def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
     assert (status, "no model 'nobody'" in answer["error"]["message"]) == (400, True)
 
 
+def test_what_lies_between_two_texts_adds_up(address: str) -> None:
+    sides = {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
+    told = call(address, "/studio/api/compare", sides)[1]
+    assert told["alike"]
+    status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["id"]})
+    assert (status, parts["texts"]) == (200, True)
+    summed = sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"]["remainder"]
+    assert summed == pytest.approx(parts["change"]["total"], abs=1e-6)
+    other = {"left": sides["left"], "right": {**sides["right"], "model": "again"}}
+    assert not call(address, "/studio/api/compare", other)[1]["alike"]
+    assert not call(address, "/studio/api/compare", {"left": sides["left"], "right": sides["left"]})[1]["alike"]
+
+
 def test_models_with_other_tokens_are_compared_by_bytes() -> None:
     class Two:
         def __init__(self, name: str, tokens: list[bytes], odds: list[float]) -> None:
@@ -413,6 +444,7 @@ def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
     page.click("#ask-where")
     page.locator("nw-sources blockquote").first.wait_for()
     assert "king.txt, line 1" in page.inner_text("nw-sources")
+    assert "100" in page.inner_text("studio-pairs tr.nw-this")
 
 
 def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:

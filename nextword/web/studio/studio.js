@@ -10,6 +10,7 @@ import "./merges.js";
 import "./attention.js";
 import "./beside.js";
 import "./without.js";
+import "./pairs.js";
 import { chip, count, el, percent, visible } from "./components/parts.js";
 import { fillSides, openCompare } from "./compare.js";
 import { fillModels } from "./models.js";
@@ -38,9 +39,11 @@ async function guarded(place, act) {
   try {
     const answer = await act();
     faults.delete(place);
+    if (place === "odds") $("main").hidden = false;
     return answer;
   } catch (error) {
     faults.set(place, error.message);
+    if (place === "odds" && error.refused) $("main").hidden = true; // what stands there is about another text
     writing(false);
     return null;
   } finally {
@@ -115,7 +118,7 @@ const drawWhy = soon(() =>
     $("nw-why").tokens = told.prompt.tokens;
     $("nw-why").data = told.why;
     $("nw-lens").data = told.lens;
-    tellSources(told.sources);
+    tellSources(told.sources, told.pairs);
     $("studio-beside").data = null;
     heads(told.why);
     sentences();
@@ -146,8 +149,9 @@ function openStations() {
   $("#when").data = null;
 }
 
-function tellSources(sources) {
+function tellSources(sources, pairs = null) {
   $("nw-sources").data = sources;
+  $("studio-pairs").data = pairs;
   $("#ask-where").hidden = sources !== null;
 }
 
@@ -327,7 +331,7 @@ function slow(on) {
 
 function expert() {
   document.documentElement.classList.toggle("expert", $("#expert").checked);
-  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention, studio-without")) part.toggleAttribute("expert", $("#expert").checked);
+  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention, studio-without, studio-pairs")) part.toggleAttribute("expert", $("#expert").checked);
   sentences();
 }
 
