@@ -417,6 +417,7 @@ function listen() {
     drawWhy();
   });
   $("#odds").addEventListener("click", (event) => {
+    if (event.target.closest(".nw-number")) return; // asks how it is known
     const row = event.target.closest(".nw-odds-rows > li");
     const at = row ? [...row.parentElement.children].indexOf(row) : -1;
     const rival = state.odds?.odds.rows[at];
