@@ -41,6 +41,7 @@ _ROLES = {
     "induction": "copies what followed",
     "first": "rests on the first word",
 }
+_NO_ROLE = {"kind": None, "role": None}
 
 
 class Views:
@@ -242,14 +243,14 @@ class Views:
             "tokens": [self.spell(id) for id in recording.ids],
             "lens": lens,
             "layers": [
-                [{"role": self._roles.get((layer, head)), "pattern": row} for head, row in enumerate(heads)]
+                [{**self._roles.get((layer, head), _NO_ROLE), "pattern": row} for head, row in enumerate(heads)]
                 for layer, heads in enumerate(patterns)
             ],
         }
 
     @cached_property
-    def _roles(self) -> Mapping[tuple[int, int], str]:
-        """Heads that a measured role stands out of; none where the model is too small to measure."""
+    def _roles(self) -> Mapping[tuple[int, int], Json]:
+        """`kind` and `role` of the heads that have a measured one; none where the model is too small to measure."""
         from nextword.trace.lenses import head_roles
 
         try:
@@ -263,7 +264,7 @@ class Views:
             for head in range(a.n_heads):
                 name, share = next(iter(roles.of(layer, head).items()))
                 if share >= ROLE:
-                    named[layer, head] = f"{_ROLES[name]} ({share:.0%})"
+                    named[layer, head] = {"kind": name, "role": f"{_ROLES[name]} ({share:.0%})"}
         return named
 
     # 6 Why, 7 where from

@@ -282,6 +282,30 @@ def test_the_number_is_dragged_along_its_line(page: Any) -> None:
     assert word.strip() in page.inner_text("#latest")
 
 
+def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
+    for _ in range(2):
+        with page.expect_response("**/api/odds"):
+            page.click("#next")
+    first = page.inner_text("#written")
+    assert page.locator("#branches").is_hidden()
+    with page.expect_response("**/api/odds"):
+        page.locator("#timeline button").first.click()
+    page.focus("#number")
+    page.keyboard.press("Home" if float(page.input_value("#number")) > 0.5 else "End")
+    page.locator("nw-draw", has_text="set by hand").wait_for()
+    page.click("#next")
+    assert wait_until(lambda: page.locator("#branches button").count() == 1)
+    other = page.inner_text("#written")
+    assert other != first
+    page.locator("#branches button").click()
+    assert wait_until(lambda: page.inner_text("#written") == first)
+    page.locator("#branches button").click()
+    assert wait_until(lambda: page.inner_text("#written") == other)
+    assert page.locator("#branches button").count() == 1
+    page.click("#begin")
+    assert wait_until(lambda: page.locator("#branches").is_hidden())
+
+
 def test_a_word_that_joined_says_what_it_had_and_leads_to_its_reasons(page: Any) -> None:
     assert page.locator("#latest").is_hidden()
     page.click("#next")
@@ -445,6 +469,20 @@ def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
     page.locator("nw-sources blockquote").first.wait_for()
     assert "king.txt, line 1" in page.inner_text("nw-sources")
     assert "100" in page.inner_text("studio-pairs tr.nw-this")
+
+
+def test_a_layer_and_a_head_are_chosen_beside_what_the_layer_would_have_said(page: Any) -> None:
+    page.click("#layers > details > summary")
+    page.wait_for_selector(".depths .cell")
+    rows = page.locator(".depths li")
+    assert rows.nth(0).locator(".cell").count() == 0
+    assert rows.nth(3).locator(".cell").count() == 4
+    rows.nth(3).locator(".cell").nth(1).click()
+    assert page.locator('.head-row [aria-pressed="true"]').inner_text().startswith("head 2.1")
+    assert page.input_value("studio-attention input") == "2"
+    rows.nth(5).locator(".where").click()
+    assert page.locator('.head-row [aria-pressed="true"]').inner_text() == "all heads"
+    assert page.input_value("studio-attention input") == "4"
 
 
 def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:

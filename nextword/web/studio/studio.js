@@ -20,7 +20,8 @@ import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
 const SETTINGS = ["temperature", "top_k", "top_p", "min_p"];
-const state = { model: null, words: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null, without: null };
+const BRANCHES = 4; // other ways that the text went, and that are kept
+const state = { model: null, words: [], branches: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null, without: null };
 
 const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
 const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
@@ -199,6 +200,7 @@ function drawText() {
   $("#written").scrollTop = $("#written").scrollHeight;
   $("#legend").hidden = !state.words.length;
   tellLatest(state.words[state.at - 1]);
+  tellBranches();
   const items = state.words.map((word, at) => {
     const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprise.toFixed(1)} bits of surprise${word.by_hand ? ", chosen by hand" : ""}`;
     const button = el("button", { type: "button", title: words, "aria-label": words }, visible(word.token));
@@ -244,7 +246,10 @@ async function nextWord() {
   const word = await guarded("next", () => ask("next", drawing())).finally(() => (stepping = false));
   if (!word || JSON.stringify(question()) !== before) return false;
   if (state.words[state.at]?.id === word.id) state.words[state.at] = word;
-  else state.words.splice(state.at, Infinity, word);
+  else {
+    if (state.words.length > state.at) keepBranch();
+    state.words = [...state.words.slice(0, state.at), word];
+  }
   state.at += 1;
   state.number = state.words[state.at]?.by_hand ? state.words[state.at].number : null;
   await arrive();
@@ -252,9 +257,37 @@ async function nextWord() {
   return !word.ends && $("#error").hidden;
 }
 
+// What was written so far stays one of the ways the text went, unless another of them begins so.
+function keepBranch() {
+  const ids = (words) => words.map((word) => word.id).join() + ",";
+  const known = state.branches.filter((words) => !ids(state.words).startsWith(ids(words)));
+  state.branches = known.some((words) => ids(words).startsWith(ids(state.words))) ? known : [state.words, ...known].slice(0, BRANCHES);
+}
+
+function takeBranch(words) {
+  writing(false);
+  state.branches = state.branches.filter((each) => each !== words);
+  keepBranch();
+  state.words = words;
+  state.at = words.length;
+  state.number = null;
+  arrive();
+}
+
+function tellBranches() {
+  $("#branches").hidden = !state.branches.length;
+  const buttons = state.branches.map((words) => {
+    const button = el("button", { type: "button", class: "quiet" }, `…${visible(words.at(-1).written.slice(-60))}`);
+    button.addEventListener("click", () => takeBranch(words));
+    return button;
+  });
+  $("#branches").replaceChildren(el("span", { class: "muted" }, "It also went:"), ...buttons);
+}
+
 function forget() {
   writing(false);
   state.words = [];
+  state.branches = [];
   state.at = 0;
   state.number = null;
 }
