@@ -19,7 +19,7 @@ from nextword.web.guard import Rules
 from nextword.web.studio import studio_router
 from nextword.web.studio_asks import AskOdds
 from nextword.web.studio_compare import compare
-from tests.web.looks import faint, kept, shot, wait_until
+from tests.web.looks import faint, kept, shot, unnamed, wait_until
 from tests.web.served import call, served
 
 KING = "The king had three sons, and the youngest"
@@ -365,6 +365,7 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"studio-{width}-{scheme}")
     assert faint(page) == []
+    assert unnamed(page) == []
     context.close()
 
 
@@ -456,6 +457,7 @@ def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: st
     page.wait_for_selector("studio-difference li")
     page.locator("studio-compare details summary, studio-difference details summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-compare-{width}-{scheme}")
     context.close()

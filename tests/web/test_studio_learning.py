@@ -25,7 +25,7 @@ from nextword.web.studio import studio_router
 from nextword.web.studio_learning import _WATCHED, MOST, Learning, _truth
 from nextword.web.studio_models import Models, open_checkpoint
 from nextword.web.studio_views import Views
-from tests.web.looks import faint, shot, wait_until
+from tests.web.looks import faint, shot, unnamed, wait_until
 from tests.web.served import call, served
 
 PANTRY = "world:pantry,mb=0.05"
@@ -256,6 +256,7 @@ def test_the_checkpoints_are_scrubbed_through(browser: Any, address: str, width:
     page.select_option("#source", "pantry")
     assert page.locator("#paste").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-learning-{width}-{scheme}")
     page.close()
@@ -285,6 +286,7 @@ def test_a_checkpoint_is_watched_choosing_and_scrubbed(browser: Any, address: st
     page.click("#ask-when button")
     page.wait_for_selector("#when svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-checkpoint-{width}-{scheme}")
     page.focus("#when input")
