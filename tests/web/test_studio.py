@@ -431,6 +431,10 @@ def test_two_texts_are_seen_side_by_side(page: Any) -> None:
     assert wait_until(lambda: page.locator("studio-compare .change svg").count() > 10)
     assert page.locator("#view-watch").is_hidden()
     assert page.locator("main img, .view img").count() == 0
+    page.locator("#differing").wait_for()
+    page.fill("#text-right", page.input_value("#text-left"))
+    page.locator("#unlike").wait_for()
+    assert page.locator("#differing").is_hidden()
     page.go_back()
     assert page.locator("#view-watch").is_visible()
 

@@ -93,6 +93,7 @@ export function openCompare(model, guard) {
       const told = await ask("compare", sides());
       $("studio-compare").data = told;
       $("#differing").hidden = !told.alike;
+      $("#unlike").hidden = told.alike;
       if (!told.alike) return;
       const known = $("#differing-word").value;
       $("#differing-word").replaceChildren(...told.rows.map((row) => el("option", { value: row.id }, visible(row.token))));
