@@ -244,7 +244,7 @@ class GPT:
         chosen = self._chosen(ids, self._token_id(token), sampling, seed)
         rival = self._token_id(against)
         why = self.explain(ids, chosen.id, rival, count=count, by=by, ablation=ablation, reference=reference)
-        where = text or self._own_text()
+        where = text or self.own_text()
         sources = without_text()
         if where is not None:
             from nextword.trace.indexed import open_indexed
@@ -292,7 +292,7 @@ class GPT:
         choice = choose(odds, uniform(seed, len(ids)), len(ids))
         return Chosen("drawn", choice.id, odds, n_tokens, sampling, seed, choice)
 
-    def _own_text(self) -> Path | None:
+    def own_text(self) -> Path | None:
         """The folder of the text that the model learned from, if it is here with its index."""
         return self.path if (self.path / "corpus" / "index").is_dir() else None
 

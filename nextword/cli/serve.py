@@ -60,13 +60,13 @@ def serve(
     rules = Rules(api_key, tuple(allow_origin or ()), hosts_of(host))
     served = create_app(
         gpt,
-        name=name or model or gpt.path.stem,
+        name=name or _called(model) or gpt.path.stem,
         rules=rules,
         rows=rows,
         queue=queue,
         context=context,
         text=text,
-        others={other: open_model(other, device=device, weights=weights) for other in compare or ()},
+        others={_called(other): open_model(other, device=device, weights=weights) for other in compare or ()},
         run=run,
         runs=runs,
     )
@@ -75,6 +75,11 @@ def serve(
     if api_key is not None:
         terminal.note("A browser will ask for a name and a password: any name, and the key.")
     _run(served, host, port)
+
+
+def _called(model: str | None) -> str:
+    """What a model is called that was named so: of a path its last part, so that no answer tells where it lies."""
+    return Path(model).resolve().name if model and os.path.exists(model) else model or ""
 
 
 def _run(served: FastAPI, host: str, port: int) -> None:

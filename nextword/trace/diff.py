@@ -1,9 +1,9 @@
-"""Diff: the exact account of how a logit differs between two models of one shape.
+"""Diff: the exact account of how a logit differs between two models of one shape, or after two texts.
 
 Both ledgers are exact sums over the same causes, so their difference, cause by cause, is the change of the logit, and
 what rounding leaves over is its remainder. A cause's difference holds all that changed about it: what it read, how
 strongly, what it writes, and the direction and scale in which the last norm and the unembedding read it. It says where
-the change appears, not which weights made it.
+the change appears, not which weights, or which words, made it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.trace.causes import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
 from nextword.trace.ledger import Grouping, Ledger, Quantity, account
-from nextword.trace.recording import record
+from nextword.trace.recording import Recording, record
 
 Spell = Callable[[int], str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One quantity after one prompt in two models. change: after less before, itself a ledger; log p of each."""
+    """One quantity in two readings. ids: of the first. change: after less before, itself a ledger; log p of each."""
 
     ids: tuple[int, ...]
     before: Ledger
@@ -68,10 +68,23 @@ def compare_models(before: Transformer, after: Transformer, ids: Sequence[int], 
     Raises InputError for models of different shapes; EmptyPrompt, ContextOverflow, UnknownToken.
     """
     check_shapes(before, after)
-    recordings = [record(model, ids) for model in (before, after)]
+    return _difference([record(model, ids) for model in (before, after)], quantity)
+
+
+def compare_texts(model: Transformer, before: Sequence[int], after: Sequence[int], quantity: Quantity) -> Difference:
+    """How the quantity differs after two texts, head by head: positions of different texts are not the same causes.
+
+    Raises EmptyPrompt, ContextOverflow, UnknownToken.
+    """
+    return _difference([record(model, ids) for ids in (before, after)], quantity, by_head=True)
+
+
+def _difference(recordings: Sequence[Recording], quantity: Quantity, *, by_head: bool = False) -> Difference:
     first, second = (account(recording, [quantity])[0] for recording in recordings)
+    if by_head:
+        first, second = (dataclasses.replace(each, reads=each.reads.sum(2, keepdims=True)) for each in (first, second))
     log_p = [float(each.logits.double().log_softmax(-1)[quantity.token]) for each in recordings]
-    return Difference(tuple(ids), first, second, subtract(second, first), (log_p[0], log_p[1]))
+    return Difference(recordings[0].ids, first, second, subtract(second, first), (log_p[0], log_p[1]))
 
 
 def subtract(after: Ledger, before: Ledger) -> Ledger:

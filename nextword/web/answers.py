@@ -56,11 +56,12 @@ class Text:
     writing: Writing | None
     top: int | None = None
     echo: str | None = None  # the prompt's text, to be told as part of the choice
+    again: bool = False  # another text after a prompt that is counted already
 
 
 @dataclass
 class Usage:
-    """In tokens."""
+    """In tokens; a prompt counts once, however many texts follow it."""
 
     prompt: int = 0
     cached: int = 0
@@ -127,8 +128,9 @@ class _Listener:
     _shown: int = 0
 
     def began(self, cached: int) -> None:
-        self.usage.prompt += len(self.text.prompt)
-        self.usage.cached += cached
+        if not self.text.again:
+            self.usage.prompt += len(self.text.prompt)
+            self.usage.cached += cached
         if self.text.echo is not None:
             self._shown = len(self.text.echo)
             if self.text.top is None:

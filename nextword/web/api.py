@@ -65,7 +65,8 @@ def create_app(
         service.scheduler.close(0)
         await run_in_threadpool(service.scheduler.join, 10)
 
-    app = FastAPI(title="nextword", version=nextword.__version__, lifespan=life)
+    # No page of fastapi's own: theirs bring scripts from elsewhere. The document is at /openapi.json.
+    app = FastAPI(title="nextword", version=nextword.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service = service
     problems.install(app)
     _add_writing(app, service)

@@ -17,8 +17,12 @@ Json = dict[str, Any]
 
 def texts_of(service: Service, asked: ChatAsked) -> list[Text]:
     """What is to be written, `n` answers. Raises InputError or TokenizerError."""
-    if asked.tools:
-        raise BadRequest("This server cannot call tools; leave them out.", "tools")
+    if asked.may_call():
+        raise BadRequest(
+            'This server writes text and calls no tools: leave tools out or set tool_choice to "none"; for JSON of a '
+            "certain form set response_format.",
+            "tools",
+        )
     if service.tokenizer.chat_template is None:
         raise InputError(
             f"The model {service.name!r} has learned no conversations (it has no chat template): ask /v1/completions."

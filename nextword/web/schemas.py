@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from nextword.gpt import WRITING
 from nextword.sample.sampler import Sampling
@@ -18,8 +27,30 @@ MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_ALTERNATIVES = 20  # per token, in logprobs
 
+
+def _told(words: str) -> WrapValidator:
+    """For what may have several shapes: one sentence in place of a complaint about each."""
+
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError as error:
+            raise PydanticCustomError("shape", "Input should be {words}", {"words": words}) from error
+
+    return WrapValidator(check)
+
+
 Ids = list[int]
+Prompt = Annotated[
+    str | Ids | list[str] | list[Ids],
+    _told("a text, a list of texts, a list of token ids, or a list of such lists"),
+]
+OneToken = Annotated[str | int, _told("a text that is one token, or the id of one")]
 Stop = Annotated[str, Field(max_length=1000)]
+Stops = Annotated[
+    Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)],
+    _told(f"a text, or a list of at most {MOST_STOPS} texts, each of at most 1,000 characters"),
+]
 
 
 class Asked(BaseModel):
@@ -76,7 +107,7 @@ class WritingAsked(Asked):
     logit_bias: dict[str, float] = Field(default={}, max_length=10_000)
     n: int = Field(default=1, ge=1, le=MOST_CHOICES)
     seed: int | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = []
+    stop: Stops = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat = ResponseFormat()
@@ -108,7 +139,7 @@ class WritingAsked(Asked):
 class CompletionAsked(WritingAsked):
     """POST /v1/completions."""
 
-    prompt: str | Ids | list[str] | list[Ids]
+    prompt: Prompt
     max_tokens: int = Field(default=16, ge=0)
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
@@ -136,7 +167,7 @@ class Message(Asked):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: str = Field(max_length=100)
-    content: str | list[Part] = ""
+    content: Annotated[str | list[Part], _told("a text, or a list of parts with a type and a text")] = ""
 
     def plain(self) -> dict[str, Any]:
         """As chat templates take it. Raises BadRequest for what is not text."""
@@ -157,6 +188,13 @@ class ChatAsked(WritingAsked):
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=MOST_ALTERNATIVES)
     tools: list[Any] = []
+    tool_choice: str | Json = "auto"
+    functions: list[Any] = []  # what tools were once called
+    function_call: str | Json = "auto"
+
+    def may_call(self) -> bool:
+        """Whether the answer may be a call of something that was offered."""
+        return bool(self.tools and self.tool_choice != "none") or bool(self.functions and self.function_call != "none")
 
 
 class TokenizeAsked(Asked):
@@ -178,9 +216,9 @@ class ExplainAsked(Asked):
     """POST /v1/explain: why this token comes next. token, against: a text that is one token, or an id."""
 
     model: str | None = None
-    prompt: str | Ids
-    token: str | int | None = None
-    against: str | int | None = None
+    prompt: Annotated[str | Ids, _told("a text or a list of token ids")]
+    token: OneToken | None = None
+    against: OneToken | None = None
     count: int = Field(default=12, ge=1, le=100)
     by: Literal["finest", "read", "head", "source", "layer", "neuron"] = "finest"
     ablation: Literal["zero", "mean", "resample", "none"] = "zero"

@@ -101,7 +101,7 @@ class Service:
                     seed=asked.seed_of(choice),
                     grammar=None if schema is None else self._grammars.json(schema),
                 )
-            texts.append(Text(ids, writing, top, echo))
+            texts.append(Text(ids, writing, top, echo, again=choice > first))
         return texts
 
     @cached_property

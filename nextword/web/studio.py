@@ -153,6 +153,11 @@ def studio_router(
         with lock:
             return of(ask).why(ask)
 
+    @router.post("/studio/api/without")
+    def without(ask: AskWhy) -> Json:
+        with lock:
+            return of(ask).without(ask)
+
     @router.post("/studio/api/receipt", response_class=HTMLResponse)
     def receipt(ask: AskOdds) -> Response:
         with lock:

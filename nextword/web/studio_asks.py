@@ -69,7 +69,7 @@ class AskCompare(BaseModel):
 
 
 class AskDifference(AskCompare):
-    """What two models make of the left text, part by part. token: an id."""
+    """What two models make of the left text, or one of both, part by part. token: an id."""
 
     token: int = Field(ge=0)
     count: int = Field(default=10, ge=1, le=100)

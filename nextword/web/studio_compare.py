@@ -3,7 +3,8 @@
 Promises, with a test: each side's probabilities, the row of all others included, add up to 1; a token is the same as
 another if it has the same bytes, whatever its ids; `distance` is the total variation between both sides, which is how
 much of the odds would have to move from one to get the other: 0 for equal odds, 1 for odds with nothing in common;
-where one text is read by two models of one shape, the difference of a logit is an exact sum over the model's parts.
+where one text is read by two models of one shape, or two texts by one model, the difference of a logit is an exact
+sum over the model's parts.
 """
 
 from __future__ import annotations
@@ -38,26 +39,37 @@ def compare(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) ->
         "rows": rows,
         "rest": {side: max(1.0 - sum(row[side] or 0.0 for row in rows), 0.0) for side in SIDES},
         "distance": _distance(odds, spelled),
-        "alike": ask_left.prompt == ask_right.prompt and left is not right and left.is_like(right),
+        "alike": _alike(left, ask_left, right, ask_right),
         "left": _side(left, ask_left, odds[0]),
         "right": _side(right, ask_right, odds[1]),
     }
 
 
 def difference(left: Views, right: Views, ask: AskDifference) -> Json:
-    """Which parts of two models make the difference of a token's logit (nextword.trace.diff), the token an id of both.
+    """Which parts make the difference of a token's logit (nextword.trace.diff), the token an id of both.
 
-    Raises InputError unless the models cut text alike and are of one shape; UnknownToken.
+    `texts`: whether between two texts, where its lead over the mean of all tokens is told: from text to text all logits
+    may move together. Raises InputError unless the models, if they are two, cut text alike and are of one shape;
+    UnknownToken.
     """
-    from nextword.trace.diff import compare_models
+    from nextword.trace.diff import compare_models, compare_texts
     from nextword.trace.ledger import Quantity
 
     if not left.is_like(right):
         raise InputError("Only models of one shape that cut text alike can be taken apart side by side.")
     ids = left.ids_of(ask.left)
     left.spell(ask.token)
-    found = compare_models(left.definition, right.definition, ids, Quantity(ask.token))
-    return found.to_json(left.spell, ask.count, "head")
+    if left is right:
+        found = compare_texts(left.definition, ids, left.ids_of(ask.right), Quantity(ask.token, "mean"))
+    else:
+        found = compare_models(left.definition, right.definition, ids, Quantity(ask.token))
+    return {"texts": left is right, **found.to_json(left.spell, ask.count, "head")}
+
+
+def _alike(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) -> bool:
+    """Whether one thing is compared: two texts read by one model, or one text by two models of one shape."""
+    same = ask_left.prompt == ask_right.prompt
+    return not same if left is right else same and left.is_like(right)
 
 
 def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:

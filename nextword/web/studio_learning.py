@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nextword.corpus.document import WORLD
+from nextword.corpus.language import World, text_of, words_of
 from nextword.corpus.worlds import WORLDS, world
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ContextOverflow, InputError
@@ -28,6 +29,15 @@ MOST = 300  # points of a curve
 SAMPLES = 40
 TOP = 5  # tokens told of each checkpoint
 KEPT = 64  # words whose way through a run is remembered
+# Words whose true chance is known, and that tell what has been learned: a pair, a rule, a fact.
+_WATCHED = {
+    "pantry": (("Ann saw an apple", " pie"), ("Ben drew a plum", " jam"), ("Grandma wanted a lemon", " juice")),
+    "hideaway": (
+        ("Mia hid the coin. Tom hid the key. Tom found the", " key"),
+        ("The owl keeps the moon in the", " teapot"),
+        ("Mia hid the coin. Tom hid the key. Tom", " found"),
+    ),
+}
 _SERIES = {"bits_per_byte": "training", "heldout_bits_per_byte": "heldout"}
 
 
@@ -58,9 +68,13 @@ class Learning:
         return runs[name]
 
     def curves(self, name: str) -> Json:
-        """Curves in bits per byte by the step, samples, checkpoints, forecast, floor and results of a run."""
+        """Curves in bits per byte by the step, samples, checkpoints, forecast, floor and results of a run.
+
+        `floor`: what no model of a known-truth language can get below; `watch`: words of it worth watching.
+        """
         folder = self._named(name)
         card = _card(folder)
+        language = _language(card)
         series: dict[str, dict[int, float]] = {told: {} for told in _SERIES.values()}
         samples: dict[int, str] = {}
         for record in _records(folder / "log.jsonl"):
@@ -80,20 +94,26 @@ class Learning:
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
             "checkpoints": checkpoint_steps(folder),
             "forecast": card.get("forecast"),
-            "floor": _floor(card),
+            "floor": language and language.entropy_per_byte(),
+            "watch": [
+                {"prompt": prompt, "continuation": continuation}
+                for prompt, continuation in (_WATCHED[language.name] if language else ())
+            ],
             "results": card.get("results"),
         }
 
     def word(self, name: str, prompt: str, continuation: str) -> Json:
         """How probable `continuation` was after `prompt` at each checkpoint, and what was likeliest instead.
 
+        `truth`: its true probability, None where no rule of a language tells it.
         Raises InputError, EmptyPrompt, ContextOverflow, CorruptFile.
         """
         folder = self._named(name)
         steps = checkpoint_steps(folder)
         key = (name, prompt, continuation, tuple(steps))
         if key not in self._words:
-            self._words[key] = _way(folder, steps, prompt, continuation)
+            truth = _truth(_language(_card(folder)), prompt, continuation)
+            self._words[key] = {**_way(folder, steps, prompt, continuation), "truth": truth}
         self._words.move_to_end(key)
         while len(self._words) > KEPT:
             self._words.popitem(last=False)
@@ -130,12 +150,30 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [points[round(at * (len(points) - 1) / (MOST - 1))] for at in range(MOST)]
 
 
-def _floor(card: Mapping[str, Any]) -> float | None:
-    """Bits per byte that no model of a known-truth language can get below; None for other text."""
+def _language(card: Mapping[str, Any]) -> World | None:
+    """The known-truth language that a run learned; None for other text."""
     match card.get("corpus"):
         case {"paths": [str(path)]} if path.startswith(WORLD):
             name = path.removeprefix(WORLD).partition(",")[0]
-            return world(name).entropy_per_byte() if name in WORLDS else None
+            return world(name) if name in WORLDS else None
+    return None
+
+
+def _truth(language: World | None, prompt: str, continuation: str) -> float | None:
+    """The true probability of the continuation, if both are whole words of the language."""
+    words, before = words_of(prompt + continuation), words_of(prompt)
+    if language is None or text_of(words) != prompt + continuation or text_of(before) != prompt:
+        return None
+    if words[: len(before)] != before or len(words) == len(before):
+        return None
+    truth = 1.0
+    with suppress(InputError):
+        for at in range(len(before), len(words)):
+            chances = language.next_words(words[:at])
+            if words[at] not in chances and any(whole.startswith(words[at]) for whole in chances):
+                return None
+            truth *= chances.get(words[at], 0.0)
+        return truth
     return None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.errors import InputError
+from nextword.errors import ContextOverflow, InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+LEADING = 3  # tokens of each column of the table of pairs
+WORDS = 24  # that are left out of a text, one at a time
 KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
 ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
 _ROLES = {
@@ -39,6 +41,7 @@ _ROLES = {
     "induction": "copies what followed",
     "first": "rests on the first word",
 }
+_NO_ROLE = {"kind": None, "role": None}
 
 
 class Views:
@@ -64,13 +67,17 @@ class Views:
         }
 
     def ids_of(self, ask: Ask) -> list[int]:
-        """The text's tokens. Raises EmptyPrompt (by the facade, for no ids), InputError, UnknownToken."""
+        """The text's tokens. Raises InputError for none, ContextOverflow, UnknownToken."""
         ids = self._gpt.tokenizer.encode(ask.prompt, begin=True) if ask.prompt else []
         for id in ask.chosen:
             self._gpt.tokenizer.token_bytes(id)
         if not ids:
             raise InputError("There is nothing to continue yet: type at least one character.")
-        return [*ids, *ask.chosen]
+        ids += ask.chosen
+        room = self._gpt.architecture.context
+        if len(ids) > room:
+            raise ContextOverflow(f"The text is {len(ids):,} tokens, but the model's context is {room:,}; shorten it.")
+        return ids
 
     @property
     def definition(self) -> Transformer:
@@ -101,7 +108,10 @@ class Views:
     # 1 Tokens
 
     def tokens(self, ask: Ask) -> Json:
-        """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on."""
+        """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on.
+
+        `marks`: whether a token is no text but a mark, such as the one that begins a text.
+        """
         tokenizer = self._gpt.tokenizer
         ids = self.ids_of(ask)
         return {
@@ -109,6 +119,7 @@ class Views:
             "ids": ids,
             "tokens": [self.spell(id) for id in ids],
             "bytes": [list(tokenizer.token_bytes(id)) for id in ids],
+            "marks": [id in tokenizer.special_ids for id in ids],
             "merges": [self._merges.of(id) for id in ids[: len(ids) - len(ask.chosen)]],
         }
 
@@ -137,7 +148,7 @@ class Views:
         odds = self._distribution(ids, sampling)
         choice = self._drawn(ask, ids, odds)
         told = self._told(odds, sampling, ask.rows, choice)
-        draw, spelled = self._draw(ask, odds, choice, told["rows"]), self._gpt.tokenizer.token_bytes(choice.id) != b""
+        draw, spelled = self._draw(ask, odds, choice, told["rows"]), choice.id not in self._gpt.tokenizer.special_ids
         return {"ids": ids, "odds": told, "draw": draw, "spelled": spelled}
 
     def _told(self, odds: Distribution, sampling: Sampling, count: int, choice: Choice) -> Json:
@@ -158,7 +169,7 @@ class Views:
             "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
             "sampling": {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")},
             "chosen": next(row for row in rows if row["chosen"]),
-            "definition": {"logprob": None, "logprob_engine": math.log(max(choice.probability, 5e-324))},
+            "definition": {"logprob": None, "logprob_engine": _log(choice.probability)},
         }
 
     def _row(self, odds: Distribution, id: int, chosen: int) -> Json:
@@ -232,14 +243,14 @@ class Views:
             "tokens": [self.spell(id) for id in recording.ids],
             "lens": lens,
             "layers": [
-                [{"role": self._roles.get((layer, head)), "pattern": row} for head, row in enumerate(heads)]
+                [{**self._roles.get((layer, head), _NO_ROLE), "pattern": row} for head, row in enumerate(heads)]
                 for layer, heads in enumerate(patterns)
             ],
         }
 
     @cached_property
-    def _roles(self) -> Mapping[tuple[int, int], str]:
-        """Heads that a measured role stands out of; none where the model is too small to measure."""
+    def _roles(self) -> Mapping[tuple[int, int], Json]:
+        """`kind` and `role` of the heads that have a measured one; none where the model is too small to measure."""
         from nextword.trace.lenses import head_roles
 
         try:
@@ -253,17 +264,64 @@ class Views:
             for head in range(a.n_heads):
                 name, share = next(iter(roles.of(layer, head).items()))
                 if share >= ROLE:
-                    named[layer, head] = f"{_ROLES[name]} ({share:.0%})"
+                    named[layer, head] = {"kind": name, "role": f"{_ROLES[name]} ({share:.0%})"}
         return named
 
     # 6 Why, 7 where from
 
+    def without(self, ask: AskWhy) -> Json:
+        """The token's chance after the text, and after the text without each of its last `WORDS` words.
+
+        `change`: of log p, in nats.
+        `earlier`: how many words before those were left alone. Raises InputError for no token, UnknownToken.
+        """
+        from nextword.trace.omission import omissions, words
+
+        tokenizer, ids, token = self._gpt.tokenizer, self.ids_of(ask), ask.token
+        if token is None:
+            raise InputError("Say which token is meant, by its id.")
+        tokenizer.token_bytes(token)
+        pieces = [b"" if id in tokenizer.special_ids else tokenizer.token_bytes(id) for id in ids]
+        spans = [(start, stop) for start, stop in words(pieces) if stop - start < len(ids)]
+        found = omissions(self._gpt.engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
+        before = float(self._distribution(ids, Sampling()).probability[token])
+        rows = [
+            {
+                "from": each.start,
+                "words": tokenizer.decode(ids[each.start : each.stop]),
+                "after": each.probability,
+                "change": _log(each.probability) - _log(before),
+            }
+            for each in found
+        ]
+        told = {"id": token, "token": self.spell(token)}
+        return {"token": told, "before": before, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
+
     def why(self, ask: AskWhy) -> Json:
-        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited."""
-        receipt = self._gpt.receipt(
-            self.ids_of(ask), ask.token, ask.against, count=ask.count, text=self._text
-        ).to_json()
-        return {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
+        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited.
+
+        `pairs`: how the last token goes on in the text, in the weights alone and in the model (nextword.trace.pairs).
+        """
+        ids = self.ids_of(ask)
+        receipt = self._gpt.receipt(ids, ask.token, ask.against, count=ask.count, text=self._text).to_json()
+        told = {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
+        return told | {"pairs": self._pairs(ids, receipt["why"]["token"]["id"])}
+
+    def _pairs(self, ids: list[int], token: int) -> Json:
+        """The token, and those that lead one of the columns, by the model's odds."""
+        from nextword.trace.indexed import open_indexed
+        from nextword.trace.pairs import pairs, top_pairs
+
+        tokenizer, last = self._gpt.tokenizer, ids[-1:]
+        where = self._text or self._gpt.own_text()
+        index = None if where is None else open_indexed(where, tokenizer=tokenizer).index
+        best = top_pairs(self._gpt.definition, last, ids, index, count=LEADING, n_tokens=tokenizer.vocab_size)
+        leading = [pair.ids for column in (best.probability, best.weights, best.frequency or ()) for pair in column]
+        seconds = dict.fromkeys([(token,), *leading])
+        found = pairs(self._gpt.definition, last, [list(second) for second in seconds], ids, index)
+        found.sort(key=lambda pair: -pair.probability)
+        rows = [{**pair.to_json(self.spell), "chosen": pair.ids == (token,)} for pair in found]
+        return {"first": self.spell(ids[-1]), "rows": rows}
 
     def receipt(self, ask: AskOdds) -> str:
         """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
@@ -296,3 +354,8 @@ class Views:
         ]
         rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
         return {"layer": ask.layer, "head": ask.head, "rows": rows, "rest": rest, "more": n - len(rows)}
+
+
+def _log(probability: float) -> float:
+    """In nats; of nothing, the least that a float can tell from it."""
+    return math.log(max(probability, 5e-324))

@@ -11,7 +11,7 @@ import torch
 from nextword.errors import InputError, UnknownToken
 from nextword.model.transformer import Transformer
 from nextword.trace.causes import Cause, Head, Layer, Neuron
-from nextword.trace.diff import compare_models, words
+from nextword.trace.diff import compare_models, compare_texts, words
 from nextword.trace.ledger import Quantity
 from tests.trace.models import KINDS, PROMPT, random_model
 
@@ -32,6 +32,21 @@ def test_the_differences_are_the_change_of_the_logit(kind: str, quantity: Quanti
     told = json.loads(json.dumps(found.to_json(str, 3, "finest")))
     whole = told["rest"] + told["change"]["remainder"] + sum(cause["change"] for cause in told["causes"])
     assert whole == pytest.approx(told["change"]["total"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_texts_differ_by_the_same_parts(kind: str) -> None:
+    model, texts = random_model(KINDS[kind]), (PROMPT, PROMPT[3:9])
+    found = compare_texts(model, *texts, Quantity(5, "mean"))
+    rows = [model(torch.tensor([ids]))[0, -1] for ids in texts]
+    leads = [float(row[5] - row.mean()) for row in rows]
+    assert found.change.total == pytest.approx(leads[1] - leads[0], abs=1e-11)
+    shares = found.change.shares("head")
+    assert sum(shares.values()) + found.change.remainder == pytest.approx(found.change.total, abs=1e-11)
+    for cause in found.change.top(5, "head"):
+        assert found.change.share(cause) == pytest.approx(found.after.share(cause) - found.before.share(cause))
+    same = compare_texts(model, PROMPT, PROMPT, Quantity(5)).change
+    assert set(same.shares("head").values()) == {0.0}
 
 
 def test_what_did_not_change_has_no_share() -> None:

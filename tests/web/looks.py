@@ -49,6 +49,19 @@ def wait_until(holds: Callable[[], bool], seconds: float = 5) -> bool:
     return holds()
 
 
+# An <output> inside a label takes the label for itself, so what a label holds must be asked of the browser.
+_UNNAMED = """() => [...document.querySelectorAll("button, input, select, textarea, summary, [role=img], [role=region]")
+  ]
+  .filter((e) => e.checkVisibility() && !(e.getAttribute("aria-label") || e.labels?.length || e.textContent.trim()))
+  .map((e) => e.outerHTML.slice(0, 90))"""
+
+
+def unnamed(page: Any) -> list[str]:
+    """Visible controls and pictures that have no name for who hears the page."""
+    found: list[str] = page.evaluate(_UNNAMED)
+    return found
+
+
 def faint(page: Any) -> list[str]:
     """Visible text with less contrast than WCAG AA asks for (4.5 to 1), as far as the page is open."""
     found = page.evaluate(_COLOURS)

@@ -98,6 +98,13 @@ def test_a_stream_is_the_same_text_with_one_id_and_one_end(client: openai.OpenAI
     assert len({choice.text for choice in whole.choices}) == 3
 
 
+def test_a_prompt_counts_once_whatever_follows_it(client: openai.OpenAI) -> None:
+    alone = [complete(client, prompt=prompt, max_tokens=0).usage.prompt_tokens for prompt in (KING, "Once upon")]
+    usage = complete(client, prompt=[KING, "Once upon"], n=3, max_tokens=4).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (sum(alone), 24)
+    assert usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
+
+
 def test_prompts_may_be_texts_ids_and_lists_of_them(client: openai.OpenAI) -> None:
     ids = nextword.open("tales").tokenizer.encode_prompt(KING)
     one = complete(client, n=2).choices
@@ -207,6 +214,19 @@ def test_a_conversation(chat: openai.OpenAI, talker: GPT) -> None:
     assert answer.usage.prompt_tokens == len(ids)
 
 
+def test_tools_are_refused_with_a_way_out(chat: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    messages: Any = [{"role": "user", "content": "Paris?"}]
+    with pytest.raises(openai.BadRequestError, match="response_format") as refused:
+        chat.chat.completions.create(model="talker", messages=messages, tools=[tool])
+    assert refused.value.param == "tools"
+    told = chat.chat.completions.create(
+        model="talker", messages=messages, tools=[tool], tool_choice="none", max_tokens=2, seed=1
+    )
+    plain = chat.chat.completions.create(model="talker", messages=messages, max_tokens=2, seed=1)
+    assert told.choices == plain.choices
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_broken_characters_stream_as_they_are_written_whole(chat: openai.OpenAI, seed: int) -> None:
     asked: Any = {
@@ -295,7 +315,10 @@ def test_nulls_and_unknown_fields_are_as_if_left_out(address: str) -> None:
         ({"prompt": ""}, "nothing to continue", None),
         ({"prompt": []}, "nothing to continue", None),
         ({"prompt": [[]]}, "nothing to continue", None),
-        ({"prompt": {"a": 1}}, "prompt", None),
+        ({"prompt": {"a": 1}}, "prompt: Input should be a text, a list of texts", None),
+        ({"prompt": ["x", 5]}, "prompt: Input should be a text, a list of texts", None),
+        ({"prompt": "x", "stop": ["y"] * 17}, "at most 16 texts", None),
+        (b'{"prompt": "x",}', "not JSON", None),
         ({"prompt": "x", "temperature": "hot"}, "temperature", None),
         ({"prompt": "x", "temperature": -1}, "temperature", None),
         (b'{"prompt": "x", "temperature": NaN}', "temperature", None),

@@ -51,7 +51,7 @@ def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_a_run_is_saved_when_its_server_is_killed(tmp_path: Path, server: tuple[subprocess.Popen[str], str]) -> None:
     process, address = server
-    assert call(address, "/studio/api/train", {"minutes": 0.3, "world": "pantry"})[0] == 200
+    assert call(address, "/studio/api/train", {"minutes": 1, "world": "pantry"})[0] == 200
     run = child_of(process.pid)
     log = tmp_path / "pantry-1" / "log.jsonl"
     assert wait_for(lambda: log.exists() and b'"step": 2' in log.read_bytes(), 60), said(tmp_path)

@@ -78,6 +78,14 @@ def test_a_bar_lights_up_the_word_it_came_from(shown: tuple[Any, list[str], list
     assert page.locator(f'[data-position="{bar.get_attribute("data-source")}"].nw-linked').count() == 2
 
 
+def test_a_number_tells_how_it_is_known(shown: tuple[Any, list[str], list[str]]) -> None:
+    page, _, _ = shown
+    for name in ("lens", "odds", "why"):
+        assert page.get_attribute(f"nw-{name} > details", "open") is None
+        page.locator(f"nw-{name} .nw-rows .nw-number").first.click()
+        assert page.get_attribute(f"nw-{name} > details", "open") is not None
+
+
 def test_it_fits_a_phone_and_works_by_keyboard(shown: tuple[Any, list[str], list[str]]) -> None:
     page, _, _ = shown
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -90,6 +90,12 @@ def test_what_goes_wrong_is_one_sentence(address: str) -> None:
     assert done.returncode == 2
 
 
+def test_a_path_is_called_by_its_last_part() -> None:
+    process, address = start("--model", str(nextword.open("tales").path))
+    assert [model["id"] for model in call(address, "/v1/models")[1]["data"]] == ["tales.gguf"]
+    assert stop(process)[0] in (0, 130)
+
+
 def test_a_port_in_use_is_told(address: str) -> None:
     done = nextword_("serve", "--port", address.rpartition(":")[2])
     assert (done.returncode, done.stdout) == (1, "")

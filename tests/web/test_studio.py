@@ -19,7 +19,7 @@ from nextword.web.guard import Rules
 from nextword.web.studio import studio_router
 from nextword.web.studio_asks import AskOdds
 from nextword.web.studio_compare import compare
-from tests.web.looks import faint, kept, shot, wait_until
+from tests.web.looks import faint, kept, shot, unnamed, wait_until
 from tests.web.served import call, served
 
 KING = "The king had three sons, and the youngest"
@@ -67,6 +67,8 @@ def test_only_listed_files_are_served(address: str) -> None:
         ("odds", {"prompt": 7}, "prompt"),
         ("tokens", {"prompt": "a\ud800"}, "valid string"),
         ("odds", {"prompt": "word " * 1000}, "context"),
+        ("without", {"prompt": "a"}, "which token"),
+        ("without", {"prompt": "a", "token": 10**6}, "no token 1000000"),
         ("remove", {"prompt": "a", "layer": 3, "head": 99}, "units 0 to 3"),
         ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
         ("odds", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
@@ -115,6 +117,37 @@ def test_patterns_are_shares_and_a_removed_head_changes_the_odds(address: str) -
     for side in ("before", "after"):
         assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1)
     assert any(abs(row["before"] - row["after"]) > 1e-4 for row in told["rows"])
+
+
+def test_a_word_left_out_leaves_the_odds_of_the_shorter_text(address: str) -> None:
+    odds = ask(address, "odds", temperature=0)["odds"]
+    told = ask(address, "without", token=odds["chosen"]["id"])
+    assert told["before"] == pytest.approx(odds["chosen"]["probability"])
+    assert [row["words"].strip() for row in told["rows"]] == "The king had three sons , and the youngest".split()
+    shorter = nextword.open("tales").predict(KING.removesuffix(" youngest")).row(told["token"]["id"])
+    assert told["rows"][-1]["after"] == pytest.approx(shorter.probability, rel=1e-6)
+    assert all(row["change"] == pytest.approx(np.log(row["after"] / told["before"]), abs=1e-9) for row in told["rows"])
+    assert told["earlier"] == 0
+    assert ask(address, "without", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
+
+
+def test_a_pair_is_told_by_the_text_the_weights_and_the_model(address: str) -> None:
+    told = ask(address, "why", token=ask(address, "odds", temperature=0)["odds"]["chosen"]["id"])["pairs"]
+    assert told["first"] == " youngest"
+    (chosen,) = (row for row in told["rows"] if row["chosen"])
+    assert chosen["tokens"] == [" was"]
+    assert (chosen["count"], chosen["of"]) == (3, 3)
+    odds = {row["id"]: row["probability"] for row in ask(address, "odds", rows=200)["odds"]["rows"]}
+    for row in told["rows"]:
+        assert row["probability"] == pytest.approx(odds.get(row["ids"][0], 0), abs=2e-3)
+    bare = call(address, "/studio/api/why", {"prompt": KING, "model": "again"})[1]["pairs"]
+    assert {row["count"] for row in bare["rows"]} == {None}
+
+
+def test_marks_are_told_from_text(address: str) -> None:
+    assert ask(address, "tokens", prompt="Once <|endoftext|>")["marks"].count(True) == 1
+    end = nextword.open("tales").tokenizer.bos_id
+    assert ask(address, "tokens", chosen=[end])["marks"][-1]
 
 
 def grave(message: Any) -> bool:
@@ -169,7 +202,7 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
-    assert "What spoke for" in page.inner_text("#why .say")
+    assert wait_until(lambda: "spoke for it most" in page.inner_text("#why .say"))
     page.locator("#heads button").first.click()
     page.wait_for_selector("studio-beside li")
     shot(page, "studio-why")
@@ -197,9 +230,14 @@ def test_a_prompt_with_markup_is_text(page: Any) -> None:
 def test_an_error_is_a_sentence_in_place_and_goes_away(page: Any) -> None:
     page.fill("#prompt", "")
     page.locator("#error", has_text="type at least one character").wait_for()
+    assert page.locator("main").is_hidden()  # it was about another text
     type_prompt(page, "Once")
+    page.locator("main").wait_for()
     page.fill("#prompt", "word " * 300)
     page.locator("#error", has_text="context").wait_for()
+    page.fill("#prompt", "lorem ipsum " * 8_000)
+    page.locator("#error", has_text="tokens").wait_for()
+    assert page.locator("nw-tokens li").count() < 10
 
 
 def test_a_slow_answer_is_told(page: Any) -> None:
@@ -225,8 +263,76 @@ def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -
     assert page.input_value("#rival") != ""
 
 
+def test_the_number_is_dragged_along_its_line(page: Any) -> None:
+    page.locator("#draw").scroll_into_view_if_needed()
+    box = page.locator("nw-draw .nw-line svg").bounding_box()
+    number = float(page.input_value("#number"))
+    to = 0.02 if number > 0.5 else 0.98
+    page.mouse.move(box["x"] + number * box["width"], box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + to * box["width"], box["y"] + 30, steps=6)
+    assert wait_until(lambda: abs(float(page.input_value("#number")) - to) < 0.01)
+    page.mouse.up()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    assert abs(float(page.input_value("#number")) - to) < 0.01
+    page.locator("nw-draw", has_text="set by hand").wait_for()
+    word = page.inner_text("#word bdi")
+    page.click("#next")
+    page.locator("#latest", has_text="You chose it").wait_for()
+    assert word.strip() in page.inner_text("#latest")
+
+
+def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
+    for _ in range(2):
+        with page.expect_response("**/api/odds"):
+            page.click("#next")
+    first = page.inner_text("#written")
+    assert page.locator("#branches").is_hidden()
+    with page.expect_response("**/api/odds"):
+        page.locator("#timeline button").first.click()
+    page.focus("#number")
+    page.keyboard.press("Home" if float(page.input_value("#number")) > 0.5 else "End")
+    page.locator("nw-draw", has_text="set by hand").wait_for()
+    page.click("#next")
+    assert wait_until(lambda: page.locator("#branches button").count() == 1)
+    other = page.inner_text("#written")
+    assert other != first
+    page.locator("#branches button").click()
+    assert wait_until(lambda: page.inner_text("#written") == first)
+    page.locator("#branches button").click()
+    assert wait_until(lambda: page.inner_text("#written") == other)
+    assert page.locator("#branches button").count() == 1
+    page.click("#begin")
+    assert wait_until(lambda: page.locator("#branches").is_hidden())
+
+
+def test_a_word_that_joined_says_what_it_had_and_leads_to_its_reasons(page: Any) -> None:
+    assert page.locator("#latest").is_hidden()
+    page.click("#next")
+    word = page.locator("#latest bdi").inner_text()
+    assert "%" in page.inner_text("#latest")
+    page.click("#latest button")
+    page.locator("studio-without li").first.wait_for()
+    assert page.inner_text("#word bdi") == word
+    assert wait_until(lambda: page.inner_text("#why .say").startswith("Without "))
+    assert page.locator("studio-without .nw-linked").count() == 0
+    page.wait_for_selector("nw-why li")
+
+
+def test_what_a_setting_does_is_told_where_it_is_set(page: Any) -> None:
+    page.focus("#top_p")
+    assert page.inner_text("#hint").startswith("Top-p")
+    page.focus("#temperature")
+    assert page.inner_text("#hint").startswith("Temperature")
+    assert "mark" in page.inner_text("nw-tokens")
+    assert page.locator("nw-tokens .nw-bytes").first.is_hidden()
+    page.check("#expert")
+    assert page.locator("nw-tokens .nw-bytes").first.inner_text() == "54 68 65"
+
+
 def test_slow_motion_speaks_at_each_station(page: Any) -> None:
-    page.check("#slow")
+    page.click("#tour")
+    assert page.is_checked("#slow")
     heard = []
     for _ in range(7):
         heard.append(page.inner_text("#spoken"))
@@ -259,6 +365,7 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"studio-{width}-{scheme}")
     assert faint(page) == []
+    assert unnamed(page) == []
     context.close()
 
 
@@ -276,6 +383,19 @@ def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
     assert call(address, "/studio/api/compare", same)[1]["distance"] == pytest.approx(0, abs=1e-9)
     status, answer = call(address, "/studio/api/odds", {"prompt": KING, "model": "nobody"})
     assert (status, "no model 'nobody'" in answer["error"]["message"]) == (400, True)
+
+
+def test_what_lies_between_two_texts_adds_up(address: str) -> None:
+    sides = {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
+    told = call(address, "/studio/api/compare", sides)[1]
+    assert told["alike"]
+    status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["id"]})
+    assert (status, parts["texts"]) == (200, True)
+    summed = sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"]["remainder"]
+    assert summed == pytest.approx(parts["change"]["total"], abs=1e-6)
+    other = {"left": sides["left"], "right": {**sides["right"], "model": "again"}}
+    assert not call(address, "/studio/api/compare", other)[1]["alike"]
+    assert not call(address, "/studio/api/compare", {"left": sides["left"], "right": sides["left"]})[1]["alike"]
 
 
 def test_models_with_other_tokens_are_compared_by_bytes() -> None:
@@ -311,6 +431,10 @@ def test_two_texts_are_seen_side_by_side(page: Any) -> None:
     assert wait_until(lambda: page.locator("studio-compare .change svg").count() > 10)
     assert page.locator("#view-watch").is_hidden()
     assert page.locator("main img, .view img").count() == 0
+    page.locator("#differing").wait_for()
+    page.fill("#text-right", page.input_value("#text-left"))
+    page.locator("#unlike").wait_for()
+    assert page.locator("#differing").is_hidden()
     page.go_back()
     assert page.locator("#view-watch").is_visible()
 
@@ -337,6 +461,7 @@ def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: st
     page.wait_for_selector("studio-difference li")
     page.locator("studio-compare details summary, studio-difference details summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-compare-{width}-{scheme}")
     context.close()
@@ -349,6 +474,21 @@ def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
     page.click("#ask-where")
     page.locator("nw-sources blockquote").first.wait_for()
     assert "king.txt, line 1" in page.inner_text("nw-sources")
+    assert "100" in page.inner_text("studio-pairs tr.nw-this")
+
+
+def test_a_layer_and_a_head_are_chosen_beside_what_the_layer_would_have_said(page: Any) -> None:
+    page.click("#layers > details > summary")
+    page.wait_for_selector(".depths .cell")
+    rows = page.locator(".depths li")
+    assert rows.nth(0).locator(".cell").count() == 0
+    assert rows.nth(3).locator(".cell").count() == 4
+    rows.nth(3).locator(".cell").nth(1).click()
+    assert page.locator('.head-row [aria-pressed="true"]').inner_text().startswith("head 2.1")
+    assert page.input_value("studio-attention input") == "2"
+    rows.nth(5).locator(".where").click()
+    assert page.locator('.head-row [aria-pressed="true"]').inner_text() == "all heads"
+    assert page.input_value("studio-attention input") == "4"
 
 
 def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:

@@ -16,15 +16,16 @@ import pytest
 import torch
 
 import nextword
+from nextword.corpus.worlds import world
 from nextword.errors import CorruptFile
 from nextword.optimize import preflight
 from nextword.plan import Budget
 from nextword.run import start
 from nextword.web.studio import studio_router
-from nextword.web.studio_learning import MOST, Learning
+from nextword.web.studio_learning import _WATCHED, MOST, Learning, _truth
 from nextword.web.studio_models import Models, open_checkpoint
 from nextword.web.studio_views import Views
-from tests.web.looks import faint, shot, wait_until
+from tests.web.looks import faint, shot, unnamed, wait_until
 from tests.web.served import call, served
 
 PANTRY = "world:pantry,mb=0.05"
@@ -85,6 +86,35 @@ def test_a_word_is_as_probable_as_the_last_checkpoint_says(run: Path) -> None:
         expected *= gpt.predict(ids).row(id).probability
         ids.append(id)
     assert told["moments"][-1]["probability"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "continuation", "truth"),
+    [
+        ("Ann saw an apple", " pie", 0.7),
+        ("Ann saw an apple", " pie.", 0.7 * 0.8),
+        ("Ann saw an apple", " plum", 0.0),
+        ("", "Ann", 0.3),
+        ("She ate an apple", " pie", None),  # no text of this language
+        ("Ann saw an app", "le", None),  # no whole words
+        ("Ann saw an apple", " pi", None),
+        ("Ann saw an apple", "  pie", None),
+    ],
+)
+def test_the_truth_is_the_rules(prompt: str, continuation: str, truth: float | None) -> None:
+    told = _truth(world("pantry"), prompt, continuation)
+    assert told == (truth if truth is None else pytest.approx(truth))
+    assert _truth(None, prompt, continuation) is None
+
+
+def test_what_is_worth_watching_has_a_truth(run: Path) -> None:
+    for name, pairs in _WATCHED.items():
+        assert all(_truth(world(name), prompt, continuation) for prompt, continuation in pairs)
+    learning = Learning(run)
+    watched = learning.curves("pantry")["watch"]
+    assert watched[0] == {"prompt": "Ann saw an apple", "continuation": " pie"}
+    assert learning.word("pantry", **watched[0])["truth"] == pytest.approx(0.7)
+    assert learning.word("pantry", "She ate an apple", " pie")["truth"] is None
 
 
 def ask(address: str, name: str, **body: Any) -> Any:
@@ -213,6 +243,11 @@ def test_the_checkpoints_are_scrubbed_through(browser: Any, address: str, width:
     page.wait_for_selector("studio-curves .curve.heldout, studio-curves .curve.training")
     page.wait_for_selector("#watched svg")
     assert page.locator("studio-curves .floor").count() == 1
+    assert page.locator("studio-curves .forecast").count() == 1
+    assert "true chance is 70" in page.inner_text("#watched")
+    page.locator("#pairs button", has_text="plum → jam").click()
+    page.locator("#watched", has_text="true chance is 40").wait_for()
+    assert page.input_value("#watch-prompt") == "Ben drew a plum"
     assert "after 12 steps" in page.inner_text("#watched")
     page.focus("#watched input")
     page.keyboard.press("Home")
@@ -221,6 +256,7 @@ def test_the_checkpoints_are_scrubbed_through(browser: Any, address: str, width:
     page.select_option("#source", "pantry")
     assert page.locator("#paste").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-learning-{width}-{scheme}")
     page.close()
@@ -238,7 +274,7 @@ def test_a_checkpoint_is_watched_choosing_and_scrubbed(browser: Any, address: st
     page.locator("#watched button").click()
     page.locator("#checkpoint output", has_text="after 12 steps of pantry").wait_for()
     assert page.input_value("#model") == "pantry@12"
-    assert page.input_value("#prompt") == "She ate an apple"
+    assert page.input_value("#prompt") == "Ann saw an apple"
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     before = page.inner_text("nw-odds"), page.inner_text("nw-why")
@@ -250,6 +286,7 @@ def test_a_checkpoint_is_watched_choosing_and_scrubbed(browser: Any, address: st
     page.click("#ask-when button")
     page.wait_for_selector("#when svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert unnamed(page) == []
     assert faint(page) == []
     shot(page, f"studio-checkpoint-{width}-{scheme}")
     page.focus("#when input")

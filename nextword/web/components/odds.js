@@ -13,7 +13,7 @@ export class NwOdds extends Component {
     const line = (row) => {
       const lost = row.removed_by !== null;
       const shares = [el("span", { title: exact(row.probability) }, percent(row.probability))];
-      if (changed) shares.push(" → ", lost ? el("span", {}, `removed by ${row.removed_by}`) : el("b", { title: exact(row.filtered_probability) }, percent(row.filtered_probability)));
+      if (changed) shares.push(" → ", lost ? el("span", {}, `removed by ${row.removed_by.replace("_", "-")}`) : el("b", { title: exact(row.filtered_probability) }, percent(row.filtered_probability)));
       const kind = `${row.chosen ? "nw-chosen" : ""} ${lost ? "nw-removed" : ""}`;
       return el("li", { class: row.chosen ? "nw-this" : null }, el("span", {}, chip(row.token, kind), row.chosen ? el("small", {}, " this one") : null), el("span", { class: "nw-bar" }, bar(visible(row.token), row)), el("span", { class: "nw-number" }, ...shares));
     };

@@ -60,9 +60,20 @@ export function figures(head, rows) {
   return el("div", { class: "nw-scroll", tabindex: "0", role: "region", "aria-label": "exact numbers" }, el("table", {}, titles, el("tbody", {}, ...body)));
 }
 
-// An element that draws itself from `data`; `describe` returns its children, `expert` opens its exact numbers.
+// An element that draws itself from `data`; `describe` returns its children, `expert` opens its exact numbers. So does
+// clicking a number outside them: how it is known stands there.
 export class Component extends HTMLElement {
   #data = null;
+
+  constructor() {
+    super();
+    this.addEventListener("click", ({ target }) => {
+      const exactly = this.querySelector(":scope > details");
+      if (!exactly || exactly.contains(target) || !target.closest(".nw-number")) return;
+      exactly.open = true;
+      exactly.scrollIntoView({ block: "nearest" });
+    });
+  }
 
   static observedAttributes = ["expert"];
 

@@ -1,4 +1,5 @@
-// Questions to the server. Whatever goes wrong becomes an Error whose message is a sentence to be shown.
+// Questions to the server. Whatever goes wrong becomes an Error whose message is a sentence to be shown; `refused` where
+// it was the question's fault.
 
 export async function ask(name, question) {
   const response = await sent(name, question);
@@ -20,7 +21,7 @@ async function sent(name, question) {
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
-  throw new Error(told?.error?.message ?? `The server answered ${response.status}; look at its log.`);
+  throw Object.assign(new Error(told?.error?.message ?? `The server answered ${response.status}; look at its log.`), { refused: response.status === 400 });
 }
 
 // The function, called once after `wait` ms of peace; `soon` calls it at most once at a time and always with the last.

@@ -2,6 +2,7 @@
 import { Component, chip, count, el, exact, figures, percent, svg, visible } from "./components/parts.js";
 
 const SHOWN = 24; // tokens on the line; earlier ones are one place
+const LETTERS = { previous: ["P", "the word before"], duplicate: ["S", "same word earlier"], induction: ["C", "copies what followed"], first: ["F", "rests on the first word"] };
 
 export class StudioAttention extends Component {
   #layer = null;
@@ -53,13 +54,22 @@ export class StudioAttention extends Component {
       tell = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, chip(data.tokens[at])]), ".");
       const best = shares.map((share, at) => [share, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
       tell();
-      lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "here" : null }, el("span", { class: "where" }, at ? `layer ${at - 1}` : "at the start"), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
+      lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "here" : null, "data-layer": at - 1 }, el("span", { class: "where" }, at ? `layer ${at - 1}` : "at the start"), this.#cells(data.layers[at - 1] ?? [], at - 1), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
     };
     slider.addEventListener("input", () => {
       this.#layer = Number(slider.value);
       show();
     });
+    // A layer or one of its heads, where a pointer chooses it; the slider and the buttons do the same for keys.
+    lens.addEventListener("click", ({ target }) => {
+      const layer = Number(target.closest("[data-layer]")?.dataset.layer ?? -1);
+      if (layer < 0) return;
+      slider.value = this.#layer = layer;
+      this.#head = target.dataset.head === undefined ? null : Number(target.dataset.head);
+      show();
+    });
     show();
+    const kinds = Object.entries(LETTERS).filter(([kind]) => data.layers.some((row) => row.some((head) => head.kind === kind)));
     const table = data.layers.flatMap((row, layer) => row.map((head, at) => [`${layer}.${at}`, head.role, chip(data.tokens[top(head.pattern)]), head.pattern[top(head.pattern)]]));
     return [
       el("p", {}, "To find the next word, the last token looks back at the words before it. A thicker arc took in more."),
@@ -68,10 +78,16 @@ export class StudioAttention extends Component {
       picture,
       said,
       el("p", {}, "If it had to speak early, it would have said:"),
+      el("p", { class: "muted" }, "Each box is a head of the layer; click one to see where it looks.", kinds.length ? ` Letters are measured roles: ${kinds.map(([, [letter, words]]) => `${letter} ${words}`).join(", ")}.` : ""),
       lens,
       el("p", { class: "muted" }, "A view, not a vote: the early layers were not made to be read this way."),
       this.exactly(`Exact numbers: ${count(table.length)} heads`, figures(["head", "measured role", "looked most at", "share"], table)),
     ];
+  }
+
+  #cells(row, layer) {
+    const cell = (head, at) => el("span", { class: `cell${layer === this.#layer && (this.#head === at || this.#head === null) ? " seen" : ""}`, "data-head": at, title: `head ${layer}.${at}${head.role ? `: ${head.role}` : ""}` }, head.kind ? LETTERS[head.kind][0] : "");
+    return el("span", { class: "cells", "aria-hidden": "true" }, ...row.map(cell));
   }
 
   #button(words, head, show) {

@@ -45,9 +45,9 @@ function points(change) {
 
 customElements.define("studio-compare", StudioCompare);
 
-// Two models of one shape: the logit of one word in both, as exact sums over the same parts.
+// Two models of one shape, or two texts: the logit of one word in both, as exact sums over the same parts.
 export class StudioDifference extends Component {
-  describe({ token, causes, rest, change, before, after, logprob }) {
+  describe({ texts, token, causes, rest, change, before, after, logprob }) {
     const rows = [...causes, { words: "all other causes together", change: rest, other: true }, { words: "the change in all", change: change.total, before: before.total, after: after.total, total: true }];
     const furthest = Math.max(...rows.map((row) => Math.abs(row.change)), 1e-9);
     const line = (row) => {
@@ -57,9 +57,9 @@ export class StudioDifference extends Component {
       return el("li", { class: row.total ? "nw-this" : null }, el("span", {}, row.words), el("span", { class: "nw-bar" }, shape), el("span", { class: "nw-number", title: exact(row.change) }, signed(row.change)));
     };
     return [
-      el("p", {}, "How much each part adds to the score of ", chip(token.token, "nw-chosen"), ` (its logit), in B less in A. A bar to the right: this part speaks more for it in B. Together they make ${signed(change.total)}: from ${signed(before.total)} to ${signed(after.total)}.`),
+      el("p", {}, "How much each part adds to the score of ", chip(token.token, "nw-chosen"), ` (its logit${texts ? ", above the mean of all tokens" : ""}), in B less in A. A bar to the right: this part speaks more for it in B. Together they make ${signed(change.total)}: from ${signed(before.total)} to ${signed(after.total)}.`),
       el("ol", { class: "nw-rows nw-why-rows" }, ...rows.map(line)),
-      el("p", { class: "nw-muted" }, "It says where the change appears, not which weights made it. Head 3.1 is number 1 of layer 3, both counted from 0."),
+      el("p", { class: "nw-muted" }, `It says where the change appears, not which ${texts ? "word" : "weights"} made it. Head 3.1 is number 1 of layer 3, both counted from 0.`),
       this.exactly("Exact numbers", figures(["cause", "in A", "in B", "change"], causes.map((row) => [row.words, row.before, row.after, row.change])), figures(["part", "change"], [...Object.entries(change.parts), ["remainder", change.remainder]]), el("p", {}, `log p: A ${exact(logprob.before)}, B ${exact(logprob.after)} nats.`)),
     ];
   }
@@ -93,6 +93,7 @@ export function openCompare(model, guard) {
       const told = await ask("compare", sides());
       $("studio-compare").data = told;
       $("#differing").hidden = !told.alike;
+      $("#unlike").hidden = told.alike;
       if (!told.alike) return;
       const known = $("#differing-word").value;
       $("#differing-word").replaceChildren(...told.rows.map((row) => el("option", { value: row.id }, visible(row.token))));

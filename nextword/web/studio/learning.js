@@ -9,7 +9,8 @@ const LEFT = 52;
 const LOW = 28;
 
 // A chart of lines over steps, by powers of two, so that the first steps have room. `lines`: {name, kind, points}.
-function chart(label, lines, { top, unit, level = null, at = null }) {
+// `levels`: {kind, value} of what lies at one height.
+function chart(label, lines, { top, unit, levels = [], at = null }) {
   const unitOf = 10 ** Math.floor(Math.log10(top / 3 || 1));
   const gap = [1, 2, 5, 10].map((factor) => factor * unitOf).find((each) => top / each <= 5);
   const roof = Math.max(gap * Math.ceil(top / gap - 1e-9), gap);
@@ -24,7 +25,8 @@ function chart(label, lines, { top, unit, level = null, at = null }) {
     svg("path", { class: `curve ${kind}`, d: points.map(([step, value], number) => `${number ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("") }, svg("title", {}, name)),
     ...(kind !== "training" && points.length <= 40 ? points.map(([step, value]) => svg("circle", { class: `spot ${kind}`, cx: x(step), cy: y(value), r: step === at ? 6 : 3 }, svg("title", {}, `step ${count(step)}: ${unit(value)}`))) : []),
   ]);
-  const marks = [level === null ? null : svg("path", { class: "floor", d: `M${LEFT} ${y(level)}H${WIDE - 12}` }), at === null ? null : svg("path", { class: "at", d: `M${x(at)} 6V${HIGH - LOW}` })];
+  const level = ({ kind, value }) => svg("path", { class: kind, d: `M${LEFT} ${y(value)}H${WIDE - 12}` });
+  const marks = [...levels.filter(({ value }) => value !== null).map(level), at === null ? null : svg("path", { class: "at", d: `M${x(at)} 6V${HIGH - LOW}` })];
   return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": label, class: "chart" }, ...rows, ...columns, ...marks, ...drawn);
 }
 
@@ -40,11 +42,11 @@ export class StudioCurves extends Component {
     const label = `Bits per byte by step: from ${bits(all[0][1])} to ${now.toFixed(3)}.`;
     const words = `It began by needing ${bits(training[0]?.[1] ?? all[0][1])} bits for each byte of text; now it needs ${now.toFixed(2)}.`;
     const bound = floor === null ? "" : ` No model of this language can get below ${floor.toFixed(2)} (the dotted line).`;
-    const beside = expected === null ? "" : ` Before the start, ${expected.toFixed(2)} was forecast.`;
+    const beside = expected === null ? "" : ` Before the start, ${expected.toFixed(2)} was forecast (the dashed line).`;
     const sample = samples.at(-1);
     return [
       el("p", {}, `${words}${bound}${beside}${results ? "" : " The run has not ended."}`),
-      chart(label, lines, { top, unit: bits, level: floor }),
+      chart(label, lines, { top, unit: bits, levels: [{ kind: "floor", value: floor }, { kind: "forecast", value: expected }] }),
       el("p", { class: "muted" }, "Thin: the text it learned from. Thick: text it never saw. Lower is better; steps are spaced by doubling."),
       sample ? el("figure", { class: "sample" }, el("figcaption", { class: "muted" }, `What it wrote by itself after ${count(sample.step)} steps`), el("blockquote", {}, sample.text)) : null,
       this.exactly("Exact numbers", figures(["step", "held-out bits per byte"], heldout), ...samples.slice(0, -1).reverse().map(({ step, text }) => el("figure", { class: "sample" }, el("figcaption", { class: "muted" }, `after ${count(step)} steps`), el("blockquote", {}, text)))),
@@ -55,9 +57,9 @@ export class StudioCurves extends Component {
 export class StudioWord extends Component {
   #at = null; // the last one, however many come, until another is chosen
 
-  describe({ prompt, continuation, tokens, moments, learned, gained }) {
+  describe({ prompt, continuation, tokens, moments, learned, gained, truth }) {
     const points = moments.map(({ step, probability }) => [step, probability]);
-    const top = Math.max(...points.map(([, value]) => value), 1e-6);
+    const top = Math.max(...points.map(([, value]) => value), truth ?? 0, 1e-6);
     const place = el("output", {});
     const board = el("div", {});
     const slider = el("input", { type: "range", min: 0, max: moments.length - 1, value: Math.min(this.#at ?? Infinity, moments.length - 1), "aria-label": "Checkpoint" });
@@ -67,7 +69,7 @@ export class StudioWord extends Component {
       slider.setAttribute("aria-valuetext", `${place.textContent}: ${percent(moment.probability)}`);
       const label = `Probability by step: ${moments.map(({ step, probability }) => `${step}: ${percent(probability)}`).join(", ")}.`;
       board.replaceChildren(
-        chart(label, [{ name: continuation, kind: "watched", points }], { top, unit: percent, at: moment.step }),
+        chart(label, [{ name: continuation, kind: "watched", points }], { top, unit: percent, levels: [{ kind: "floor", value: truth }], at: moment.step }),
         el("p", { class: "sentence" }, prompt, chip(continuation, "nw-chosen"), ` had ${percent(moment.probability)}.`),
         el("p", {}, "Likeliest there: ", ...moment.top.flatMap((each, number) => [number ? ", " : "", chip(each.token), ` ${percent(each.probability)}`]), "."),
       );
@@ -82,7 +84,7 @@ export class StudioWord extends Component {
     const span = ({ after, by }) => `between step ${count(after)} and step ${count(by)}`;
     const when = learned === null ? "It has not been learned so far." : `Its chance gained most ${span(gained)}${gained.after === learned.after ? "" : `; it was multiplied most ${span(learned)}`}.`;
     return [
-      el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their chances are multiplied.` : ""),
+      el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their chances are multiplied.` : "", truth === null ? "" : ` In this language its true chance is ${percent(truth)} (the dotted line).`),
       el("p", { class: "row" }, slider, place, open),
       board,
       this.exactly("Exact numbers", figures(["step", "probability", "rank of its first token", "likeliest"], moments.map((each) => [each.step, each.probability, each.rank, chip(each.top[0].token)]))),
@@ -107,11 +109,29 @@ export async function openLearning(guard, watch) {
       $("#word-busy").hidden = true;
     }),
   );
+  // Words worth watching in a language that is known, until others are typed.
+  let typed = false;
+  const suggest = (pairs) => {
+    const buttons = pairs.map(({ prompt, continuation }) => {
+      const button = el("button", { type: "button", class: "quiet" }, `${prompt.split(" ").at(-1)} → ${continuation.trim()}`);
+      button.addEventListener("click", () => watchPair({ prompt, continuation }));
+      return button;
+    });
+    $("#pairs").replaceChildren(...buttons);
+    $("#pairs").hidden = !pairs.length;
+    if (pairs.length && !typed) [$("#watch-prompt").value, $("#watch-word").value] = [pairs[0].prompt, pairs[0].continuation];
+  };
+  const watchPair = ({ prompt, continuation }) => {
+    [$("#watch-prompt").value, $("#watch-word").value] = [prompt, continuation];
+    typed = true;
+    drawWord();
+  };
   let kept = 0; // checkpoints of the run: with each new one the word is asked for again
   const drawCurves = soon(() =>
     guard("curves", async () => {
       const told = run() ? await ask("curves", { run: run() }) : null;
       $("studio-curves").data = told;
+      if (kept === 0) suggest(told?.watch ?? []);
       if (told && told.checkpoints.length !== kept) drawWord();
       kept = told?.checkpoints.length ?? 0;
     }),
@@ -139,7 +159,13 @@ export async function openLearning(guard, watch) {
     timer = setTimeout(look, 2000);
   };
   $("#run").addEventListener("change", drawAll);
-  for (const name of ["#watch-prompt", "#watch-word"]) $(name).addEventListener("input", calm(400, drawWord));
+  for (const name of ["#watch-prompt", "#watch-word"]) {
+    const asked = calm(400, drawWord);
+    $(name).addEventListener("input", () => {
+      typed = true;
+      asked();
+    });
+  }
   $("#again").addEventListener("click", drawAll);
   $("#watched").addEventListener("watch", (event) => watch(`${run()}@${event.detail}`, $("#watch-prompt").value));
   for (const name of ["#train", "#stop-training"]) $(name).addEventListener("click", async () => {
@@ -160,6 +186,6 @@ function tellTraining({ training }) {
   const going = training.state === "running";
   $("#train").disabled = going;
   $("#stop-training").hidden = !going;
-  const words = { none: "", running: `${training.run} is learning: `, done: `${training.run} has finished: `, stopped: `${training.run} was stopped. `, failed: `${training.run} ended with an error: ` };
+  const words = { none: "", running: `${training.run} is learning: `, done: `${training.run} has finished. To write with it in a terminal: `, stopped: `${training.run} was stopped. `, failed: `${training.run} ended with an error: ` };
   $("#progress").textContent = words[training.state] + training.said;
 }

@@ -1,23 +1,32 @@
 // One plain sentence per station, true of what is on the screen; names and shapes for experts.
 import { count, exact, percent, visible } from "./components/parts.js";
+import { sorted } from "./without.js";
 
-export function say(station, { model, odds, tokens, why }, expert) {
+export function say(station, { model, odds, tokens, why, without }, expert) {
   if (!model || !odds) return "";
   const known = why?.why.token.id === odds.draw.token.id ? why : null;
-  return (expert ? EXPERT : PLAIN)[station](model, odds, tokens ?? { ids: odds.ids }, known);
+  const left = without?.token.id === odds.draw.token.id ? without : null;
+  return (expert ? EXPERT : PLAIN)[station](model, odds, tokens ?? { ids: odds.ids }, known, left);
 }
 
 const quoted = (token) => `‘${visible(token).replace(/^ (?=\S)/, "")}’`; // a word's own space is shown on its chip
 const short = (number) => (Math.floor(100 * number) / 100).toFixed(2); // below 1, as the number is
 
 // The strongest claims that held, for the word and against it.
-function reasons({ why, prompt }, token) {
-  const named = ({ kind, source, layer, head, neuron, words }) => (kind === "read" ? `${quoted(prompt.tokens[source])}, read by head ${layer}.${head}` : kind === "neuron" ? `neuron ${layer}.${neuron}, which answers to a pattern` : words);
+function reasons({ why, prompt }, token, marks) {
+  const named = ({ kind, source, layer, head, words }) => (kind === "read" ? `head ${layer}.${head}, reading ${marks?.[source] ? "the mark that begins the text" : quoted(prompt.tokens[source])},` : words);
   const strongest = (sign) => why.causes.filter((cause) => cause.holds && sign * cause.claim > 0).sort((a, b) => sign * (b.claim - a.claim))[0];
-  const sides = [["for", strongest(1)], ["against", strongest(-1)]].filter(([, cause]) => cause);
-  if (!sides.length) return `No single part that was tested made the model say ${quoted(token)}.`;
-  const told = sides.map(([side, cause]) => `What spoke ${side} ${quoted(token)} most: ${named(cause)}.`).join(" ");
-  return `${told} Tested by running the model without ${sides.length > 1 ? "each" : "it"}.`;
+  const [best, worst] = [strongest(1), strongest(-1)];
+  if (!best && !worst) return `Inside the model, no single part that was tested made it say ${quoted(token)}.`;
+  if (!best || !worst) return `Inside the model, ${named(best ?? worst)} spoke ${best ? "for" : "against"} it most. That was tested by running the model without it.`;
+  return `Inside the model, ${named(best)} spoke for it most and ${named(worst)} against it. Both were tested by running the model without them.`;
+}
+
+// What the text did: the word whose absence changes the most.
+function needed({ token, before, rows }) {
+  const [first] = sorted(rows);
+  if (!first || Math.abs(first.change) < 0.1) return `No single word of the text decided it: without any one of them, ${quoted(token.token)} is about as likely.`;
+  return `Without ${quoted(first.words)} in the text, ${quoted(token.token)} would have had ${percent(first.after)} instead of ${percent(before)}.`;
 }
 
 const PLAIN = {
@@ -26,7 +35,7 @@ const PLAIN = {
   odds: (model, { odds: { chosen, rows } }) => `The model has ${count(model.vocab)} pieces to choose from. Its favourite is ${quoted(rows[0].token)} with ${percent(rows[0].probability)}; ${chosen.rank === 1 ? "that is also the one drawn." : `${quoted(chosen.token)}, the one drawn, had ${percent(chosen.probability)}.`}`,
   draw: (model, { draw }) => (draw.how === "greedy" ? "Nothing is left to chance: the favourite is taken." : draw.by_hand ? `You moved the number to ${short(draw.number)}; it lies on ${quoted(draw.token.token)}.` : `A random number, ${short(draw.number)}, falls on ${quoted(draw.token.token)}.`),
   word: (model, { draw }) => `${quoted(draw.token.token)} comes next. It will join the text, and everything begins again.`,
-  why: (model, { draw }, tokens, known) => (known ? reasons(known, draw.token.token) : `Why ${quoted(draw.token.token)}? Parts of the model pushed it up or down, and each claim can be tested.`),
+  why: (model, { draw }, tokens, known, left) => (known || left ? [left && needed(left), known && reasons(known, draw.token.token, tokens.marks)].filter(Boolean).join(" ") : `Why ${quoted(draw.token.token)}? Leave out words of the text, or take parts out of the model, and see what changes.`),
   where: () => "Where might the word come from: copied from your text, or known from what the model was trained on?",
 };
 

@@ -9,6 +9,8 @@ import "./components/sources.js";
 import "./merges.js";
 import "./attention.js";
 import "./beside.js";
+import "./without.js";
+import "./pairs.js";
 import { chip, count, el, percent, visible } from "./components/parts.js";
 import { fillSides, openCompare } from "./compare.js";
 import { fillModels } from "./models.js";
@@ -18,7 +20,8 @@ import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
 const SETTINGS = ["temperature", "top_k", "top_p", "min_p"];
-const state = { model: null, words: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null };
+const BRANCHES = 4; // other ways that the text went, and that are kept
+const state = { model: null, words: [], branches: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null, without: null };
 
 const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
 const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
@@ -37,9 +40,11 @@ async function guarded(place, act) {
   try {
     const answer = await act();
     faults.delete(place);
+    if (place === "odds") $("main").hidden = false;
     return answer;
   } catch (error) {
     faults.set(place, error.message);
+    if (place === "odds" && error.refused) $("main").hidden = true; // what stands there is about another text
     writing(false);
     return null;
   } finally {
@@ -88,19 +93,33 @@ const drawLayers = soon(() =>
   }),
 );
 
+const drawWithout = soon(() =>
+  guarded("without", async () => {
+    if (!state.odds) return;
+    busy("#leaving", true);
+    const asked = { ...question(), token: state.odds.draw.token.id };
+    const told = await ask("without", asked).finally(() => busy("#leaving", false));
+    if (JSON.stringify({ ...question(), token: state.odds?.draw.token.id }) !== JSON.stringify(asked)) return;
+    state.without = told;
+    $("studio-without").data = told;
+    sentences();
+    stay();
+  }),
+);
+
 const drawWhy = soon(() =>
   guarded("why", async () => {
     if (!state.odds) return;
-    busy("#why", true);
+    busy("#apart", true);
     const token = state.odds.draw.token.id;
     const against = state.against === token ? null : state.against;
-    const told = await ask("why", { ...question(), token, against }).finally(() => busy("#why", false));
+    const told = await ask("why", { ...question(), token, against }).finally(() => busy("#apart", false));
     rivals(token, against);
     state.why = told;
     $("nw-why").tokens = told.prompt.tokens;
     $("nw-why").data = told.why;
     $("nw-lens").data = told.lens;
-    tellSources(told.sources);
+    tellSources(told.sources, told.pairs);
     $("studio-beside").data = null;
     heads(told.why);
     sentences();
@@ -125,13 +144,15 @@ function busy(station, on) {
 
 function openStations() {
   if ($("#layers > details").open) drawLayers();
-  if ($("#why > details").open) drawWhy();
+  if ($("#leaving").open) drawWithout();
+  if ($("#apart").open) drawWhy();
   else tellSources(null);
   $("#when").data = null;
 }
 
-function tellSources(sources) {
+function tellSources(sources, pairs = null) {
   $("nw-sources").data = sources;
+  $("studio-pairs").data = pairs;
   $("#ask-where").hidden = sources !== null;
 }
 
@@ -140,6 +161,7 @@ function rivals(token, against) {
   const options = [el("option", { value: "" }, "what the model expected on average"), ...others.map((row) => el("option", { value: row.id }, `${visible(row.token)} (${percent(row.probability)})`))];
   $("#rival").replaceChildren(...options);
   $("#rival").value = against ?? "";
+  $(".rival").hidden = false;
 }
 
 // The heads among the causes, each of which can be silenced.
@@ -177,6 +199,8 @@ function drawText() {
   $("#written").replaceChildren(...(all ? [$("#prompt").value, el("b", {}, done), el("span", { class: "later" }, later)] : []));
   $("#written").scrollTop = $("#written").scrollHeight;
   $("#legend").hidden = !state.words.length;
+  tellLatest(state.words[state.at - 1]);
+  tellBranches();
   const items = state.words.map((word, at) => {
     const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprise.toFixed(1)} bits of surprise${word.by_hand ? ", chosen by hand" : ""}`;
     const button = el("button", { type: "button", title: words, "aria-label": words }, visible(word.token));
@@ -188,10 +212,18 @@ function drawText() {
   $("#timeline").replaceChildren(...items);
 }
 
+// The word that joined last, and the way to its reasons.
+function tellLatest(word) {
+  $("#latest").hidden = !word;
+  if (!word) return;
+  const others = word.rank === 2 ? "one other was likelier" : `${count(word.rank - 1)} others were likelier`;
+  $("#latest span").replaceChildren("The model gave ", chip(word.token, "nw-chosen"), ` ${percent(word.probability)}; ${word.rank === 1 ? "no other had more" : others}.${word.by_hand ? " You chose it." : ""}`);
+}
+
 function arrive() {
   faults.clear();
   state.against = null;
-  state.odds = state.why = null;
+  state.odds = state.why = state.without = null;
   drawText();
   drawTokens();
   return drawOdds();
@@ -202,7 +234,7 @@ function goTo(at) {
   state.at = at;
   state.number = state.words[at]?.by_hand ? state.words[at].number : null;
   $("#timeline").children[at]?.querySelector("button").focus();
-  arrive().then(() => $("#timeline").children[at]?.querySelector("button").focus());
+  return arrive().then(() => $("#timeline").children[at]?.querySelector("button").focus());
 }
 
 let stepping = false;
@@ -214,7 +246,10 @@ async function nextWord() {
   const word = await guarded("next", () => ask("next", drawing())).finally(() => (stepping = false));
   if (!word || JSON.stringify(question()) !== before) return false;
   if (state.words[state.at]?.id === word.id) state.words[state.at] = word;
-  else state.words.splice(state.at, Infinity, word);
+  else {
+    if (state.words.length > state.at) keepBranch();
+    state.words = [...state.words.slice(0, state.at), word];
+  }
   state.at += 1;
   state.number = state.words[state.at]?.by_hand ? state.words[state.at].number : null;
   await arrive();
@@ -222,9 +257,37 @@ async function nextWord() {
   return !word.ends && $("#error").hidden;
 }
 
+// What was written so far stays one of the ways the text went, unless another of them begins so.
+function keepBranch() {
+  const ids = (words) => words.map((word) => word.id).join() + ",";
+  const known = state.branches.filter((words) => !ids(state.words).startsWith(ids(words)));
+  state.branches = known.some((words) => ids(words).startsWith(ids(state.words))) ? known : [state.words, ...known].slice(0, BRANCHES);
+}
+
+function takeBranch(words) {
+  writing(false);
+  state.branches = state.branches.filter((each) => each !== words);
+  keepBranch();
+  state.words = words;
+  state.at = words.length;
+  state.number = null;
+  arrive();
+}
+
+function tellBranches() {
+  $("#branches").hidden = !state.branches.length;
+  const buttons = state.branches.map((words) => {
+    const button = el("button", { type: "button", class: "quiet" }, `…${visible(words.at(-1).written.slice(-60))}`);
+    button.addEventListener("click", () => takeBranch(words));
+    return button;
+  });
+  $("#branches").replaceChildren(el("span", { class: "muted" }, "It also went:"), ...buttons);
+}
+
 function forget() {
   writing(false);
   state.words = [];
+  state.branches = [];
   state.at = 0;
   state.number = null;
 }
@@ -242,6 +305,7 @@ function writing(on) {
   pace = 0;
   $("#on").setAttribute("aria-pressed", String(on));
   $("#on").textContent = on ? "Stop" : "Write on";
+  $("#latest span").setAttribute("aria-live", on ? "off" : "polite"); // no voice keeps up with it
   if (on) pace = setTimeout(write);
 }
 
@@ -274,7 +338,7 @@ function showStation(number) {
   for (const [at, name] of STATIONS.entries()) $(`#${name}`).classList.toggle("now", $("#slow").checked && at === number);
   if (!$("#slow").checked) return;
   const name = STATIONS[number];
-  if (name === "layers" || name === "why") $(`#${name} > details`).open = true;
+  for (const part of { layers: ["#layers > details"], why: ["#leaving", "#apart"] }[name] ?? []) $(part).open = true;
   stay();
   $("#onward").textContent = number === STATIONS.length - 1 ? "Add the word and begin again" : `Go on (${number + 1} of ${STATIONS.length})`;
   speak();
@@ -300,7 +364,7 @@ function slow(on) {
 
 function expert() {
   document.documentElement.classList.toggle("expert", $("#expert").checked);
-  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention")) part.toggleAttribute("expert", $("#expert").checked);
+  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention, studio-without, studio-pairs")) part.toggleAttribute("expert", $("#expert").checked);
   sentences();
 }
 
@@ -339,6 +403,14 @@ function listen() {
     scrub();
   });
   $("#next").addEventListener("click", nextWord);
+  $("#tour").addEventListener("click", () => {
+    slow(true);
+    $("#onward").focus({ preventScroll: true });
+  });
+  $("#latest button").addEventListener("click", async () => {
+    await goTo(state.at - 1);
+    openWhy();
+  });
   $("#join").addEventListener("click", () => nextWord().then(() => $("#join").focus()));
   $("#on").addEventListener("click", () => writing(pace === 0));
   $("#begin").addEventListener("click", begin);
@@ -349,6 +421,11 @@ function listen() {
   $("#number").addEventListener("input", () => {
     state.number = Number($("#number").value);
     drawOdds();
+  });
+  for (const name of ["pointerdown", "pointermove"]) $("nw-draw").addEventListener(name, drag);
+  for (const name of ["pointerover", "focusin"]) $(".sliders").addEventListener(name, (event) => {
+    const hint = event.target.closest("[data-hint]")?.dataset.hint;
+    if (hint) $("#hint").textContent = hint;
   });
   $("#fate").addEventListener("click", () => {
     state.number = null;
@@ -366,18 +443,20 @@ function listen() {
   });
   $("#merging").addEventListener("toggle", () => ($("#merging").open && state.tokens ? ($("studio-merges").data = state.tokens) : null));
   $("#layers > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawLayers());
-  $("#why > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWhy());
+  $("#leaving").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWithout());
+  $("#apart").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWhy());
   $("#rival").addEventListener("change", () => {
     state.against = $("#rival").value === "" ? null : Number($("#rival").value);
     drawWhy();
   });
   $("#odds").addEventListener("click", (event) => {
+    if (event.target.closest(".nw-number")) return; // asks how it is known
     const row = event.target.closest(".nw-odds-rows > li");
     const at = row ? [...row.parentElement.children].indexOf(row) : -1;
     const rival = state.odds?.odds.rows[at];
     if (!rival || rival.chosen) return;
     state.against = rival.id;
-    openWhy();
+    openApart();
   });
   $("#ask-why").addEventListener("click", openWhy);
   $("#ask-where").addEventListener("click", drawWhy);
@@ -390,11 +469,28 @@ function listen() {
   $("#share").addEventListener("click", share);
 }
 
+// The number, dragged along its line.
+function drag(event) {
+  const line = $("nw-draw .nw-line svg");
+  if (!line || event.button > 0 || (event.type === "pointerdown" ? !line.contains(event.target) : !$("nw-draw").hasPointerCapture(event.pointerId))) return;
+  $("nw-draw").setPointerCapture(event.pointerId);
+  const { left, width } = line.getBoundingClientRect();
+  $("#number").value = state.number = Math.min(Math.max((event.clientX - left) / width, 0), Number($("#number").max));
+  drawOdds();
+}
+
 function openWhy() {
-  if ($("#why > details").open) drawWhy();
-  $("#why > details").open = true;
+  $("#leaving").open = $("#apart").open = true;
   $("#why").scrollIntoView({ block: "start" });
-  $("#why summary").focus({ preventScroll: true });
+  $("#leaving summary").focus({ preventScroll: true });
+}
+
+// Why this word and not another: a question to the parts.
+function openApart() {
+  if ($("#apart").open) drawWhy();
+  $("#apart").open = true;
+  $("#apart").scrollIntoView({ block: "start" });
+  $("#apart summary").focus({ preventScroll: true });
 }
 
 // Three views of one page; the other two ask nothing before they are looked at.
