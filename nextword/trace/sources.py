@@ -68,12 +68,12 @@ def sentence(sources: dict[str, Any]) -> str:
         return f"text: {sources['note']}"
     longest = found["longest"]
     if longest is None:
-        return f"text ({found['kind']}): this token never stands in it"
+        return f"text: {sources['note']} This token never stands in it."
     place = longest["places"][0]
     title = f" {place['title']!r}" if place["title"] else ""
     times = "once" if longest["count"] == 1 else f"{longest['count']:,} times"
     where = f"{longest['text']!r} stands there {times}, first in{title} {place['source']}:{place['line']}"
-    return f"text ({found['kind']}): {where}"
+    return f"text: {sources['note']} {where}"
 
 
 def _tests(account: TokenEvidence) -> list[dict[str, Any]]:

@@ -125,6 +125,7 @@ def test_a_word_that_the_text_does_not_hold(gpt: nextword.GPT, text: Path) -> No
     told = gpt.receipt(PROMPT, " king", ablation=None, text=text).to_json()
     assert told["sources"]["evidence"]["kind"] == "none"
     assert told["sources"]["evidence"]["longest"] is None
+    assert sentence(told["sources"]).startswith("text: Neither a passage")
     assert "never" in sentence(told["sources"])
 
 
