@@ -19,6 +19,7 @@ from nextword.trace.indexed import IndexedText, Place, training_order
 PLACES, AROUND = 3, 16  # places that are shown of a match, and tokens on either side of it
 LENGTHS, NEXT = 8, 5  # lengths of context, and tokens that followed each
 STEPS = 20  # of training that are listed for a place
+LOOKED = 1000  # places of a match whose reading is looked up
 
 NO_TEXT = (
     "The text this model learned from is not here. Give one with --text FOLDER, made by "
@@ -148,12 +149,26 @@ def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None
     if not (text.folder / "card.json").exists():
         return None
     order, steps = training_order(text.folder)
-    seen = evidence.exposures(text, order, match, steps, limit=PLACES)
-    return {"steps": steps, "passage": text.tokenizer.decode(match), "seen": [_seen(each) for each in seen]}
+    places = evidence.exposures(text, order, match, steps, limit=LOOKED)
+    read = sorted((place for place in places if place.exposures), key=_first)
+    during = {exposure.step for place in read for exposure in place.exposures}
+    return {
+        "steps": steps,
+        "passage": text.tokenizer.decode(match),
+        "places": len(places),
+        "read": len(read),
+        "in_steps": len(during),
+        "seen": [_seen(place) for place in read[:PLACES]],
+    }
+
+
+def _first(seen: Seen) -> int:
+    return min(exposure.step for exposure in seen.exposures)
 
 
 def _seen(seen: Seen) -> dict[str, Any]:
-    steps = sorted({exposure.step for exposure in seen.exposures})
+    """Steps are counted from 1, as a run tells them."""
+    steps = sorted({exposure.step + 1 for exposure in seen.exposures})
     return {**_named(seen.place), "times": len(seen.exposures), "steps": steps[:STEPS]}
 
 
