@@ -198,6 +198,11 @@ def test_killed_at_random_moments_and_resumed_is_uninterrupted_bit_for_bit(tmp_p
     assert log(killed) == log(whole)
 
 
+def test_a_run_that_has_not_ended_is_no_model_and_says_how_to_go_on(fresh: Path) -> None:
+    with pytest.raises(ModelNotFound, match="nextword train --resume"):
+        nextword.open(fresh)
+
+
 def test_a_killed_write_leaves_a_log_that_is_mended(fresh: Path, finished: tuple[Path, list[Event]]) -> None:
     list(islice(resume(fresh).train(), 7))
     with (fresh / "log.jsonl").open("ab") as file:

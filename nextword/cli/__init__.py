@@ -5,6 +5,6 @@
 
 # ruff: isort: skip_file
 from nextword.cli.root import app, main
-from nextword.cli import tokens, words, serve, learning, reasons, learned, house, bench
+from nextword.cli import tokens, words, serve, learning, reasons, parts, learned, house, bench
 
-__all__ = ["app", "bench", "house", "learned", "learning", "main", "reasons", "serve", "tokens", "words"]
+__all__ = ["app", "bench", "house", "learned", "learning", "main", "parts", "reasons", "serve", "tokens", "words"]

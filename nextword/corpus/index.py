@@ -38,6 +38,7 @@ Integers = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.int64]
 _Range = tuple[int, int]  # of suffixes: from the first to before the second
 
+_ANEW = "build it anew with: nextword index RUN, RUN being the folder whose corpus/ it lies in."
 _FORMAT = 1
 _PORTION = 1 << 22  # tokens counted at a time
 _LONGEST = (1 << 32) - 1  # positions are uint32
@@ -202,7 +203,7 @@ class Index:
         return positions
 
     def _damaged(self) -> CorruptFile:
-        return CorruptFile(f"The index in {self.folder} is damaged; remove this folder and build the index again.")
+        return CorruptFile(f"The index in {self.folder} is damaged; {_ANEW}")
 
 
 def verbatim_spans(lengths: Counts, minimum: int) -> list[range]:
@@ -261,7 +262,7 @@ def open_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) -> 
     """
     about = _read_about(folder)
     if about["text"] != text:
-        raise StaleIndex(f"The index in {folder} was built for another text; remove this folder and build it again.")
+        raise StaleIndex(f"The index in {folder} was built for another text; {_ANEW}")
     try:
         index = Index(
             folder,
@@ -275,11 +276,9 @@ def open_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) -> 
         if index.buckets[0] != 0 or np.any(index.buckets[1:] < index.buckets[:-1]):
             raise ValueError("buckets.npy does not lead through suffixes.npy")
     except FileNotFoundError as error:
-        raise CorruptFile(
-            f"The index in {folder} lacks {error.filename}; remove the folder and build again."
-        ) from error
+        raise CorruptFile(f"The index in {folder} lacks {error.filename}; {_ANEW}") from error
     except (ValueError, KeyError, IndexError, EOFError) as error:
-        raise CorruptFile(f"The index in {folder} cannot be used ({error}); remove it and build it again.") from error
+        raise CorruptFile(f"The index in {folder} cannot be used ({error}); {_ANEW}") from error
     return index
 
 
@@ -316,7 +315,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFound(f"There is no index in {folder}; build it with: nextword index.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFile(f"The index in {folder} cannot be used ({error}); remove it and build it again.") from error
+        raise CorruptFile(f"The index in {folder} cannot be used ({error}); {_ANEW}") from error
     return about
 
 

@@ -92,6 +92,11 @@ def _open_folder(folder: Path) -> Stored:
     ggufs = sorted(folder.glob("*.gguf"))
     if not (folder / "config.json").exists() and len(ggufs) == 1:
         return _open_gguf(ggufs[0])
+    if not (folder / "config.json").exists() and (folder / "checkpoints").is_dir():
+        raise ModelNotFound(
+            f"{folder} is a run that has not come to its end, so it has no model yet; go on with: "
+            f"nextword train --resume {folder}"
+        )
     settings = _read_settings(folder / "config.json")
     family = _family(settings.get("model_type"), FAMILIES, str(folder))
     architecture = _architecture(family, Config(settings, str(folder / "config.json")))

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 
 from nextword.trace.causes import Bias, Cause, ValueBias
-from nextword.trace.foresight import gradients
+from nextword.trace.foresight import foreseen
 from nextword.trace.ledger import Ledger, through_norm
 from nextword.trace.recording import Recording, replay
-from nextword.trace.removal import Ablation, Writes, removals
+from nextword.trace.removal import Ablation, Writes, removals, side_by_side
 
 Tensor = torch.Tensor
 Floats = npt.NDArray[np.floating[Any]]
@@ -37,7 +37,7 @@ class Finding:
     expected          the claim less that of what was put in its place (the same for "zero")
     measured          of the quantity that the ledger accounts for
     log_probability   of the token, in nats
-    foreseen          the same to first order (nextword.trace.foresight)
+    foreseen          the same before trying, from one gradient (nextword.trace.foresight)
     """
 
     cause: Cause
@@ -93,7 +93,7 @@ def audit(
     changes = removals(recording, causes, ablation, reference, seed)
     control = _random_directions(changes, seed)
     expected = np.array([_expected(recording, ledger, change) for change in changes])
-    foreseen = _foreseen(recording, ledger.quantity.token, changes)
+    foretold = foreseen(recording, ledger.quantity.token, changes)
     order = [int(at) for at in np.argsort(-expected, kind="stable") if expected[at] > 0]
     steps = range(len(order) + 1)
     together = [_sum([changes[at] for at in order[:count]]) for count in steps]
@@ -114,7 +114,7 @@ def audit(
             expected=float(expected[at]),
             measured=float(quantity[0] - quantity[1 + at]),
             log_probability=float(lost[1 + at]),
-            foreseen=float(foreseen[at]),
+            foreseen=float(foretold[at]),
         )
         for at, cause in enumerate(causes)
     ]
@@ -122,7 +122,7 @@ def audit(
         findings,
         rank_correlation(expected, lost[1 : 1 + n]),
         rank_correlation(expected, lost[1 + n : 1 + 2 * n]),
-        rank_correlation(foreseen, lost[1 : 1 + n]),
+        rank_correlation(foretold, lost[1 : 1 + n]),
         *(curve.tolist() for curve in curves),
     )
 
@@ -131,12 +131,6 @@ def _expected(recording: Recording, ledger: Ledger, change: Writes) -> float:
     """What the ledger's arithmetic says is lost when `change` is added."""
     direction = through_norm(recording.model, ledger.row) * recording.points["norm.scale"][0]
     return -sum(float(vector @ (ledger.row if point == "norm" else direction)) for point, vector in change.items())
-
-
-def _foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> Floats:
-    """How much of log p is lost under each change, to first order."""
-    uphill = gradients(recording, token, {point for change in changes for point in change})
-    return np.array([-sum(float(vector @ uphill[point]) for point, vector in change.items()) for change in changes])
 
 
 def _random_directions(changes: Sequence[Writes], seed: int) -> list[Writes]:
@@ -159,10 +153,8 @@ def _sum(changes: Sequence[Writes]) -> Writes:
 
 def _measure(recording: Recording, changes: Sequence[Writes]) -> Tensor:
     """Logits [len(changes), vocab] of reading the last token again under each change."""
-    points = {point for change in changes for point in change}
-    nothing = torch.zeros_like(recording.model.norm.weight)
-    added = {point: torch.stack([change.get(point, nothing) for change in changes]) for point in points}
-    return replay(recording, len(changes), lambda rows: _Adding({point: added[point][rows] for point in points}))
+    added = side_by_side(recording, changes)
+    return replay(recording, len(changes), lambda rows: _Adding({point: added[point][rows] for point in added}))
 
 
 class _Adding:

@@ -205,3 +205,10 @@ def removals(
         instead = written(recording, cause, mean if ablation == "mean" else others.at(int(draws[number])))
         found.append({point: instead[point] - vector for point, vector in writes.items()})
     return found
+
+
+def side_by_side(recording: Recording, changes: Sequence[Writes]) -> Writes:
+    """At each point what every change adds there, zeros where it adds nothing [len(changes), width]."""
+    nothing = torch.zeros_like(recording.model.norm.weight)
+    points = {point for change in changes for point in change}
+    return {point: torch.stack([change.get(point, nothing) for change in changes]) for point in points}

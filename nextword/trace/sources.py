@@ -19,6 +19,7 @@ from nextword.trace.indexed import IndexedText, Place, training_order
 PLACES, AROUND = 3, 16  # places that are shown of a match, and tokens on either side of it
 LENGTHS, NEXT = 8, 5  # lengths of context, and tokens that followed each
 STEPS = 20  # of training that are listed for a place
+LOOKED = 1000  # places of a match whose reading is looked up
 
 NO_TEXT = (
     "The text this model learned from is not here. Give one with --text FOLDER, made by "
@@ -68,12 +69,12 @@ def sentence(sources: dict[str, Any]) -> str:
         return f"text: {sources['note']}"
     longest = found["longest"]
     if longest is None:
-        return f"text ({found['kind']}): this token never stands in it"
+        return f"text: {sources['note']} This token never stands in it."
     place = longest["places"][0]
     title = f" {place['title']!r}" if place["title"] else ""
     times = "once" if longest["count"] == 1 else f"{longest['count']:,} times"
     where = f"{longest['text']!r} stands there {times}, first in{title} {place['source']}:{place['line']}"
-    return f"text ({found['kind']}): {where}"
+    return f"text: {sources['note']} {where}"
 
 
 def _tests(account: TokenEvidence) -> list[dict[str, Any]]:
@@ -148,12 +149,26 @@ def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None
     if not (text.folder / "card.json").exists():
         return None
     order, steps = training_order(text.folder)
-    seen = evidence.exposures(text, order, match, steps, limit=PLACES)
-    return {"steps": steps, "passage": text.tokenizer.decode(match), "seen": [_seen(each) for each in seen]}
+    places = evidence.exposures(text, order, match, steps, limit=LOOKED)
+    read = sorted((place for place in places if place.exposures), key=_first)
+    during = {exposure.step for place in read for exposure in place.exposures}
+    return {
+        "steps": steps,
+        "passage": text.tokenizer.decode(match),
+        "places": len(places),
+        "read": len(read),
+        "in_steps": len(during),
+        "seen": [_seen(place) for place in read[:PLACES]],
+    }
+
+
+def _first(seen: Seen) -> int:
+    return min(exposure.step for exposure in seen.exposures)
 
 
 def _seen(seen: Seen) -> dict[str, Any]:
-    steps = sorted({exposure.step for exposure in seen.exposures})
+    """Steps are counted from 1, as a run tells them."""
+    steps = sorted({exposure.step + 1 for exposure in seen.exposures})
     return {**_named(seen.place), "times": len(seen.exposures), "steps": steps[:STEPS]}
 
 

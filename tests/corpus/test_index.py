@@ -174,7 +174,7 @@ def test_what_was_built_is_opened(tmp_path: Path) -> None:
 def test_an_index_of_another_text_is_refused(tmp_path: Path) -> None:
     text = Text([[0, 1, 2]])
     built(tmp_path / "index", text)
-    with pytest.raises(StaleIndex, match="another text; remove"):
+    with pytest.raises(StaleIndex, match="another text; build it anew with: nextword index"):
         open_index(tmp_path / "index", np.array(text.tokens), np.array(text.starts), text="another hash")
 
 

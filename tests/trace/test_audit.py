@@ -9,7 +9,7 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.probe import Probe
 from nextword.model.transformer import Transformer
-from nextword.trace.audit import Finding, _foreseen, _measure, audit, rank_correlation
+from nextword.trace.audit import Finding, audit, rank_correlation
 from nextword.trace.causes import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
 from nextword.trace.ledger import Quantity, account
 from nextword.trace.recording import Recording, record, replay
@@ -173,17 +173,6 @@ def test_a_claim_can_fail() -> None:
     assert Finding(**claim, measured=0.6).holds
     assert not Finding(**claim, measured=0.4).holds
     assert not Finding(**claim, measured=-3.0).holds
-
-
-@every_kind
-def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
-    recording = record(random_model(KINDS[kind]), PROMPT)
-    (ledger,) = account(recording, [Quantity(TOKEN, "expected")])
-    changes = removals(recording, ledger.top(12), "zero", None, 0)
-    tiny = [{point: 1e-5 * vector for point, vector in change.items()} for change in changes]
-    logits = _measure(recording, [{}, *tiny])
-    log_p = logits.log_softmax(-1)[:, TOKEN].numpy()
-    assert _foreseen(recording, TOKEN, tiny) == pytest.approx(log_p[0] - log_p[1:], rel=1e-3, abs=1e-10)
 
 
 def test_rank_correlation_is_spearmans() -> None:

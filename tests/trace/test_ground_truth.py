@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,11 +21,17 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
 from nextword.trace import history as module
+from nextword.trace.audit import audit
+from nextword.trace.causes import Head, Layer, Position, Read, Source, Token
 from nextword.trace.edits import Editing, Scale
 from nextword.trace.history import trace_history
+from nextword.trace.ledger import Grouping, Quantity, account
 from nextword.trace.lenses import head_roles
+from nextword.trace.recording import record
+from nextword.trace.removal import Ablation
 from nextword.trace.vocabulary import head_writes
 from tests.optimize.texts import TinyText
+from tests.trace.models import induction_model
 
 LETTERS, LENGTH = 24, 40  # of the texts that repeat themselves
 
@@ -261,3 +267,38 @@ def test_an_order_2_language_in_truth_in_the_index_and_in_the_model(tmp_path: Pa
     )
     assert divergence(counted) < 1e-3
     assert divergence(said) < 0.01 < 0.1 * divergence(first_order)
+
+
+# Induction written by hand
+
+CIRCUIT = {Token(), Position(), Head(0, 0), Layer(0, "attention"), Read(0, 0, 5), Source(5)}  # where to look
+CIRCUIT |= {Head(1, 0), Layer(1, "attention"), Read(1, 0, 2), Source(2)}  # what to say: the logit, whole
+
+
+@pytest.mark.parametrize("ablation", get_args(Ablation))
+def test_outside_hand_written_induction_every_attribution_is_0_and_removing_it_changes_nothing(
+    ablation: Ablation,
+) -> None:
+    recording = record(induction_model(), [1, 4, 7, 2, 5, 9, 4])
+    assert int(recording.logits.argmax()) == 7
+    ledger = account(recording, [Quantity(7)])[0]
+    shares = {cause: share for by in get_args(Grouping) for cause, share in ledger.shares(by).items()}
+    outside = [cause for cause in shares if cause not in CIRCUIT]
+    assert len(outside) == 60
+    for found in audit(recording, ledger, outside, ablation, reference=[3, 8, 6, 0, 3]).findings:
+        figures = (found.claim, found.expected, found.measured, found.log_probability, found.foreseen)
+        assert figures == (0, 0, 0, 0, 0), found.cause
+    told = {cause for cause, share in shares.items() if share}
+    assert told == {Head(1, 0), Layer(1, "attention"), Read(1, 0, 2), Source(2)}
+    assert ledger.share(Head(1, 0)) == ledger.total
+
+
+def test_without_all_that_stands_outside_hand_written_induction_every_logit_is_the_same() -> None:
+    model, ids = induction_model(), torch.tensor([[1, 4, 7, 2, 5, 9, 4]])
+    outside = [Scale(f"blocks.{layer}.attention.mixed", 0, unit=1) for layer in (0, 1)]
+    outside += [Scale(f"blocks.{layer}.mlp", 0) for layer in (0, 1)]
+    with torch.no_grad():
+        assert torch.equal(model(ids), model(ids, probe=Editing(outside, 0)))
+        for layer in (0, 1):
+            without = Editing([Scale(f"blocks.{layer}.attention.mixed", 0, unit=0)], 0)
+            assert int(model(ids, probe=without)[0, -1].argmax()) != 7

@@ -18,7 +18,8 @@ from nextword.errors import CorruptFile, InputError, SettingError, StaleIndex
 from nextword.optimize.order import Order
 from nextword.run import Budget, start
 from nextword.sample.sampler import Sampling
-from nextword.trace.indexed import index_files, training_order
+from nextword.trace.evidence import exposures as exposures_of
+from nextword.trace.indexed import index_files, open_indexed, training_order
 from nextword.trace.receipt import TOLERANCE, VERSION, asked_of, compare
 from nextword.trace.sources import sentence
 
@@ -125,6 +126,7 @@ def test_a_word_that_the_text_does_not_hold(gpt: nextword.GPT, text: Path) -> No
     told = gpt.receipt(PROMPT, " king", ablation=None, text=text).to_json()
     assert told["sources"]["evidence"]["kind"] == "none"
     assert told["sources"]["evidence"]["longest"] is None
+    assert sentence(told["sources"]).startswith("text: Neither a passage")
     assert "never" in sentence(told["sources"])
 
 
@@ -144,7 +146,16 @@ def test_a_run_tells_when_it_saw_the_passage(tmp_path: Path) -> None:
     order, steps = training_order(run.folder)
     assert isinstance(order, Order)
     assert exposures["steps"] == steps == 2
-    assert all(step < 2 for place in exposures["seen"] for step in place["steps"])
+    text = open_indexed(run.folder)
+    match = told["prompt"]["ids"] + [told["why"]["token"]["id"]]
+    match = match[len(match) - told["sources"]["evidence"]["account"]["text_match"] :]
+    truth = exposures_of(text, order, match, steps, limit=1000)
+    read = {exposure.step + 1 for seen in truth for exposure in seen.exposures}
+    assert exposures["places"] == len(truth) == told["sources"]["evidence"]["longest"]["count"]
+    assert exposures["read"] == sum(bool(seen.exposures) for seen in truth) > 0
+    assert exposures["in_steps"] == len(read)
+    assert exposures["seen"][0]["steps"][0] == min(read), "those that were read first come first, steps from 1"
+    assert all(place["times"] > 0 for place in exposures["seen"])
     again = nextword.open(run.folder).receipt(**asked_of(told), name=told["model"]["name"]).to_json()
     assert all(check.holds for check in compare(told, again))
 

@@ -44,10 +44,10 @@ function passages(longest) {
 
 function seen(exposures) {
   if (exposures === null) return null;
-  const rows = exposures.seen.map((place) => {
-    const steps = place.steps.length ? `at step ${place.steps.map(count).join(", ")}${place.times > place.steps.length ? " …" : ""}` : "never";
-    return el("li", {}, `${place.source}, line ${count(place.line)}: ${steps}`);
-  });
-  return el("div", {}, el("p", {}, `When it was seen in the ${count(exposures.steps)} steps of training:`), el("ul", {}, ...rows));
+  const { steps, places, read, in_steps } = exposures;
+  const rows = exposures.seen.map((place) => el("li", {}, `${place.source}, line ${count(place.line)}: at step ${place.steps.map(count).join(", ")}${place.times > place.steps.length ? " …" : ""}`));
+  const where = `Of ${count(places)} ${places === 1 ? "place" : "places"} that were looked up`;
+  if (!read) return el("p", {}, `${where}, none was read in the ${count(steps)} steps of training.`);
+  return el("div", {}, el("p", {}, `${where}, ${count(read)} ${read === 1 ? "was" : "were"} read, in ${count(in_steps)} of the ${count(steps)} steps of training. The first:`), el("ul", {}, ...rows));
 }
 customElements.define("nw-sources", NwSources);

@@ -91,7 +91,7 @@ function ledger({ token, about, logit, above_mean, claims, causes, rest, audit }
     el("p", {}, `Claims are shares of ${about}; the scale of the final norm is frozen. Logit ${exact(token.logit)}, log p ${exact(token.logprob)} nats, probability ${exact(token.probability)}, all in float32. Parts plus remainder are the model's own number.`),
     figures(["part", "the logit", "above the mean", "claims"], [...parts, ...sums]),
     figures(["cause (layer.unit, from 0)", "claim", "expected", "measured", "foreseen", "change of log p", "removed by", "audit"], [...rows, ["all others", rest, null, null, null, null, null, null]]),
-    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the cause; change of log p: what its removal does to log p; foreseen: the same to first order, from one gradient, before trying."),
+    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the cause; change of log p: what its removal does to log p; foreseen: the same before trying, from one gradient, each norm that reads the cause taken as it is."),
     audit ? el("p", {}, `Rank correlation of expected and measured changes of log p: ${exact(audit.rank_correlation)}; with random directions in place of the causes: ${exact(audit.control)}; of foreseen and measured ones: ${exact(audit.foreseen_correlation)}.`) : null,
     audit ? figures(["causes", "deletion: log p", "insertion: log p", "deletion of random directions"], audit.deletion.map((value, at) => [at, value, audit.insertion[at], audit.random_deletion[at]])) : null,
   ];
