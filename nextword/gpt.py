@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
-# What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off.
-WRITING = Sampling(temperature=0.7, min_p=0.1)
+# What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off, and
+# what was just said a little less likely, because small models go in circles (see the log).
+WRITING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
 # How much a model loses when its weights are rounded is measured on this.

@@ -11,6 +11,7 @@ from nextword.sample.sampler import Sampling
 
 LONGEST = 100_000  # characters of a prompt
 LONGEST_TEXT = 1_000_000  # characters to learn from
+SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # that the page has sliders for
 
 
 class AskModel(BaseModel):
@@ -35,13 +36,14 @@ class AskOdds(Ask):
     top_k: int = WRITING.top_k
     top_p: float = WRITING.top_p
     min_p: float = WRITING.min_p
+    repetition_penalty: float = WRITING.repetition_penalty
     seed: int = Field(default=0, ge=0, lt=1 << 64)
     number: float | None = Field(default=None, ge=0, lt=1)
     rows: int = Field(default=10, ge=1, le=200)
 
     def sampling(self) -> Sampling:
         """Raises SettingError."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
+        return Sampling(**{name: getattr(self, name) for name in SETTINGS})
 
 
 class AskWhy(Ask):

@@ -23,7 +23,7 @@ from nextword.errors import ContextOverflow, InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
-from nextword.web.studio_asks import Ask, AskOdds, AskRemove, AskWhy
+from nextword.web.studio_asks import SETTINGS, Ask, AskOdds, AskRemove, AskWhy
 from nextword.web.studio_merges import Merges
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Views:
             "width": a.width,
             "vocab": self._gpt.tokenizer.vocab_size,
             "context": a.context,
-            "sampling": {name: getattr(WRITING, name) for name in ("temperature", "top_k", "top_p", "min_p")},
+            "sampling": {name: getattr(WRITING, name) for name in SETTINGS},
         }
 
     def ids_of(self, ask: Ask) -> list[int]:
@@ -167,7 +167,7 @@ class Views:
                 "filtered_probability": float(odds.filtered[others].sum()),
             },
             "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
-            "sampling": {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")},
+            "sampling": {name: getattr(sampling, name) for name in SETTINGS},
             "chosen": next(row for row in rows if row["chosen"]),
             "definition": {"logprob": None, "logprob_engine": _log(choice.probability)},
         }

@@ -19,7 +19,7 @@ import { ask, askPage, calm, soon } from "./ask.js";
 import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
-const SETTINGS = ["temperature", "top_k", "top_p", "min_p"];
+const SETTINGS = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];
 const BRANCHES = 4; // other ways that the text went, and that are kept
 const state = { model: null, words: [], branches: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null, without: null };
 
@@ -379,7 +379,7 @@ async function share() {
 function showSettings() {
   for (const name of SETTINGS) {
     const value = Number($(`#${name}`).value);
-    const off = { temperature: value === 0 && "0, greedy", top_k: value === 0 && "off", top_p: value === 1 && "off", min_p: value === 0 && "off" }[name];
+    const off = { temperature: value === 0 && "0, greedy", top_k: value === 0 && "off", top_p: value === 1 && "off", min_p: value === 0 && "off", repetition_penalty: value === 1 && "off" }[name];
     $(`#${name}`).parentElement.querySelector("output").textContent = off || String(value);
     $(`#${name}`).setAttribute("aria-valuetext", off || String(value));
   }
