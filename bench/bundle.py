@@ -1,6 +1,7 @@
 """Make the bundled model of a finished run: its GGUF file in 8 bits, and the card beside it.
 
     python bench/bundle.py RUN heldout.jsonl.gz [--name tales]
+    python bench/bundle.py INDEXED --samples [--name tales]      only the samples again, of the model as it is bundled
 
 The card holds that of the run, the curve of its measurements, bits per byte of the whole held-out text in float32 and
 as shipped, twenty samples drawn with the seeds 0 to 19, and how much of them was copied. Prints what
@@ -13,6 +14,7 @@ import argparse
 import hashlib
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tales import measure
 import nextword
 from nextword.corpus.documents import Report, read_documents
 from nextword.corpus.index import copied_share
-from nextword.gpt import GPT
+from nextword.gpt import GPT, WRITING
 from nextword.parameters.bundled import FOLDER
 from nextword.parameters.export import export_gguf, to_json
 from nextword.parameters.open import open_stored
@@ -32,11 +34,19 @@ PROMPT, SAMPLES, LENGTH = "Once upon a time", 20, 160
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("heldout")
+    parser.add_argument("run", type=Path, help="a finished run; with --samples, its text as `nextword index` keeps it")
+    parser.add_argument("heldout", nargs="?")
+    parser.add_argument("--samples", action="store_true")
     parser.add_argument("--name", default="tales")
     given = parser.parse_args()
     path = FOLDER / f"{given.name}.gguf"
+    if given.samples:
+        card = json.loads((FOLDER / f"{given.name}.json").read_text()) | samples(nextword.open(path), given.run)
+        (FOLDER / f"{given.name}.json").write_bytes(to_json(card))
+        print(f"{card['copied_8_grams']:.2%} of 8-grams copied")
+        return
+    if given.heldout is None:
+        parser.error("give the held-out text")
     FOLDER.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     export_gguf(open_stored(given.run), path, "Q8_0")
@@ -81,7 +91,7 @@ def samples(gpt: GPT, run: Path) -> dict[str, Any]:
         generation = gpt.generate(PROMPT, max_tokens=LENGTH, seed=seed)
         texts.append(PROMPT + "".join(step.text for step in generation))
         ids.append([choice.id for choice in generation.choices])
-    return {"samples": texts, "copied_8_grams": copied_share(index, ids)}
+    return {"sampling": asdict(WRITING), "samples": texts, "copied_8_grams": copied_share(index, ids)}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -100,11 +101,14 @@ class Team:
         self._process, self._tasks = os.getpid(), [SimpleQueue() for _ in range(1, self.size)]
         for thread, tasks in enumerate(self._tasks, 1):
             threading.Thread(target=_help, args=(thread, tasks), name=f"nextword-{thread}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._process, self._tasks)
 
-    def __del__(self) -> None:
-        if self._process == os.getpid():
-            for tasks in self._tasks:
-                tasks.put(None)
+
+def _dismiss(process: int, helpers: Sequence[SimpleQueue[Callable[[int], None] | None]]) -> None:
+    """The end of a team's helpers, said in the process that has them."""
+    if process == os.getpid():
+        for tasks in helpers:
+            tasks.put(None)
 
 
 def _help(thread: int, tasks: SimpleQueue[Callable[[int], None] | None]) -> None:

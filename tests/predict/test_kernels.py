@@ -4,7 +4,10 @@ instructions that only some processors have."""
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -172,3 +175,20 @@ def test_sums_over_lanes_pair_the_same_lanes() -> None:
     while len(folded) > 1:
         folded = folded[: len(folded) // 2] + folded[len(folded) // 2 :]
     assert sum_of(x.ctypes.data) == folded[0]
+
+
+def test_a_team_that_is_let_go_ends_its_helpers() -> None:
+    before = threading.active_count()
+    team = Team(3)
+    team.run(lambda thread: None)
+    del team
+    patience = time.monotonic() + 30
+    while threading.active_count() > before:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+
+
+def test_a_team_is_still_there_when_the_process_ends_and_nothing_is_said() -> None:
+    program = "from nextword.predict.team import Team; team = Team(2); team.run(lambda thread: None)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
