@@ -18,11 +18,11 @@ from typer.core import TyperCommand
 from nextword.errors import InputError
 
 Text = Annotated[str | None, typer.Argument(show_default=False, help="The text; - or nothing reads stdin.")]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder or a .gguf file.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder, RUN@STEP or a .gguf file.")]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="A pulled name, a folder or a .gguf file; else a small model of nextword's own."
+        "--model", "-m", help="A pulled name, a folder, RUN@STEP or a .gguf file; else a small model of nextword's own."
     ),
 ]
 Encoding = Annotated[str | None, typer.Option(help="One of OpenAI's: r50k_base, p50k_base, cl100k_base or o200k_base.")]

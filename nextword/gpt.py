@@ -295,7 +295,8 @@ class GPT:
 
     def own_text(self) -> Path | None:
         """The folder of the text that the model learned from, if it is here with its index."""
-        return self.path if (self.path / "corpus" / "index").is_dir() else None
+        run = self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path
+        return run if (run / "corpus" / "index").is_dir() else None
 
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.edits), on top of those it is under already.

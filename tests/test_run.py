@@ -106,6 +106,20 @@ def test_the_run_opens_in_transformers_with_the_same_logits(finished: tuple[Path
     assert gpt.generate("Ann saw", max_tokens=5, seed=1).finish().text
 
 
+def test_a_checkpoint_opens_as_any_model(finished: tuple[Path, list[Event]]) -> None:
+    folder, _ = finished
+    ask = ["predict", "Ann saw", "--top", "3", "--device", "cpu", "--json", "--model"]
+    last, own, early = (
+        json.loads(CliRunner().invoke(cli.app, [*ask, name]).stdout)["next"]
+        for name in (f"{folder}@{STEPS}", str(folder), f"{folder}@1")
+    )
+    assert [each["probability"] for each in last] == pytest.approx([each["probability"] for each in own], rel=1e-6)
+    assert early[0]["probability"] < own[0]["probability"]
+    missing = CliRunner().invoke(cli.app, [*ask, f"{folder}@7"])
+    assert missing.exit_code == 1
+    assert "no checkpoint after 7 steps; it has them after 0, 1, 2, 4, 8" in missing.stderr
+
+
 def test_the_card_says_what_was_trained_on_what_and_how_well(finished: tuple[Path, list[Event]]) -> None:
     folder, events = finished
     card, last = json.loads((folder / "card.json").read_text()), events[-1]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nextword.corpus.index import Index
     from nextword.encode.tokenizer import Tokenizer
     from nextword.gpt import GPT
-    from nextword.model.transformer import Transformer
     from nextword.trace.graph import Graph, Node
     from nextword.trace.history import History
     from nextword.trace.pairs import Pair, Spell
@@ -220,11 +219,12 @@ def diff(
     from nextword.trace.diff import compare_models
     from nextword.trace.ledger import Quantity
 
-    (first, tokenizer), (second, other) = _side(utf8(before)), _side(utf8(after))
-    if tokenizer.hash != other.hash:
+    first, second = open_model(utf8(before)), open_model(utf8(after))
+    tokenizer = first.tokenizer
+    if tokenizer.hash != second.tokenizer.hash:
         raise InputError("The models have different tokenizers; compare models that cut text alike.")
     ids, id = tokenizer.encode_prompt(utf8(prompt)), tokenizer.encode_one(utf8(token))
-    found = compare_models(first, second, ids, Quantity(id))
+    found = compare_models(first.definition, second.definition, ids, Quantity(id))
     told = found.to_json(tokenizer.token_text, top, by.value)
     if as_json:
         emit({"models": [before, after], **told})
@@ -243,18 +243,6 @@ def diff(
 def _three(before: float, after: float, name: str) -> Line:
     numbers = f"{before:+9.3f} {after:+9.3f} {after - before:+9.3f}"
     return Line.assemble(numbers, "  ", (terminal.printable(name), "bold"))
-
-
-def _side(name: str) -> tuple[Transformer, Tokenizer]:
-    """The model that a side of a difference names."""
-    from nextword.encode.tokenizer import Tokenizer
-    from nextword.trace.history import checkpoint_model
-
-    run, _, step = name.rpartition("@")
-    if run and step.isascii() and step.isdecimal() and not Path(name).exists():
-        return checkpoint_model(Path(run), int(step)), Tokenizer.from_folder(run)
-    gpt = open_model(name)
-    return gpt.definition, gpt.tokenizer
 
 
 class Part(StrEnum):

@@ -40,6 +40,11 @@ def open_model(model: str | None, device: str = "auto", weights: str = "auto") -
         from nextword import gpt
 
     name = gpt.DEFAULT_MODEL if model is None else model
+    if "@" in name and not Path(name).exists():
+        from nextword.run_checkpoint import as_checkpoint, open_checkpoint
+
+        if (checkpoint := as_checkpoint(name)) is not None:
+            return open_checkpoint(Path(checkpoint[0]), checkpoint[1], device=device, weights=weights)
     fetch_known(name)
     with starting():
         return gpt.open(name, device=device, weights=weights)

@@ -39,7 +39,7 @@ def save_checkpoint(run: Path, step: int, checkpoint: Checkpoint) -> None:
 
     Raises NoDiskRoom, and then leaves nothing of it behind.
     """
-    folder = _folder(run, step)
+    folder = checkpoint_folder(run, step)
     if folder.exists():
         return
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}
@@ -56,7 +56,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 def load_checkpoint(run: Path, step: int) -> Checkpoint:
     """Read the checkpoint of a step. Raises CorruptFile if it is missing or damaged."""
-    folder = _folder(run, step)
+    folder = checkpoint_folder(run, step)
     try:
         tensors = load_file(folder / "tensors.safetensors")
         numbers = json.loads((folder / "state.json").read_bytes())
@@ -69,7 +69,8 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
     return Checkpoint(tensors, numbers)
 
 
-def _folder(run: Path, step: int) -> Path:
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
     return run / "checkpoints" / f"step-{step:06d}"
 
 

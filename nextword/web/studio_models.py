@@ -12,13 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError
-from nextword.gpt import GPT
-from nextword.model.architecture import tensor_shapes
-from nextword.parameters.checkpoints import checkpoint_steps, load_checkpoint
-from nextword.parameters.open import Stored
-from nextword.parameters.stored import StoredTensor
+from nextword.errors import InputError
+from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.run_checkpoint import as_checkpoint, open_checkpoint
 from nextword.web.studio_learning import Learning
 from nextword.web.studio_views import Views
 
@@ -47,8 +43,7 @@ class Models:
         with self._lock:
             if name not in self._checkpoints:
                 run, step = place
-                text = run if (run / "corpus" / "index").is_dir() else None
-                self._checkpoints[name] = Views(open_checkpoint(run, step), name, text)
+                self._checkpoints[name] = Views(open_checkpoint(run, step), name, None)
             self._checkpoints.move_to_end(name)
             while len(self._checkpoints) > KEPT:
                 self._checkpoints.popitem(last=False)
@@ -68,30 +63,6 @@ class Models:
 
     def _checkpoint(self, name: str) -> tuple[Path, int] | None:
         """The folder and the step of RUN@STEP; None if there is no such checkpoint."""
-        run, _, step = name.rpartition("@")
+        run, step = as_checkpoint(name) or ("", 0)
         folder = self._learning.runs().get(run)
-        if folder is None or not step.isascii() or not step.isdecimal() or len(step) > 18:
-            return None
-        return (folder, int(step)) if int(step) in checkpoint_steps(folder) else None
-
-
-def open_checkpoint(run: Path, step: int) -> GPT:
-    """The model that a run was after `step` steps. Raises CorruptFile, TokenizerError."""
-    from nextword.optimize.recipe import from_json
-    from nextword.run import FAMILY
-    from nextword.run_from import read_origin
-
-    checkpoint, tokenizer = load_checkpoint(run, step), Tokenizer.from_folder(run)
-    try:
-        architecture = from_json(checkpoint.numbers["recipe"]).architecture
-        family, stop_ids, origin = FAMILY, tokenizer.eos_ids, read_origin(checkpoint.numbers)
-        if origin is not None:
-            family, architecture, stop_ids = origin.form(architecture)
-        tensors = {
-            name: StoredTensor.of(checkpoint.tensors[f"weights.{name}"].reshape(shape))
-            for name, shape in tensor_shapes(architecture).items()
-        }
-    except (KeyError, TypeError, ValueError, InputError) as error:
-        raise CorruptFile(f"The checkpoint after {step} steps does not hold its model ({error}); remove it.") from error
-    folder = run / "checkpoints" / f"step-{step:06d}"
-    return GPT(Stored(folder, family, architecture, tensors, tokenizer, stop_ids))
+        return (folder, step) if folder is not None and step in checkpoint_steps(folder) else None

@@ -21,9 +21,10 @@ from nextword.errors import CorruptFile
 from nextword.optimize import preflight
 from nextword.plan import Budget
 from nextword.run import start
+from nextword.run_checkpoint import open_checkpoint
 from nextword.web.studio import studio_router
 from nextword.web.studio_learning import _WATCHED, MOST, Learning, _truth
-from nextword.web.studio_models import Models, open_checkpoint
+from nextword.web.studio_models import Models
 from nextword.web.studio_views import Views
 from tests.web.looks import faint, shot, unnamed, wait_until
 from tests.web.served import call, served
