@@ -358,12 +358,24 @@ class _Run:
             ("Memory", "memory_bytes", size),
             ("Steps", "steps", count),
         )
-        found = [(name, self.number("forecast", key), self.number("results", key), words) for name, key, words in kinds]
-        return [
-            (name, words(forecast), words(result), _off(forecast, result))
-            for name, forecast, result, words in found
-            if forecast is not None
-        ]
+        until = self.number("budget", "until")
+        rows = []
+        for name, key, words in kinds:
+            forecast, result = self.number("forecast", key), self.number("results", key)
+            if forecast is None:
+                continue
+            expected, off = words(forecast), _off(forecast, result)
+            if until is not None and key in ("seconds", "steps"):
+                expected = f"at most {expected}"
+                off = "ended at its target" if result is not None and result < forecast and self._on_target else off
+            rows.append((name, expected, words(result), off))
+        return rows
+
+    @property
+    def _on_target(self) -> bool:
+        """Whether the run was asked to end at so few bits per byte, and came to so few."""
+        until, found = self.number("budget", "until"), self.number("results", "bits_per_byte")
+        return until is not None and found is not None and found <= until
 
     @cached_property
     def norms(self) -> list[tuple[str, str, Chart, list[float], str, str]]:

@@ -117,6 +117,17 @@ def test_a_finished_run_is_told_in_words_and_charts() -> None:
         assert words in re.sub(r"\s+", " ", page.text), words
 
 
+def test_a_run_that_ended_at_its_target_was_not_forecast_wrongly() -> None:
+    card = a_card(budget={"minutes": 1.0, "until": 0.35})
+    page = re.sub(r"\s+", " ", Walk(render(card, a_log())).text)
+    for words in ("at most 60 seconds", "at most 60", "ended at its target"):
+        assert words in page, words
+    assert "% less" not in page
+    missed = re.sub(r"\s+", " ", Walk(render(a_card(budget={"minutes": 1.0, "until": 0.3}), a_log())).text)
+    assert "ended at its target" not in missed
+    assert "16.7 % less" in missed
+
+
 @pytest.mark.parametrize(
     ("card", "beginning"),
     [
