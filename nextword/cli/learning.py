@@ -106,20 +106,22 @@ def train(
             from nextword.plan import Budget
             from nextword.run import start
 
-        run = start(
-            paths,
-            out,
-            Budget(minutes, steps, until),
-            holdout=holdout or (),
-            depth=depth,
-            model=from_model,
-            errors=not_utf8 or "skip",
-            seed=seed or 0,
-            from_pairs=from_pairs,
-            device=device,
-            began=began,
-            tell=terminal.note,
-        )
+        with terminal.working() as doing:
+            run = start(
+                paths,
+                out,
+                Budget(minutes, steps, until),
+                holdout=holdout or (),
+                depth=depth,
+                model=from_model,
+                errors=not_utf8 or "skip",
+                seed=seed or 0,
+                from_pairs=from_pairs,
+                device=device,
+                began=began,
+                tell=terminal.note,
+                doing=doing,
+            )
     _train(run, as_json, tensorboard)
 
 
@@ -195,7 +197,8 @@ def _forecast(run: Run, bits: float | None) -> str:
     expected = run.forecast.get("bits_per_byte")
     if bits is None or expected is None:
         return ""
-    return f" (forecast: {expected:.4f}, {run.forecast['steps']:,} steps, {run.forecast['seconds']:.1f} s)"
+    most = "" if run.budget.until is None else "at most "
+    return f" (forecast: {expected:.4f}, {most}{run.forecast['steps']:,} steps, {most}{run.forecast['seconds']:.1f} s)"
 
 
 @contextmanager
