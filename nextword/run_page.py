@@ -250,9 +250,12 @@ class _Run:
     @property
     def bars(self) -> list[tuple[str, str, float]]:
         """Label, kind and bits per byte of what the quality is compared with."""
+        first = ("At the first step", "first", self.training[0][1] if self.training else None)
+        if before := self.number("from", "bits_per_byte"):
+            first = ("As it was before", "first", before)
         known = [
             ("Pure guessing", "guess", GUESSING),
-            ("At the first step", "first", self.training[0][1] if self.training else None),
+            first,
             ("This model now", "now", self.quality),
             ("Best possible", "floor", self.floor),
         ]
@@ -260,8 +263,8 @@ class _Run:
 
     @cached_property
     def boards(self) -> list[tuple[str, Axis, list[Chart]]]:
-        """The charts over the steps, on each kind of axis: the learning curve first."""
-        if not self.training:
+        """The charts over the steps, on each kind of axis: the learning curve first. One point makes no line."""
+        if len(self.training) < 2:
             return []
         end = max(self.step, self.planned, 2)
         last = max(self.training[-1][0], 2)
@@ -382,6 +385,8 @@ class _Run:
         """For each kind of matrix: name, what it is for, chart, opacity of its lines, value at the start and end."""
         kinds: dict[str, list[tuple[int, list[Point]]]] = defaultdict(list)
         for name, points in self._log.norms.items():
+            if len(points) < 2:
+                continue
             block = re.fullmatch(r"blocks\.(\d{1,9})\.(.+)", name)
             layer, kind = (int(block[1]), block[2]) if block else (0, name)
             kinds[kind.removesuffix(".weight")].append((layer, points))

@@ -140,6 +140,18 @@ def test_it_says_what_the_run_began_with(card: dict[str, Any], beginning: str) -
     assert f"It began with {beginning} and has read" in Walk(render(card, a_log())).text
 
 
+def test_a_model_that_went_on_is_compared_with_what_it_was() -> None:
+    page = Walk(render(a_card(**{"from": {"model": "tales", "bits_per_byte": 1.4502}}), a_log())).text
+    assert re.search(r"As it was before\s*1\.45", page)
+    assert "At the first step" not in page
+
+
+def test_a_run_of_one_step_has_no_empty_charts() -> None:
+    html = render(a_card(), a_log(1))
+    assert not [attributes for tag, attributes in Walk(html).tags if tag == "svg" and attributes.get("role") == "img"]
+    assert "How it learned" not in html
+
+
 def test_charts_are_named_for_those_who_do_not_see_them() -> None:
     html = render(a_card(), a_log())
     charts = [attributes for tag, attributes in Walk(html).tags if tag == "svg" and attributes.get("role") == "img"]
@@ -165,7 +177,7 @@ def test_what_the_files_hold_is_text_and_never_markup(where: str) -> None:
         case "path":
             card["corpus"]["paths"] = [EVIL]
         case "matrix":
-            log.append({"step": 3, "norms": {EVIL: 1.0}})
+            log += [{"step": step, "norms": {EVIL: 1.0}} for step in (3, 4)]
         case "setting":
             card["machine"] = {EVIL: EVIL}
     page, plain = Walk(render(card, log)), Walk(render(a_card(), a_log()))
