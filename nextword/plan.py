@@ -27,7 +27,7 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.train import train_bpe
 from nextword.errors import InputError, SettingError
 from nextword.optimize.dropout import dropout_for
-from nextword.optimize.forecast import forecast_bits_per_byte
+from nextword.optimize.forecast import FADING, forecast_bits_per_byte
 from nextword.optimize.pairs import BYTES_PER_PAIR
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
@@ -402,6 +402,8 @@ def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, until: float | N
         f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace:.3f} s each; "
         f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}{dropout}."
     )
+    if seen > (1 + FADING) * n_tokens:
+        tell(f"After about {1 + FADING:.0f} readings of a text little more is learned from it; give more of it.")
     parts = [f"{forecast.seconds:,.0f} s in all" if until is None else f"at most {forecast.seconds:,.0f} s in all"]
     if forecast.bits_per_byte is not None:
         missed = until is not None and forecast.bits_per_byte > until

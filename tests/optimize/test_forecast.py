@@ -49,6 +49,15 @@ def test_more_reading_is_forecast_to_help() -> None:
     assert 0.5 < much < little < 4
 
 
+def test_reading_again_is_forecast_to_help_less_each_time() -> None:
+    text, heldout = chain()
+    once, twice, often, always = (
+        forecast_bits_per_byte(text, heldout, readings * len(text.tokens)) or 0.0 for readings in (1, 2, 50, 5000)
+    )
+    assert once > twice > often > always
+    assert often - always < 0.01 * often < once - often
+
+
 def test_no_better_is_forecast_than_where_the_run_ends_or_than_can_be() -> None:
     text, heldout = chain()
     free = forecast_bits_per_byte(text, heldout, 20_000)
