@@ -167,6 +167,9 @@ def prepare(
         tell(line)
     if reading.overlap:
         tell(f"Left out of the training text because they are held out: {reading.overlap:,} documents.")
+    if (counted := _counted(text)) is not None:
+        share = counted / len(text.tokens)
+        tell(f"Of conversations only the answers are learned and measured: {share:.0%} of all tokens count.")
     if heldout is None:
         tell("No text is held out, so nothing will be measured; give more text, or some with --holdout.")
     counts = asdict(report)
@@ -270,9 +273,15 @@ def _facts(shards: Shards) -> Facts:
     return {
         "documents": shards.n_documents,
         "tokens": len(shards.tokens),
+        "counted": _counted(shards),
         "bytes": shards.bytes,
         "hash": shards.hash,
     }
+
+
+def _counted(shards: Shards) -> int | None:
+    """How many tokens it counts to predict; None for a text without conversations, where all do."""
+    return None if shards.mask is None else int(np.count_nonzero(shards.mask))
 
 
 @dataclass(frozen=True)

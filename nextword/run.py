@@ -287,6 +287,11 @@ class Run:
         return self._origin
 
     @property
+    def is_talk(self) -> bool:
+        """Whether there are conversations in its text."""
+        return self._corpus.text.mask is not None
+
+    @property
     def forecast(self) -> Mapping[str, Any]:
         """What was expected of the run before its first step: `nextword.plan.Forecast`."""
         return self._card.get("forecast") or {}

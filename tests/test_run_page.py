@@ -146,6 +146,13 @@ def test_a_model_that_went_on_is_compared_with_what_it_was() -> None:
     assert "At the first step" not in page
 
 
+def test_it_says_that_only_answers_count_where_there_are_conversations() -> None:
+    card = a_card()
+    assert "only the answers" not in Walk(render(card, a_log())).text
+    card["corpus"]["train"]["counted"] = 1_234
+    assert "only the answers are learned and measured; they are 1,234 of" in Walk(render(card, a_log())).text
+
+
 def test_a_run_of_one_step_has_no_empty_charts() -> None:
     html = render(a_card(), a_log(1))
     assert not [attributes for tag, attributes in Walk(html).tags if tag == "svg" and attributes.get("role") == "img"]

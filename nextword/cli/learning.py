@@ -187,7 +187,7 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
         outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
         print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
         print(f"curves, samples and settings: {run.folder / 'page.html'}")
-        print(f'nextword generate --model {folder} "..."')
+        print(f"nextword chat --model {folder}" if run.is_talk else f'nextword generate --model {folder} "..."')
 
 
 def _forecast(run: Run, bits: float | None) -> str:
