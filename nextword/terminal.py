@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ _SURPRISE = (
 )
 _NEIGHBOURS = ("black on #cbd5e8", "black on #fdcdac")  # ColorBrewer Pastel2
 _STATUS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-_SILENCE = 10.0  # seconds, at most, in a pipe
+_SILENCE = 10.0  # seconds, in a pipe
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _SYMBOLS = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
@@ -92,22 +92,33 @@ def busy(message: str) -> AbstractContextManager[object]:
 def working() -> Iterator[Callable[[str], None]]:
     """What is being done, on stderr: yields what is to be told it, as often as one likes.
 
-    Beside a spinner in a terminal; elsewhere a line when nothing was told for a while.
+    Beside a spinner in a terminal; elsewhere a line when it is still being done after a while, or something else is.
     """
     console = notes()
-    if not console.is_terminal:
-        told = time.monotonic()
-
-        def line(doing: str) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _SILENCE:
-                note(doing)
-                told = time.monotonic()
-
-        yield line
+    if console.is_terminal:
+        with console.status("", spinner_style="dim") as status, _drawn_on(console):
+            yield lambda doing: status.update(Text(printable(doing), "dim"))
         return
-    with console.status("", spinner_style="dim") as status, _drawn_on(console):
-        yield lambda doing: status.update(Text(printable(doing), "dim"))
+    now, over = "", threading.Event()
+
+    def tell() -> None:
+        told = ""
+        while not over.wait(_SILENCE):
+            if (doing := now) != told:
+                note(doing)
+                told = doing
+
+    def remember(doing: str) -> None:
+        nonlocal now
+        now = doing
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield remember
+    finally:
+        over.set()
+        teller.join()
 
 
 @contextmanager

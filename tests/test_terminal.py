@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -163,15 +164,18 @@ def test_samples_stand_above_the_bar_and_the_time_left_is_whole(monkeypatch: pyt
     assert any(line.endswith("-:--:--") for line in lines)
 
 
-def test_what_is_being_done_is_told_to_a_pipe_when_it_was_silent(
+def test_a_pipe_is_told_what_is_being_done_once_it_takes_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
     with terminal.working() as doing:
-        for now in range(25):
-            doing(f"reading, {now} s")
-    assert capsys.readouterr().err.splitlines() == ["reading, 10 s", "reading, 20 s"]
+        doing("reading")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "_SILENCE", 0.01)
+    with terminal.working() as doing:
+        for stage in ("learning a tokenizer", "writing"):
+            doing(stage)
+            time.sleep(0.5)  # nothing is told meanwhile, as by work that cannot be looked into
+    assert capsys.readouterr().err == "learning a tokenizer\nwriting\n"
 
 
 def test_what_is_being_done_stands_beside_a_spinner_and_notes_above_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,10 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
                 terminal.sample(event.step, event.text)
             elif isinstance(event, Stepped):
                 bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
-                speed = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
-                show(event.step, event.steps, f"{bits}, {speed}")
+                rest = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
+                if event.step == event.steps and run.trainer.heldout is not None:
+                    rest = "now measuring once more"
+                show(event.step, event.steps, f"{bits}, {rest}")
             if as_json and not (isinstance(event, Stepped) and not event.is_logged):
                 emit(event.record())
     if isinstance(event, Stopped):
