@@ -27,7 +27,7 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.train import train_bpe
 from nextword.errors import InputError, SettingError
 from nextword.optimize.dropout import dropout_for
-from nextword.optimize.forecast import forecast_bits_per_byte
+from nextword.optimize.forecast import FADING, forecast_bits_per_byte
 from nextword.optimize.pairs import BYTES_PER_PAIR
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
@@ -42,7 +42,8 @@ from nextword.optimize.preflight import (
 from nextword.optimize.recipe import Recipe
 from nextword.parameters.open import Stored
 
-Tell = Callable[[str], None]
+Tell = Callable[[str], None]  # of what is to be kept in sight
+Doing = Callable[[str], None]  # of what is being done just now
 Facts = dict[str, Any]
 
 HELDOUT_SHARE = 0.02
@@ -54,6 +55,7 @@ _LARGEST_VOCABULARY = 8192
 _USUAL_DEPTH = 4  # of a run of so many steps
 _TRIAL_SECONDS, _TRIAL_SHARE = 1.5, 0.01  # at most, of the time that is left
 _WARMUP_FROM_PAIRS = 0.2  # full rates at once would shake the pairs out of the weights again
+_TELL_EVERY = 0.25  # seconds
 _SAVING = 1.0  # seconds that are kept for writing the model
 MEASURING = 0.05  # of the time, at most, for measuring on the way
 
@@ -125,6 +127,7 @@ def prepare(
     *,
     errors: Undecodable = "skip",
     stored: Stored | None = None,
+    doing: Doing = lambda what: None,
 ) -> tuple[Corpus, Facts]:
     """Read the text, hold out a part of it, learn a tokenizer and write the tokens of both below `folder`.
 
@@ -137,6 +140,7 @@ def prepare(
     reading = _Split(holdout, report, errors)
     passage = None if holdout else PASSAGE
     documents = reading.training(read_documents(paths, report=report, errors=errors, passage=passage))
+    documents = _followed(documents, report, doing)
     first: list[Document] = []
     size = 0
     for document in documents:
@@ -150,17 +154,22 @@ def prepare(
         raise InputError("No text is left to train on: all of it is in the held-out text; give more.")
     if stored is None:
         chat = any(each.messages is not None for each in first)
+        doing(f"Learning a tokenizer from {min(size, _TOKENIZER_TEXT) / 1e6:,.1f} MB of the text.")
         tokenizer = train_bpe(_beginning(first), vocabulary(size), chat=chat)
         vocab = tokenizer.vocab_size
     else:
         tokenizer, vocab = stored.tokenizer, stored.architecture.vocab
     tokenizer.save(folder)
     text = _write(tokenizer, vocab, chain(first, documents), folder / "corpus" / "train")
+    doing("Writing the tokens to disk.")
     heldout = _write(tokenizer, vocab, reading.heldout, folder / "corpus" / "heldout") if reading.heldout else None
     for line in report.summary():
         tell(line)
     if reading.overlap:
         tell(f"Left out of the training text because they are held out: {reading.overlap:,} documents.")
+    if (counted := _counted(text)) is not None:
+        share = counted / len(text.tokens)
+        tell(f"Of conversations only the answers are learned and measured: {share:.0%} of all tokens count.")
     if heldout is None:
         tell("No text is held out, so nothing will be measured; give more text, or some with --holdout.")
     counts = asdict(report)
@@ -176,6 +185,16 @@ def prepare(
     if len(paths) == 1 and paths[0].startswith(WORLD) and reading.heldout:
         facts["floor_bits_per_byte"] = _floor(paths[0], reading.heldout)
     return Corpus(tokenizer, text, heldout), facts
+
+
+def _followed(documents: Iterable[Document], report: Report, doing: Doing) -> Iterator[Document]:
+    """The documents, while it is told how far reading them is. How much is still to come is not known."""
+    told = -math.inf
+    for document in documents:
+        if (now := time.monotonic()) - told >= _TELL_EVERY:
+            doing(f"Reading the text: {report.bytes / 1e6:,.1f} MB so far, document {report.documents:,}.")
+            told = now
+        yield document
 
 
 def _floor(path: str, documents: Sequence[Document]) -> float:
@@ -254,9 +273,15 @@ def _facts(shards: Shards) -> Facts:
     return {
         "documents": shards.n_documents,
         "tokens": len(shards.tokens),
+        "counted": _counted(shards),
         "bytes": shards.bytes,
         "hash": shards.hash,
     }
+
+
+def _counted(shards: Shards) -> int | None:
+    """How many tokens it counts to predict; None for a text without conversations, where all do."""
+    return None if shards.mask is None else int(np.count_nonzero(shards.mask))
 
 
 @dataclass(frozen=True)
@@ -281,19 +306,20 @@ def plan(
     tell: Tell,
     recipe: Recipe | None = None,
     from_pairs: bool = False,
+    floor: float | None = None,
+    doing: Doing = lambda what: None,
 ) -> tuple[Recipe, Forecast]:
     """The recipe for this text, budget and machine, and what to expect of it.
 
     `began` is the time.monotonic() from which minutes count. recipe: one that goes on from a model; only its steps
-    are planned, and its bits per byte are not forecast. Raises InputError for a text that is too short, SettingError
-    for a depth that is no depth.
+    are planned, and its bits per byte are not forecast. floor: the bits per byte that no model comes below. Raises
+    InputError for a text that is too short.
     """
-    if depth is not None and depth < 1:
-        raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
     is_new = recipe is None
     if recipe is None:
-        recipe, pace = _fit(corpus.text, budget, depth, seed, device, began, from_pairs)
+        recipe, pace = _fit(corpus.text, budget, depth, seed, device, began, from_pairs, doing)
     else:
+        doing("Trying out how fast this machine trains the model.")
         pace = measure_pace(recipe, corpus.text, device, _TRIAL_SECONDS)
     batch = recipe.rows * recipe.architecture.context
     token_pace = pace / batch / 2  # of measuring: no backward pass
@@ -301,11 +327,15 @@ def plan(
     if budget.steps is None:
         left = budget.seconds_left(time.monotonic() - began, token_pace * final)
         assert left is not None
+        if left < pace:
+            tell(f"The {budget.minutes:g} minutes are over before the first step; one is taken. Give more --minutes.")
         recipe = replace(recipe, steps=max(1, int(left / pace)))
     bits = None
     if corpus.heldout is not None and is_new:
         read = recipe.steps * batch
-        bits = forecast_bits_per_byte(corpus.text, corpus.heldout, read, from_pairs=recipe.from_pairs)
+        bits = forecast_bits_per_byte(
+            corpus.text, corpus.heldout, read, from_pairs=recipe.from_pairs, until=budget.until, floor=floor
+        )
     seconds = time.monotonic() - began + recipe.steps * pace + token_pace * final
     if budget.minutes is None:  # else the end is moved to where it is on time
         seconds += MEASURING * recipe.steps * pace + _SAVING
@@ -313,12 +343,19 @@ def plan(
     if memory is not None and recipe.from_pairs and device == "cpu":
         memory += BYTES_PER_PAIR * recipe.architecture.vocab**2
     forecast = Forecast(recipe.steps, bits, max(seconds, 60 * (budget.minutes or 0)), memory)
-    _tell_plan(recipe, pace, forecast, len(corpus.text.tokens), tell)
+    _tell_plan(recipe, pace, forecast, budget.until, len(corpus.text.tokens), tell)
     return recipe, forecast
 
 
 def _fit(
-    text: Shards, budget: Budget, depth: int | None, seed: int, device: str, began: float, from_pairs: bool
+    text: Shards,
+    budget: Budget,
+    depth: int | None,
+    seed: int,
+    device: str,
+    began: float,
+    from_pairs: bool,
+    doing: Doing,
 ) -> tuple[Recipe, float]:
     """A model that fits the time, as far as trials show, and the seconds of a step; how many steps is still open."""
 
@@ -335,6 +372,7 @@ def _fit(
         return measure_pace(recipe, text, device, min(_TRIAL_SECONDS, _TRIAL_SHARE * seconds_left()))
 
     def trial(n_layers: int) -> tuple[Recipe, float]:
+        doing(f"Trying out how fast this machine trains {n_layers} layers.")
         architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
         recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=pick_dtype(device))
         if from_pairs:
@@ -355,12 +393,13 @@ def _fit(
     if budget.steps is None:
         recipe = with_dropout(recipe, seconds_left() / pace)
     if pays_to_compile(min(seconds_left(), pace * (budget.steps or math.inf)), device):
+        doing("Compiling the model.")
         recipe = replace(recipe, compiled=True)
         pace = pace_of(recipe)
     return recipe, pace
 
 
-def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, n_tokens: int, tell: Tell) -> None:
+def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, until: float | None, n_tokens: int, tell: Tell) -> None:
     a = recipe.architecture
     seen = recipe.steps * recipe.rows * a.context
     tell(
@@ -372,9 +411,15 @@ def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, n_tokens: int, t
         f"Plan: {recipe.steps:,} steps of {recipe.rows} x {a.context} tokens, {pace:.3f} s each; "
         f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}{dropout}."
     )
-    parts = [f"{forecast.seconds:,.0f} s in all"]
+    if seen > (1 + FADING) * n_tokens:
+        tell(f"After about {1 + FADING:.0f} readings of a text little more is learned from it; give more of it.")
+    parts = [f"{forecast.seconds:,.0f} s in all" if until is None else f"at most {forecast.seconds:,.0f} s in all"]
     if forecast.bits_per_byte is not None:
-        parts.append(f"{forecast.bits_per_byte:.2f} bits per byte on held-out text")
+        missed = until is not None and forecast.bits_per_byte > until
+        parts.append(
+            f"{forecast.bits_per_byte:.2f} bits per byte on held-out text"
+            + (f" (the {until:g} of --until would take longer)" if missed else "")
+        )
     if forecast.memory_bytes is not None:
         parts.append(f"{forecast.memory_bytes / 1e9:.1f} GB of memory")
     tell(f"Forecast: {', '.join(parts)}.")

@@ -31,7 +31,7 @@ import torch
 import nextword
 from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.corpus.formats import Undecodable
-from nextword.errors import CorruptFile, InputError, ModelNotFound
+from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
 from nextword.gpt import WRITING
 from nextword.optimize.evaluate import Evaluation
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
@@ -41,7 +41,7 @@ from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_c
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.open import open_stored
-from nextword.plan import MEASURING, Budget, Tell, begin_id, open_corpus, plan, prepare
+from nextword.plan import MEASURING, Budget, Doing, Tell, begin_id, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
 from nextword.run_from import Origin, origin_of, read_origin, recipe_from, weights_of
 from nextword.run_page import write_page
@@ -54,6 +54,7 @@ REGULAR = 1024  # steps between checkpoints, once they no longer double
 _LEARNING = 2  # times as long as measuring, for each token
 _NEAR = 0.05  # of the target: what is measured on the way may be off by so much
 _LOOKS = 25  # at the clock, in a run of so many minutes
+_SLOWER = 3  # times as slow, at most, a look believes the machine to have become
 _SAMPLE_EVERY = 30.0  # seconds, at least
 _SAMPLE_TOKENS = 80
 
@@ -177,6 +178,7 @@ def start(
     device: str = "auto",
     began: float | None = None,
     tell: Tell = lambda line: None,
+    doing: Doing = lambda what: None,
 ) -> Run:
     """Prepare a run in the new folder `out`. Its minutes count from `began` (time.monotonic()), or from now.
 
@@ -188,6 +190,8 @@ def start(
     `open_stored` raises.
     """
     assert model is None or depth is None
+    if depth is not None and depth < 1:
+        raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
     began = time.monotonic() if began is None else began
     device = pick_device(device)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -195,7 +199,7 @@ def start(
     stored = None if model is None else open_stored(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
-        corpus, facts = prepare(paths, holdout, folder, tell, errors=errors, stored=stored)
+        corpus, facts = prepare(paths, holdout, folder, tell, errors=errors, stored=stored, doing=doing)
         if corpus.heldout is None and budget.until is not None:
             raise InputError("--until needs held-out text to measure; give more text, or some with --holdout.")
         origin = recipe = weights = None
@@ -203,7 +207,8 @@ def start(
             recipe = recipe_from(stored.architecture, budget, len(corpus.text.tokens), seed, device)
             origin = origin_of(stored, str(model), recipe, corpus, device, tell)
             weights = weights_of(stored)
-        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe, from_pairs)
+        floor = facts.get("floor_bits_per_byte")
+        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe, from_pairs, floor, doing)
         card = {
             "nextword": nextword.__version__,
             "seed": seed,
@@ -280,6 +285,11 @@ class Run:
     def origin(self) -> Origin | None:
         """The model that the run goes on from, if any."""
         return self._origin
+
+    @property
+    def is_talk(self) -> bool:
+        """Whether there are conversations in its text."""
+        return self._corpus.text.mask is not None
 
     @property
     def forecast(self) -> Mapping[str, Any]:
@@ -374,7 +384,9 @@ class Run:
         if left is None or step == before:
             return False
         pace = (now - then) / (step - before)
-        self._whole_pace = pace if self._whole_pace is None else 0.7 * self._whole_pace + 0.3 * pace
+        if self._whole_pace is not None:  # a process that was halted for a while has lost time, but not its speed
+            pace = 0.7 * self._whole_pace + 0.3 * min(pace, _SLOWER * self._whole_pace)
+        self._whole_pace = pace
         steps = step + max(int(left / self._whole_pace), 0)
         if abs(steps - trainer.steps) <= 0.02 * (trainer.steps - step):
             return False

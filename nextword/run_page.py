@@ -250,9 +250,12 @@ class _Run:
     @property
     def bars(self) -> list[tuple[str, str, float]]:
         """Label, kind and bits per byte of what the quality is compared with."""
+        first = ("At the first step", "first", self.training[0][1] if self.training else None)
+        if before := self.number("from", "bits_per_byte"):
+            first = ("As it was before", "first", before)
         known = [
             ("Pure guessing", "guess", GUESSING),
-            ("At the first step", "first", self.training[0][1] if self.training else None),
+            first,
             ("This model now", "now", self.quality),
             ("Best possible", "floor", self.floor),
         ]
@@ -260,8 +263,8 @@ class _Run:
 
     @cached_property
     def boards(self) -> list[tuple[str, Axis, list[Chart]]]:
-        """The charts over the steps, on each kind of axis: the learning curve first."""
-        if not self.training:
+        """The charts over the steps, on each kind of axis: the learning curve first. One point makes no line."""
+        if len(self.training) < 2:
             return []
         end = max(self.step, self.planned, 2)
         last = max(self.training[-1][0], 2)
@@ -358,18 +361,32 @@ class _Run:
             ("Memory", "memory_bytes", size),
             ("Steps", "steps", count),
         )
-        found = [(name, self.number("forecast", key), self.number("results", key), words) for name, key, words in kinds]
-        return [
-            (name, words(forecast), words(result), _off(forecast, result))
-            for name, forecast, result, words in found
-            if forecast is not None
-        ]
+        until = self.number("budget", "until")
+        rows = []
+        for name, key, words in kinds:
+            forecast, result = self.number("forecast", key), self.number("results", key)
+            if forecast is None:
+                continue
+            expected, off = words(forecast), _off(forecast, result)
+            if until is not None and key in ("seconds", "steps"):
+                expected = f"at most {expected}"
+                off = "ended at its target" if result is not None and result < forecast and self._on_target else off
+            rows.append((name, expected, words(result), off))
+        return rows
+
+    @property
+    def _on_target(self) -> bool:
+        """Whether the run was asked to end at so few bits per byte, and came to so few."""
+        until, found = self.number("budget", "until"), self.number("results", "bits_per_byte")
+        return until is not None and found is not None and found <= until
 
     @cached_property
     def norms(self) -> list[tuple[str, str, Chart, list[float], str, str]]:
         """For each kind of matrix: name, what it is for, chart, opacity of its lines, value at the start and end."""
         kinds: dict[str, list[tuple[int, list[Point]]]] = defaultdict(list)
         for name, points in self._log.norms.items():
+            if len(points) < 2:
+                continue
             block = re.fullmatch(r"blocks\.(\d{1,9})\.(.+)", name)
             layer, kind = (int(block[1]), block[2]) if block else (0, name)
             kinds[kind.removesuffix(".weight")].append((layer, points))

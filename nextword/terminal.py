@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,16 @@ _SURPRISE = (
 )
 _NEIGHBOURS = ("black on #cbd5e8", "black on #fdcdac")  # ColorBrewer Pastel2
 _STATUS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+_SILENCE = 10.0  # seconds, in a pipe
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _SYMBOLS = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
 }
+
+
+_moving: list[Console] = []  # with a bar or a spinner on them: others would write into it
 
 
 def output() -> Console:
@@ -50,7 +55,7 @@ def output() -> Console:
 
 def notes() -> Console:
     """What is said about the work: stderr."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _moving[-1] if _moving else Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def settle_encoding() -> None:
@@ -84,6 +89,49 @@ def busy(message: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """What is being done, on stderr: yields what is to be told it, as often as one likes.
+
+    Beside a spinner in a terminal; elsewhere a line when it is still being done after a while, or something else is.
+    """
+    console = notes()
+    if console.is_terminal:
+        with console.status("", spinner_style="dim") as status, _drawn_on(console):
+            yield lambda doing: status.update(Text(printable(doing), "dim"))
+        return
+    now, over = "", threading.Event()
+
+    def tell() -> None:
+        told = ""
+        while not over.wait(_SILENCE):
+            if (doing := now) != told:
+                note(doing)
+                told = doing
+
+    def remember(doing: str) -> None:
+        nonlocal now
+        now = doing
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield remember
+    finally:
+        over.set()
+        teller.join()
+
+
+@contextmanager
+def _drawn_on(console: Console) -> Iterator[None]:
+    """Inside, notes go through this console, which moves what is drawn on it out of their way."""
+    _moving.append(console)
+    try:
+        yield
+    finally:
+        _moving.pop()
+
+
+@contextmanager
 def download_bar(size: int) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on stderr for `size` bytes: yields what is to be told the bytes there so far and their total."""
     console = notes()
@@ -114,9 +162,13 @@ def training_bar() -> Iterator[Callable[[int, int, str], None]]:
         yield line
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    facts_column = TextColumn("{task.description}", markup=False)
-    with Progress(BarColumn(None), MofNCompleteColumn(), facts_column, TimeRemainingColumn(), console=console) as bars:
+    # Bar and facts share what the others, which are always whole, leave of the width.
+    bar = BarColumn(None, table_column=Column(ratio=1))
+    facts_column = TextColumn("{task.description}", markup=False, table_column=Column(ratio=6, no_wrap=True))
+    columns = (bar, MofNCompleteColumn(), facts_column, TimeRemainingColumn())
+    with Progress(*columns, console=console, expand=True) as bars, _drawn_on(console):
         task = bars.add_task("", total=None)
         yield lambda step, steps, facts: bars.update(task, completed=step, total=steps, description=facts)
 

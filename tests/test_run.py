@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -375,6 +376,43 @@ def test_minutes_end_on_time_and_corrections_are_kept(tmp_path: Path) -> None:
     assert any(isinstance(event, Corrected) for event in events)
     assert last.results["corrections"]
     assert last.results["steps"] == last.results["corrections"][-1]["steps"]
+
+
+def test_minutes_that_are_over_before_the_first_step_give_one_step_and_a_word(tmp_path: Path) -> None:
+    told: list[str] = []
+    training = start([WORLD], tmp_path / "run", Budget(minutes=0.001), tell=told.append)
+    assert any("over before the first step" in line for line in told)
+    last = finish(training)[-1]
+    assert isinstance(last, Finished)
+    assert last.results["steps"] == 1
+
+
+def test_a_halt_costs_the_run_time_but_is_not_taken_for_its_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now))
+    training = begin(tmp_path / "run", steps=4)
+    training.budget = Budget(minutes=10)
+    training.trainer.recipe = replace(training.recipe, steps=600)
+    for step in range(1, 41):
+        training.trainer.step = step
+        now += 200.0 if step == 20 else 1.0  # halted for 199 s
+        training._keep_time()
+    assert 360 <= training.trainer.steps <= 400  # as many as fit into the 599 s that were not lost
+
+
+def test_what_is_being_done_before_the_first_step_is_told(tmp_path: Path) -> None:
+    doing: list[str] = []
+    start([WORLD], tmp_path / "run", Budget(steps=1), depth=1, doing=doing.append)
+    kinds = ("Reading the text:", "Learning a tokenizer", "Writing the tokens", "Trying out")
+    firsts = [next(number for number, line in enumerate(doing) if line.startswith(kind)) for kind in kinds]
+    assert firsts == sorted(firsts)
+
+
+def test_what_cannot_be_is_refused_before_the_text_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="--depth"):
+        start([str(tmp_path / "absent")], tmp_path / "run", Budget(steps=1), depth=0)
 
 
 @pytest.mark.parametrize(("size", "vocab"), [(1, 1024), (2_000_000, 2048), (49_999_999, 4096), (10**10, 8192)])

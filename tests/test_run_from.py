@@ -121,11 +121,22 @@ def test_of_conversations_only_the_answers_count(tmp_path: Path) -> None:
     assert counted.startswith("It is ")
     assert "What" not in counted
     assert counted.count("<|im_end|>") == corpus.text.n_documents
+    card = json.loads((training.folder / "card.json").read_text())
+    assert card["corpus"]["train"]["counted"] == corpus.text.mask.sum()
     said = nextword.open(training.folder).chat().say("What is 3 and one?", max_tokens=4, seed=0)
     assert said.finish().text
     more = start([str(conversations(tmp_path, 90))], tmp_path / "more", Budget(steps=2), model=str(training.folder))
     finish(more)
     assert open_corpus(more.folder).text.mask is not None
+
+
+def test_the_command_line_says_what_is_learned_of_conversations_and_how_to_talk(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", str(conversations(tmp_path)), "--out", str(run), "--steps", "2", "--depth", "1"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.stderr
+    assert "only the answers are learned and measured" in result.stderr
+    assert result.stdout.endswith(f"nextword chat --model {run}\n")
 
 
 def test_conversations_for_a_model_without_a_template_are_refused(base: Path, tmp_path: Path) -> None:

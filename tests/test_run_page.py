@@ -117,6 +117,17 @@ def test_a_finished_run_is_told_in_words_and_charts() -> None:
         assert words in re.sub(r"\s+", " ", page.text), words
 
 
+def test_a_run_that_ended_at_its_target_was_not_forecast_wrongly() -> None:
+    card = a_card(budget={"minutes": 1.0, "until": 0.35})
+    page = re.sub(r"\s+", " ", Walk(render(card, a_log())).text)
+    for words in ("at most 60 seconds", "at most 60", "ended at its target"):
+        assert words in page, words
+    assert "% less" not in page
+    missed = re.sub(r"\s+", " ", Walk(render(a_card(budget={"minutes": 1.0, "until": 0.3}), a_log())).text)
+    assert "ended at its target" not in missed
+    assert "16.7 % less" in missed
+
+
 @pytest.mark.parametrize(
     ("card", "beginning"),
     [
@@ -127,6 +138,25 @@ def test_a_finished_run_is_told_in_words_and_charts() -> None:
 )
 def test_it_says_what_the_run_began_with(card: dict[str, Any], beginning: str) -> None:
     assert f"It began with {beginning} and has read" in Walk(render(card, a_log())).text
+
+
+def test_a_model_that_went_on_is_compared_with_what_it_was() -> None:
+    page = Walk(render(a_card(**{"from": {"model": "tales", "bits_per_byte": 1.4502}}), a_log())).text
+    assert re.search(r"As it was before\s*1\.45", page)
+    assert "At the first step" not in page
+
+
+def test_it_says_that_only_answers_count_where_there_are_conversations() -> None:
+    card = a_card()
+    assert "only the answers" not in Walk(render(card, a_log())).text
+    card["corpus"]["train"]["counted"] = 1_234
+    assert "only the answers are learned and measured; they are 1,234 of" in Walk(render(card, a_log())).text
+
+
+def test_a_run_of_one_step_has_no_empty_charts() -> None:
+    html = render(a_card(), a_log(1))
+    assert not [attributes for tag, attributes in Walk(html).tags if tag == "svg" and attributes.get("role") == "img"]
+    assert "How it learned" not in html
 
 
 def test_charts_are_named_for_those_who_do_not_see_them() -> None:
@@ -154,7 +184,7 @@ def test_what_the_files_hold_is_text_and_never_markup(where: str) -> None:
         case "path":
             card["corpus"]["paths"] = [EVIL]
         case "matrix":
-            log.append({"step": 3, "norms": {EVIL: 1.0}})
+            log += [{"step": step, "norms": {EVIL: 1.0}} for step in (3, 4)]
         case "setting":
             card["machine"] = {EVIL: EVIL}
     page, plain = Walk(render(card, log)), Walk(render(a_card(), a_log()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -33,17 +34,19 @@ def raw(shown: Console) -> str:
 def screen(shown: Console) -> list[str]:
     """The lines as a terminal that knows only these few sequences shows them."""
     lines, column = [""], 0
-    for code, letter, char in re.findall(r"\x1b\[([\d;]*)([A-Za-z])|([\s\S])", raw(shown)):
+    for code, letter, char in re.findall(r"\x1b\[([\d;?]*)([A-Za-z])|([\s\S])", raw(shown)):
         if letter == "D":
             column -= int(code)
         elif letter == "K":
-            lines[-1] = lines[-1][:column]
+            lines[-1] = "" if code == "2" else lines[-1][:column]
         elif char == "\n":
             lines, column = [*lines, ""], 0
+        elif char == "\r":
+            column = 0
         elif char:
             lines[-1], column = lines[-1][:column] + char, column + 1
         else:
-            assert letter == "m", letter
+            assert letter in "mhlA", letter  # colours, the cursor shown or not, up to a spinner that ended
     return lines
 
 
@@ -140,3 +143,45 @@ def test_bars_have_a_plain_form() -> None:
 def test_sizes() -> None:
     assert terminal.size(92_871_040) == "92.9 MB"
     assert terminal.size(1.5e9) == "1.5 GB"
+
+
+def shared_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> Console:
+    """From now on all consoles are on the terminal that this one shows."""
+    shown = console(width)
+    monkeypatch.setattr(
+        terminal, "Console", lambda **given: Console(file=shown.file, width=width, force_terminal=True, _environ={})
+    )
+    return shown
+
+
+def test_samples_stand_above_the_bar_and_the_time_left_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shared_terminal(monkeypatch, 60)
+    with terminal.training_bar() as show:
+        show(1, 5, "0.937 bits/byte, held out 0.954, 31,337 tokens/s, 20% of peak")
+        terminal.sample(1, "Once upon a time.")
+    lines = [line.rstrip() for line in screen(shown)]
+    assert "step 1  Once upon a time." in lines
+    assert any(line.endswith("-:--:--") for line in lines)
+
+
+def test_a_pipe_is_told_what_is_being_done_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with terminal.working() as doing:
+        doing("reading")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "_SILENCE", 0.01)
+    with terminal.working() as doing:
+        for stage in ("learning a tokenizer", "writing"):
+            doing(stage)
+            time.sleep(0.5)  # nothing is told meanwhile, as by work that cannot be looked into
+    assert capsys.readouterr().err == "learning a tokenizer\nwriting\n"
+
+
+def test_what_is_being_done_stands_beside_a_spinner_and_notes_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shared_terminal(monkeypatch, 60)
+    with terminal.working() as doing:
+        doing("reading \x1b[31m")
+        terminal.note("Read 3 documents.")
+    assert "Read 3 documents." in [line.rstrip() for line in screen(shown)]
+    assert "reading ␛[31m" in raw(shown)

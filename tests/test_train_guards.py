@@ -122,7 +122,7 @@ def test_what_is_not_utf8_or_cannot_be_read_is_told_and_left_out(
     assert result.exit_code == 0, result.stderr
     corpus = open_corpus(tmp_path / "all")
     assert "Un été à la mer." in corpus.tokenizer.decode(corpus.text.tokens.tolist())
-    assert "is not UTF-8; read with errors='latin-1'" in result.stderr
+    assert "is not UTF-8; read as Latin-1" in result.stderr
     for name, reason in (("latin", "is not UTF-8"), ("secret", "Permission denied")):
         said = complaint(begin_by_command(text / f"{name}.txt", tmp_path / name))
         assert "There is no text in" in said

@@ -106,20 +106,22 @@ def train(
             from nextword.plan import Budget
             from nextword.run import start
 
-        run = start(
-            paths,
-            out,
-            Budget(minutes, steps, until),
-            holdout=holdout or (),
-            depth=depth,
-            model=from_model,
-            errors=not_utf8 or "skip",
-            seed=seed or 0,
-            from_pairs=from_pairs,
-            device=device,
-            began=began,
-            tell=terminal.note,
-        )
+        with terminal.working() as doing:
+            run = start(
+                paths,
+                out,
+                Budget(minutes, steps, until),
+                holdout=holdout or (),
+                depth=depth,
+                model=from_model,
+                errors=not_utf8 or "skip",
+                seed=seed or 0,
+                from_pairs=from_pairs,
+                device=device,
+                began=began,
+                tell=terminal.note,
+                doing=doing,
+            )
     _train(run, as_json, tensorboard)
 
 
@@ -173,8 +175,10 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
                 terminal.sample(event.step, event.text)
             elif isinstance(event, Stepped):
                 bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
-                speed = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
-                show(event.step, event.steps, f"{bits}, {speed}")
+                rest = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
+                if event.step == event.steps and run.trainer.heldout is not None:
+                    rest = "now measuring once more"
+                show(event.step, event.steps, f"{bits}, {rest}")
             if as_json and not (isinstance(event, Stepped) and not event.is_logged):
                 emit(event.record())
     if isinstance(event, Stopped):
@@ -185,7 +189,7 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
         outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
         print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
         print(f"curves, samples and settings: {run.folder / 'page.html'}")
-        print(f'nextword generate --model {folder} "..."')
+        print(f"nextword chat --model {folder}" if run.is_talk else f'nextword generate --model {folder} "..."')
 
 
 def _forecast(run: Run, bits: float | None) -> str:
@@ -195,7 +199,8 @@ def _forecast(run: Run, bits: float | None) -> str:
     expected = run.forecast.get("bits_per_byte")
     if bits is None or expected is None:
         return ""
-    return f" (forecast: {expected:.4f}, {run.forecast['steps']:,} steps, {run.forecast['seconds']:.1f} s)"
+    most = "" if run.budget.until is None else "at most "
+    return f" (forecast: {expected:.4f}, {most}{run.forecast['steps']:,} steps, {most}{run.forecast['seconds']:.1f} s)"
 
 
 @contextmanager

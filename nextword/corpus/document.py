@@ -104,9 +104,9 @@ class Report:
 
     def summary(self) -> list[str]:
         """The account in plain sentences, one a line."""
-        lines = [f"Read {_count(self.documents, 'document')}, {self.bytes / 1e6:,.1f} MB of text."]
+        lines = [f"Read {_count(self.documents, 'document')}, {_size(self.bytes)} of text."]
         if self.duplicates:
-            what = f"{_count(self.duplicates, 'exact duplicate')}, {self.duplicate_bytes / 1e6:,.1f} MB"
+            what = f"{_count(self.duplicates, 'exact duplicate')}, {_size(self.duplicate_bytes)}"
             lines.append(f"Removed {what}: {_listed(self.repeats, self.duplicates)}.")
         if self.empty:
             lines.append(f"Dropped {_count(self.empty, 'empty document')}.")
@@ -119,6 +119,10 @@ class Report:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else _count(n_bytes, "byte")
 
 
 def _listed(examples: list[str], number: int, shown: int = 3) -> str:

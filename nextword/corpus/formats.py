@@ -173,7 +173,7 @@ def _decoded(data: bytes, where: str, offset: int, report: Report, errors: Undec
     if errors == "skip":
         report.skip(where, problem)
         return None
-    report.note(where, f"{problem}; read with errors={errors!r}")
+    report.note(where, f"{problem}; read {'as Latin-1' if errors == 'latin-1' else 'with U+FFFD for such bytes'}")
     return data.decode("latin-1") if errors == "latin-1" else data.decode(errors="replace")
 
 
