@@ -60,7 +60,7 @@ class Order:
         if self.n_tokens <= self.context:
             raise InputError(
                 f"The text has {self.n_tokens} tokens, too few for one row of {self.context} and the token after it; "
-                f"give more text or train with a shorter context."
+                "give more text."
             )
 
     @property
