@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,29 +39,21 @@ class Variant:
 
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
     weights: Callable[[Weights], Weights] = lambda weights: weights
-    optimizer: type[Optimizer] = Optimizer
+    optimizer: Callable[..., Optimizer] = Optimizer
     polynomials: int | None = None
 
 
 class AdamOnly(Optimizer):
     """Adam for all weights, matrices too, at `share` of the rate of the others."""
 
-    share = 1.0
-
-    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, *, share: float = 1.0
+    ) -> None:
         super().__init__(weights, dtype)
-        self._all = Adam(weights)
+        self._all, self._share = Adam(weights), share
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
-        self._all.step(gradients, rates.others * self.share, number)
-
-
-class AdamHalf(AdamOnly):
-    share = 0.5
-
-
-class AdamQuarter(AdamOnly):
-    share = 0.25
+        self._all.step(gradients, rates.others * self._share, number)
 
 
 class TorchMuon(Optimizer):
@@ -111,8 +104,8 @@ def without_qk_norm(recipe: Recipe) -> Recipe:
 VARIANTS = {
     "the recipe": Variant(),
     "Adam instead of Muon": Variant(optimizer=AdamOnly),
-    "Adam at half the rate": Variant(optimizer=AdamHalf),
-    "Adam at a quarter of it": Variant(optimizer=AdamQuarter),
+    "Adam at half the rate": Variant(optimizer=partial(AdamOnly, share=0.5)),
+    "Adam at a quarter of it": Variant(optimizer=partial(AdamOnly, share=0.25)),
     "torch.optim.Muon": Variant(optimizer=TorchMuon),
     "3 polynomials of Muon's 5": Variant(polynomials=3),
     "no QK-norm": Variant(without_qk_norm),

@@ -31,13 +31,13 @@ import torch
 import nextword
 from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.corpus.formats import Undecodable
-from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
+from nextword.errors import CorruptFile, InputError, SettingError
 from nextword.gpt import WRITING
 from nextword.optimize.evaluate import Evaluation
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
-from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_checkpoint, save_checkpoint
+from nextword.parameters.checkpoints import Checkpoint, load_checkpoint, run_steps, save_checkpoint
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.open import open_stored
@@ -245,9 +245,7 @@ class Run:
 
     def __init__(self, folder: Path, device: str, began: float) -> None:
         self.folder = folder
-        steps = checkpoint_steps(folder)
-        if not steps:
-            raise ModelNotFound(f"{folder} is not the folder of a run; give one that `nextword train` made.")
+        steps = run_steps(folder)
         checkpoint = load_checkpoint(folder, steps[-1])
         where = folder / "checkpoints"
         try:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError, ModelNotFound
+from nextword.errors import CorruptFile, InputError
 from nextword.gpt import GPT
 from nextword.model.architecture import tensor_shapes
-from nextword.parameters.checkpoints import checkpoint_folder, checkpoint_steps, load_checkpoint
+from nextword.parameters.checkpoints import checkpoint_folder, find_checkpoint
 from nextword.parameters.open import Stored
 from nextword.parameters.stored import StoredTensor
 
@@ -32,12 +32,7 @@ def open_checkpoint(run: Path, step: int, *, device: str = "auto", weights: str 
     from nextword.run import FAMILY
     from nextword.run_from import read_origin
 
-    steps = checkpoint_steps(run)
-    if not steps:
-        raise ModelNotFound(f"{run} is not the folder of a run; give one that `nextword train` made.")
-    if step not in steps:
-        raise InputError(f"{run} has no checkpoint after {step} steps; it has them after {', '.join(map(str, steps))}.")
-    checkpoint, tokenizer = load_checkpoint(run, step), Tokenizer.from_folder(run)
+    checkpoint, tokenizer = find_checkpoint(run, step), Tokenizer.from_folder(run)
     try:
         architecture = from_json(checkpoint.numbers["recipe"]).architecture
         family, stop_ids, origin = FAMILY, tokenizer.eos_ids, read_origin(checkpoint.numbers)

@@ -19,10 +19,10 @@ from nextword.counterfactual import effect, find_passage, foretell, restart, sta
 from nextword.encode.shards import open_shards
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters.checkpoints import checkpoint_steps, run_steps
 from nextword.plan import Budget
 from nextword.run import resume, start
-from nextword.trace.history import checkpoint_model, run_steps
+from nextword.trace.history import checkpoint_model
 from nextword.trace.indexed import training_order
 from nextword.trace.influence import influences
 

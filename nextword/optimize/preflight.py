@@ -76,7 +76,7 @@ def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> flo
     The first, which sets things up, counts for neither. The weights learned on the way are thrown away.
     """
     taken = []
-    weights = initial_weights(recipe.architecture, recipe.seed)
+    weights = initial_weights(recipe.architecture, recipe.seed)  # a start from pairs is as fast, and takes a second
     for progress in islice(Trainer(recipe, text, weights=weights, device=device), _TRIAL_STEPS):
         taken.append(progress.seconds)
         if len(taken) > 2 and sum(taken[1:]) > seconds:

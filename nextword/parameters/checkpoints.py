@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from nextword.atomic import atomic_folder, flush_to_disk
-from nextword.errors import CorruptFile
+from nextword.errors import CorruptFile, InputError, ModelNotFound
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -52,6 +52,21 @@ def checkpoint_steps(run: Path) -> list[int]:
     """The steps after which a checkpoint was saved, in order."""
     found = (_NAME.fullmatch(path.name) for path in (run / "checkpoints").glob("step-*"))
     return sorted(int(match.group(1)) for match in found if match)
+
+
+def run_steps(run: Path) -> list[int]:
+    """The steps after which the run left a checkpoint. Raises ModelNotFound for a folder without any."""
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise ModelNotFound(f"{run} is not the folder of a run; give one that `nextword train` made.")
+    return steps
+
+
+def find_checkpoint(run: Path, step: int) -> Checkpoint:
+    """The checkpoint after `step` steps. Raises ModelNotFound, InputError for a step without one, CorruptFile."""
+    if step not in (steps := run_steps(run)):
+        raise InputError(f"{run} has no checkpoint after {step} steps; it has them after {', '.join(map(str, steps))}.")
+    return load_checkpoint(run, step)
 
 
 def load_checkpoint(run: Path, step: int) -> Checkpoint:

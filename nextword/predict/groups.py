@@ -40,10 +40,6 @@ _BYTES, _SHORTS = ir.VectorType(BYTE, 32), ir.VectorType(SHORT, 16)  # a registe
 _HALF = ir.VectorType(BYTE, 16)
 
 
-class Quads:
-    """A group's weights, as kernels pass them on: in registers, or where they lie."""
-
-
 @inlined
 def put_x(x: int, n: Ints) -> None:
     """Write 32 integers of at most 127 * 256, as groups are multiplied with them."""
@@ -89,15 +85,19 @@ def _multiplier(read: Callable[[Any, Any], list[Any]]) -> Callable[[Callable[[An
     return decorate
 
 
+def _read_quads(builder: Any, address: Any, number: int) -> list[Any]:
+    return [load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4) for i in range(number)]
+
+
 def _read_bytes(builder: Any, address: Any) -> list[Any]:
     """Eight quads of bytes."""
-    return [load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4) for i in range(_QUADS)]
+    return _read_quads(builder, address, _QUADS)
 
 
 def _read_nibbles(builder: Any, address: Any) -> list[Any]:
     """Four quads of low halves, then the four of high halves."""
     low = filled(0x0F0F0F0F, _INTS)
-    both = _read_bytes(builder, address)[: _QUADS // 2]
+    both = _read_quads(builder, address, _QUADS // 2)
     return [builder.and_(each, low) for each in both] + [
         builder.and_(builder.lshr(each, filled(4, _INTS)), low) for each in both
     ]

@@ -27,12 +27,12 @@ import torch
 
 from nextword.corpus.index import Occurrence
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError, ModelNotFound
+from nextword.errors import CorruptFile, InputError
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.optimize.order import Order
 from nextword.optimize.recipe import from_json
-from nextword.parameters.checkpoints import checkpoint_steps, load_checkpoint
+from nextword.parameters.checkpoints import find_checkpoint, run_steps
 from nextword.trace.indexed import IndexedText, Place
 from nextword.trace.ledger import Quantity, account
 from nextword.trace.lenses import HeadRoles, head_roles
@@ -107,20 +107,9 @@ class History:
         return told
 
 
-def run_steps(run: Path) -> list[int]:
-    """The steps after which the run left a checkpoint. Raises ModelNotFound for a folder without any."""
-    steps = checkpoint_steps(run)
-    if not steps:
-        raise ModelNotFound(f"{run} is not the folder of a run; give one that `nextword train` made.")
-    return steps
-
-
 def checkpoint_model(run: Path, step: int) -> Transformer:
     """The model as it was after `step` steps. Raises ModelNotFound, InputError for another step, CorruptFile."""
-    if step not in (steps := run_steps(run)):
-        known = ", ".join(map(str, steps))
-        raise InputError(f"{run} has no checkpoint after {step} steps; it has them after {known}.")
-    checkpoint = load_checkpoint(run, step)
+    checkpoint = find_checkpoint(run, step)
     try:
         architecture = from_json(checkpoint.numbers["recipe"]).architecture
         weights = {
