@@ -304,6 +304,7 @@ def plan(
     device: str,
     began: float,
     tell: Tell,
+    *,
     recipe: Recipe | None = None,
     from_pairs: bool = False,
     floor: float | None = None,

@@ -207,8 +207,19 @@ def start(
             recipe = recipe_from(stored.architecture, budget, len(corpus.text.tokens), seed, device)
             origin = origin_of(stored, str(model), recipe, corpus, device, tell)
             weights = weights_of(stored)
-        floor = facts.get("floor_bits_per_byte")
-        recipe, forecast = plan(corpus, budget, depth, seed, device, began, tell, recipe, from_pairs, floor, doing)
+        recipe, forecast = plan(
+            corpus,
+            budget,
+            depth,
+            seed,
+            device,
+            began,
+            tell,
+            recipe=recipe,
+            from_pairs=from_pairs,
+            floor=facts.get("floor_bits_per_byte"),
+            doing=doing,
+        )
         card = {
             "nextword": nextword.__version__,
             "seed": seed,

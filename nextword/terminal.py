@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
@@ -45,7 +46,8 @@ _SYMBOLS = {
 }
 
 
-_moving: list[Console] = []  # with a bar or a spinner on them: others would write into it
+# The console with a bar or a spinner on it: another would write into that.
+_moving: ContextVar[Console | None] = ContextVar("moving", default=None)
 
 
 def output() -> Console:
@@ -55,7 +57,7 @@ def output() -> Console:
 
 def notes() -> Console:
     """What is said about the work: stderr."""
-    return _moving[-1] if _moving else Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _moving.get() or Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def settle_encoding() -> None:
@@ -124,11 +126,11 @@ def working() -> Iterator[Callable[[str], None]]:
 @contextmanager
 def _drawn_on(console: Console) -> Iterator[None]:
     """Inside, notes go through this console, which moves what is drawn on it out of their way."""
-    _moving.append(console)
+    before = _moving.set(console)
     try:
         yield
     finally:
-        _moving.pop()
+        _moving.reset(before)
 
 
 @contextmanager

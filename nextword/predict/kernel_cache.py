@@ -38,23 +38,25 @@ def compiled() -> Any:
     Raises SettingError for a folder that is not ours alone.
     """
     with global_compiler_lock:
+        is_kept = False
         with suppress(OSError, RuntimeError):  # without a folder to write to it is compiled again each time
             folder = private_folder(kernel_folder())
+            is_kept = is_compiled(folder)
             before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
             try:
                 passes.forward.enable_caching()  # type: ignore[attr-defined]
             finally:
                 numba.config.CACHE_DIR = before
-        if not is_compiled():
+        if not is_kept:
             _LOG.info("Compiling the kernels for this processor: once, about half a minute.")
         with _without_extensions():
             passes.forward.compile(_signature(passes.forward.py_func))  # type: ignore[attr-defined]
     return passes.forward
 
 
-def is_compiled() -> bool:
-    """Whether the forward pass was compiled before."""
-    return any(kernel_folder().glob("*/*.nbc"))
+def is_compiled(folder: Path) -> bool:
+    """Whether the forward pass was compiled before, and is kept in this folder."""
+    return any(folder.glob("*/*.nbc"))
 
 
 def kernel_folder() -> Path:

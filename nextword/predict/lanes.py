@@ -60,11 +60,10 @@ class Floats:
 
 
 class Ints:
-    """32 int32, or 128 bytes, as kernels see them; + and - work lane by lane, & << >> with one number."""
+    """32 int32, or 128 bytes, as kernels see them; + and - work lane by lane, << >> with one number."""
 
     def __add__(self, other: Ints) -> Ints: ...
     def __sub__(self, other: Ints) -> Ints: ...
-    def __and__(self, mask: int) -> Ints: ...
     def __lshift__(self, bits: int) -> Ints: ...
     def __rshift__(self, bits: int) -> Ints: ...
 
@@ -139,12 +138,6 @@ def _operator(symbol: Any, kind: Any, write: Callable[[Any, Any, Any], Any], by_
 def floats_at(builder: Any, address: Any) -> Any:
     """32 neighbouring float32."""
     return load(builder, address, _FLOATS, 4)
-
-
-@_operation(INTS, ADDRESS)
-def ints_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring int32, or 128 bytes."""
-    return load(builder, address, _INTS, 4)
 
 
 @_operation(FLOATS, ADDRESS)
@@ -272,7 +265,6 @@ _operator(operator.mul, FLOATS, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, FLOATS, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.add, INTS, lambda builder, a, b: builder.add(a, b))
 _operator(operator.sub, INTS, lambda builder, a, b: builder.sub(a, b))
-_operator(operator.and_, INTS, lambda builder, a, b: builder.and_(a, b), by_number=True)
 _operator(operator.lshift, INTS, lambda builder, a, b: builder.shl(a, b), by_number=True)
 _operator(operator.rshift, INTS, lambda builder, a, b: builder.ashr(a, b), by_number=True)
 

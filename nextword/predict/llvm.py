@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba.core import config
 
-BIT, BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 
 
@@ -19,9 +19,9 @@ def features() -> set[str]:
     return {name for name, there in binding.get_host_cpu_features().items() if there}
 
 
-def vector(*values: float, kind: Any = WORD) -> Any:
-    """A constant."""
-    return ir.Constant(ir.VectorType(kind, len(values)), list(values))
+def vector(*values: int) -> Any:
+    """A constant of int32: which lanes a shuffle takes."""
+    return ir.Constant(ir.VectorType(WORD, len(values)), list(values))
 
 
 def filled(value: float, kind: Any) -> Any:

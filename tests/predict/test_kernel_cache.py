@@ -11,7 +11,7 @@ import pytest
 
 from nextword.errors import SettingError
 from nextword.predict import kernel_cache
-from nextword.predict.kernel_cache import kernel_folder, private_folder
+from nextword.predict.kernel_cache import is_compiled, kernel_folder, private_folder
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def test_a_folder_that_others_could_only_read_is_closed_to_them(folder: Path) ->
 def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not kernel_cache.is_compiled()
+    assert not is_compiled(kernel_folder())
     (folder / "predict").mkdir(parents=True)
     (folder / "predict" / "forward.nbc").touch()
-    assert kernel_cache.is_compiled()
+    assert is_compiled(kernel_folder())
     monkeypatch.setattr(kernel_cache, "features", lambda: {"another processor's"})
-    assert not kernel_cache.is_compiled()
+    assert not is_compiled(kernel_folder())
 
 
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
