@@ -1,6 +1,6 @@
 """Explanations: is the ledger exact, is it cheap, and do its claims survive their audit?
 
-    python bench/explain.py [MODEL]            (needs the extra: pip install '.[test]'; MODEL: smollm2)
+    python -m bench.explain [MODEL]            (from a checkout; needs the extra: pip install '.[test]'; MODEL: smollm2)
 
 Five kinds of random models x 20 seeds; the model on 10 prompts; times of ledger and audit as multiples of one
 forward pass of the definition on 100 tokens, alternating, medians; rank correlation of claims and measured change
