@@ -27,6 +27,7 @@ from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
 from nextword.predict.groups import GROUP
 from nextword.predict.lanes import LANES
+from nextword.predict.reserve import aligned
 from nextword.predict.tiles import BF16, FP16, FP32, GROUP_BYTES, INT4, INT4_WIDE, INT8
 
 _LOSSLESS = {
@@ -39,7 +40,6 @@ _LOSSLESS = {
     "Q4_K": INT4_WIDE,
 }
 _CHUNK = 1 << 20  # weights packed at a time: bounds what packing needs beside its result
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def packed_shape(form: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 def pack_tensor(name: str, tensor: StoredTensor, form: int) -> PackedTensor:
     """One tensor, packed. Raises as `pack`."""
     room = packed_shape(form, tensor.shape)
-    data = _aligned(math.prod(room)).reshape(room)
+    data = aligned(room, np.uint8)
     try:
         if len(tensor.shape) < 2:
             values = tensor.dequantize().reshape(-1)
@@ -126,13 +126,6 @@ class _TooLarge(Exception):
 def _check_finite(values: npt.NDArray[np.floating]) -> None:
     if not np.isfinite(values).all():
         raise _NotFinite
-
-
-def _aligned(size: int) -> Bytes:
-    """Zeroed bytes, beginning where a vector of lanes may."""
-    room = np.zeros(size + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    return room[start : start + size]
 
 
 def _chunks(tensor: StoredTensor) -> Iterator[tuple[int, StoredTensor]]:

@@ -27,12 +27,12 @@ from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
 from nextword.predict.loss import Loss
 from nextword.predict.packed import Packed, PackedTensor, form_of, pack, pack_tensor, packed_shape
+from nextword.predict.reserve import LINE
 
 _LOG = logging.getLogger(__name__)
 
 LAYOUT = 1  # raise it when what packing writes changes
 SMALL = 32e6  # bytes: less is packed each time, which takes a blink
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _read(path: Path, shapes: Shapes) -> Packed | None:
         if tensor.form != "U8" or tensor.shape != packed_shape(form, shape):
             return None
         packed[name] = PackedTensor(form, shape, tensor.data.reshape(tensor.shape))
-    return packed if all(tensor.address % ALIGNMENT == 0 for tensor in packed.values()) else None
+    return packed if all(tensor.address % LINE == 0 for tensor in packed.values()) else None
 
 
 def _write(file: BinaryIO, tensors: Mapping[str, StoredTensor], shapes: Shapes) -> None:
@@ -111,7 +111,7 @@ def _write(file: BinaryIO, tensors: Mapping[str, StoredTensor], shapes: Shapes) 
         start, end = end, end + math.prod(shape)
         header[name] = {"dtype": "U8", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)  # so that tensors begin where vectors of lanes may
+    text += b" " * (-(8 + len(text)) % LINE)  # so that tensors begin where vectors of lanes may
     file.write(len(text).to_bytes(8, "little") + text)
     for name, (form, _) in shapes.items():
         file.write(np.ascontiguousarray(pack_tensor(name, tensors[name], form).data).data)

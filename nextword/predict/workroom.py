@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nextword.predict.forward import ATTENDING, SPAN, Grid, Model, Room
 from nextword.predict.groups import GROUP, X_BYTES
 from nextword.predict.lanes import LANES
+from nextword.predict.reserve import aligned
 from nextword.predict.tiles import Vectors
 
 
@@ -64,18 +65,18 @@ class Workroom:
         return rows
 
     def _grid(self, name: str, rows: int, columns: int) -> Grid:
-        array = np.zeros((rows, columns), np.float32)
+        array = aligned((rows, columns), np.float32)
         self._arrays[name] = [array]
         return Grid(array.ctypes.data, columns)
 
     def _vectors(self, name: str, rows: int, columns: int) -> Vectors:
         groups = -(-columns // GROUP)
         arrays: list[npt.NDArray[np.generic]] = [
-            np.zeros((rows, groups * GROUP), np.float32),
-            np.zeros((rows, groups * X_BYTES), np.int8),
-            np.zeros((rows, groups), np.float32),
-            np.zeros((rows, groups), np.int32),
-            np.zeros((rows, groups), np.float32),
+            aligned((rows, groups * GROUP), np.float32),
+            aligned((rows, groups * X_BYTES), np.int8),
+            aligned((rows, groups), np.float32),
+            aligned((rows, groups), np.int32),
+            aligned((rows, groups), np.float32),
         ]
         self._arrays[name] = arrays
         return Vectors(groups, *(each.ctypes.data for each in arrays))

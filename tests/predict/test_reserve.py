@@ -1,4 +1,4 @@
-"""Room that is not written costs no memory, however much of it there is."""
+"""Arrays of the kernels begin at a cache line; room that is not written costs no memory, however much there is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from nextword.predict.reserve import reserve
+from nextword.predict.reserve import LINE, aligned, reserve
 
 # 24 texts of 64 Ki tokens, 1.6 GB of keys and values, of which each uses a few tokens.
 _ROWS = """
@@ -43,6 +43,14 @@ def test_it_is_zeros_of_the_kind_asked_for() -> None:
     assert not room.any()
     room[:] = 1
     assert room.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [(3,), (7, 32), (128, 49152)])
+def test_it_begins_at_a_cache_line(shape: tuple[int, ...]) -> None:
+    for room in (aligned(shape, np.float32), aligned(shape, np.int8), reserve(int(np.prod(shape)), np.float16)):
+        assert room.ctypes.data % LINE == 0
+        assert not room.any()
+    assert aligned(shape, np.float32).shape == shape
 
 
 def test_too_much_is_a_memory_error() -> None:
