@@ -2,6 +2,8 @@
 
     times_bytes(start, bytes_at(weights), x)        start + sum q x for 32 outputs, q of 8 bits
     times_nibbles(start, nibbles_at(weights), x)    the same with q of 4 bits
+    times_pairs(start, wide_bytes_at(weights), x)   the same, of a group that meets MANY vectors x
+    times_pairs(start, wide_nibbles_at(weights), x)
 
 Every sum is exact, so every processor gives the same bits. LLVM does not find these sums by itself, hence three ways:
 
@@ -9,7 +11,8 @@ Every sum is exact, so every processor gives the same bits. LLVM does not find t
             registers hold a whole group, which is read from memory once for all vectors x.
     AVX2    16 registers do not, so a group is read again for each x, from the nearest cache. Bytes are widened and meet
             x in products of 16 bits. Products of nibbles and bytes are added up in 16 bits, which 8 x 2 x 15 x 128
-            fits into, and are widened once.
+            fits into, and are widened once. For many x the group is widened before it meets them: pairs of 16
+            bits whose products with a pair of x add up to the sum of an output, with nothing left to put in order.
     any     products of 32 bits.
 
 Weights lie in quads: 32 outputs x 4 columns, a byte each. Bytes: 8 quads. Nibbles: 4 quads, whose low halves are
@@ -24,20 +27,24 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nextword.predict import llvm
-from nextword.predict.lanes import ADDRESS, INTS, LANES, Ints, every_int, inlined, put_bytes, put_shorts
-from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, joined, load, splat, vector
+from nextword.predict.lanes import ADDRESS, INTS, LANES, Ints, every_int, inlined, operation, put_bytes, put_shorts
+from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, joined, load, splat, store, vector
 
 GROUP = 32
 X_BYTES = 4 * GROUP
+MANY = 8  # vectors, from which on it pays to widen a group for all of them
+WIDENS = "avx2" in llvm.features() and "avx512vnni" not in llvm.features()  # whether it ever pays here
 _QUADS = GROUP // 4
 _QUAD_BYTES = 4 * LANES
 _HELD = types.UniTuple(INTS, _QUADS)
 _INTS, _PART = ir.VectorType(WORD, LANES), ir.VectorType(WORD, 8)
 _BYTES, _SHORTS = ir.VectorType(BYTE, 32), ir.VectorType(SHORT, 16)  # a register of AVX2 each
 _HALF = ir.VectorType(BYTE, 16)
+_ALIGNED = 64  # bytes: at a cache line
 
 
 @inlined
@@ -104,6 +111,55 @@ def _read_nibbles(builder: Any, address: Any) -> list[Any]:
 
 
 bytes_at, nibbles_at = _reader(_read_bytes), _reader(_read_nibbles)
+
+
+def _widener(read: Callable[[Any, Any], list[Any]]) -> Any:
+    """Makes what kernels can call: the address of a group widened, 16 x 32 outputs x 2 columns of int16."""
+
+    def typed(typing_context: Any, address: Any) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            room = cgutils.alloca_once(builder, ir.ArrayType(BYTE, _QUADS * 2 * _QUAD_BYTES))
+            room.align = _ALIGNED
+            pairs = builder.ptrtoint(room, LONG)
+            for i, quad in enumerate(read(builder, *values)):
+                for half, columns in enumerate((quad, builder.lshr(quad, filled(16, _INTS)))):
+                    first = builder.and_(columns, filled(0xFF, _INTS))
+                    second = builder.shl(builder.and_(columns, filled(0xFF00, _INTS)), filled(8, _INTS))
+                    to = _after(builder, pairs, _QUAD_BYTES * (2 * i + half))
+                    store(builder, to, builder.or_(first, second), _ALIGNED)
+            return pairs
+
+        return ADDRESS(ADDRESS), lower
+
+    typed.__name__ = f"wide{read.__name__}"
+    return intrinsic(typed)
+
+
+wide_bytes_at, wide_nibbles_at = _widener(_read_bytes), _widener(_read_nibbles)
+
+
+@operation(INTS, INTS, ADDRESS, ADDRESS)
+def times_pairs(builder: Any, start: Any, pairs: Any, x: Any) -> Any:
+    """start + sum q x of a widened group."""
+    sums = [cut(builder, start, first, 8) for first in range(0, LANES, 8)]
+    for i in range(2 * _QUADS):
+        numbers = load(builder, _after(builder, x, 2 * GROUP + 4 * i), WORD, 2)
+        two = builder.bitcast(splat(builder, numbers, 8), _SHORTS)
+        for at, sum in enumerate(sums):
+            q = load(builder, _after(builder, pairs, _QUAD_BYTES * i + 32 * at), _SHORTS, 32)
+            sums[at] = builder.add(sum, call(builder, "llvm.x86.avx2.pmadd.wd", _PART, q, two))
+        if i % 4 == 3:
+            sums = _known(builder, sums)
+    return joined(builder, sums)
+
+
+def _known(builder: Any, sums: list[Any]) -> list[Any]:
+    """The same registers, all of them needed here: LLVM can't put off a sum, which would keep too many x waiting."""
+    kinds, numbers = [each.type for each in sums], range(len(sums))
+    constraints = ",".join([*("=x" for _ in numbers), *map(str, numbers)])
+    same = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType(kinds), kinds), "", constraints, side_effect=True)
+    held = builder.call(same, sums)
+    return [builder.extract_value(held, i) for i in numbers]
 
 
 def _by_vnni(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:

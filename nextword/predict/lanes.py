@@ -95,7 +95,7 @@ FLOATS, INTS = _FloatsType("Floats"), _IntsType("Ints")
 ADDRESS, COUNT, FLOAT, INT, NOTHING = types.int64, types.int64, types.float32, types.int32, types.void
 
 
-def _operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
+def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
     """Makes what kernels can call of a function that writes LLVM: (builder, values) -> value."""
 
     def decorate(write: Callable[..., Any]) -> Any:
@@ -134,13 +134,13 @@ def _operator(symbol: Any, kind: Any, write: Callable[[Any, Any, Any], Any], by_
 # --- memory ---
 
 
-@_operation(FLOATS, ADDRESS)
+@operation(FLOATS, ADDRESS)
 def floats_at(builder: Any, address: Any) -> Any:
     """32 neighbouring float32."""
     return load(builder, address, _FLOATS, 4)
 
 
-@_operation(FLOATS, ADDRESS)
+@operation(FLOATS, ADDRESS)
 def brains_at(builder: Any, address: Any) -> Any:
     """32 neighbouring bfloat16, which are upper halves of float32."""
     shorts = load(builder, address, ir.VectorType(SHORT, LANES), 2)
@@ -151,7 +151,7 @@ def _converts_halves() -> bool:
     return "f16c" in llvm.features() or platform.machine() in ("aarch64", "arm64")
 
 
-@_operation(FLOATS, ADDRESS)
+@operation(FLOATS, ADDRESS)
 def halves_at(builder: Any, address: Any) -> Any:
     """32 neighbouring float16 (finite)."""
     if _converts_halves():
@@ -163,73 +163,73 @@ def halves_at(builder: Any, address: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(magnitude, _INTS), sign), _FLOATS)
 
 
-@_operation(FLOAT, ADDRESS)
+@operation(FLOAT, ADDRESS)
 def float_at(builder: Any, address: Any) -> Any:
     """One float32."""
     return load(builder, address, llvm.FLOAT, 4)
 
 
-@_operation(INT, ADDRESS)
+@operation(INT, ADDRESS)
 def int_at(builder: Any, address: Any) -> Any:
     """One int32, or four bytes."""
     return load(builder, address, WORD, 4)
 
 
-@_operation(COUNT, ADDRESS)
+@operation(COUNT, ADDRESS)
 def long_at(builder: Any, address: Any) -> Any:
     """One int64."""
     return load(builder, address, LONG, 8)
 
 
-@_operation(INT, ADDRESS)
+@operation(INT, ADDRESS)
 def byte_at(builder: Any, address: Any) -> Any:
     """One byte, 0 to 255."""
     return builder.zext(load(builder, address, BYTE, 1), WORD)
 
 
-@_operation(NOTHING, ADDRESS, FLOATS)
+@operation(NOTHING, ADDRESS, FLOATS)
 def put_floats(builder: Any, address: Any, value: Any) -> None:
     """Write 32 float32."""
     store(builder, address, value, 4)
 
 
-@_operation(NOTHING, ADDRESS, FLOATS)
+@operation(NOTHING, ADDRESS, FLOATS)
 def put_halves(builder: Any, address: Any, value: Any) -> None:
     """Write 32 float16, rounded to nearest; what float16 cannot hold becomes its largest number."""
     store(builder, address, _to_halves(builder, value), 2)
 
 
-@_operation(NOTHING, ADDRESS, INTS)
+@operation(NOTHING, ADDRESS, INTS)
 def put_bytes(builder: Any, address: Any, value: Any) -> None:
     """Write the lowest byte of each lane: 32 bytes."""
     store(builder, address, builder.trunc(value, ir.VectorType(BYTE, LANES)), 1)
 
 
-@_operation(NOTHING, ADDRESS, INTS)
+@operation(NOTHING, ADDRESS, INTS)
 def put_shorts(builder: Any, address: Any, value: Any) -> None:
     """Write the lower half of each lane: 32 int16."""
     store(builder, address, builder.trunc(value, ir.VectorType(SHORT, LANES)), 2)
 
 
-@_operation(NOTHING, ADDRESS, FLOAT)
+@operation(NOTHING, ADDRESS, FLOAT)
 def put_float(builder: Any, address: Any, value: Any) -> None:
     """Write one float32."""
     store(builder, address, value, 4)
 
 
-@_operation(NOTHING, ADDRESS, INT)
+@operation(NOTHING, ADDRESS, INT)
 def put_int(builder: Any, address: Any, value: Any) -> None:
     """Write one int32."""
     store(builder, address, value, 4)
 
 
-@_operation(NOTHING, ADDRESS, COUNT, FLOATS)
+@operation(NOTHING, ADDRESS, COUNT, FLOATS)
 def scatter_floats(builder: Any, address: Any, stride: Any, value: Any) -> None:
     """Write each lane as a float32, `stride` bytes from one to the next."""
     _scatter(builder, address, stride, value, 4)
 
 
-@_operation(NOTHING, ADDRESS, COUNT, FLOATS)
+@operation(NOTHING, ADDRESS, COUNT, FLOATS)
 def scatter_halves(builder: Any, address: Any, stride: Any, value: Any) -> None:
     """Write each lane as a float16 (see `put_halves`), `stride` bytes from one to the next."""
     _scatter(builder, address, stride, _to_halves(builder, value), 2)
@@ -269,55 +269,55 @@ _operator(operator.lshift, INTS, lambda builder, a, b: builder.shl(a, b), by_num
 _operator(operator.rshift, INTS, lambda builder, a, b: builder.ashr(a, b), by_number=True)
 
 
-@_operation(FLOATS, FLOAT)
+@operation(FLOATS, FLOAT)
 def every(builder: Any, value: Any) -> Any:
     """The same float32 in all lanes."""
     return splat(builder, value, LANES)
 
 
-@_operation(INTS, INT)
+@operation(INTS, INT)
 def every_int(builder: Any, value: Any) -> Any:
     """The same int32, or the same four bytes, in all lanes."""
     return splat(builder, value, LANES)
 
 
-@_operation(FLOATS, FLOATS, FLOATS, FLOATS)
+@operation(FLOATS, FLOATS, FLOATS, FLOATS)
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
     return call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
 
 
-@_operation(FLOATS, INTS)
+@operation(FLOATS, INTS)
 def as_floats(builder: Any, value: Any) -> Any:
     """int32 to the nearest float32."""
     return builder.sitofp(value, _FLOATS)
 
 
-@_operation(INTS, FLOATS)
+@operation(INTS, FLOATS)
 def as_ints(builder: Any, value: Any) -> Any:
     """float32 to the nearest integer, halves to even."""
     return builder.fptosi(call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, value), _INTS)
 
 
-@_operation(FLOATS, INTS)
+@operation(FLOATS, INTS)
 def bits_as_floats(builder: Any, value: Any) -> Any:
     """The same bits, read as float32."""
     return builder.bitcast(value, _FLOATS)
 
 
-@_operation(FLOATS, FLOATS, FLOATS)
+@operation(FLOATS, FLOATS, FLOATS)
 def larger(builder: Any, a: Any, b: Any) -> Any:
     """The larger of two; `b` where one is undefined."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-@_operation(FLOATS, FLOATS)
+@operation(FLOATS, FLOATS)
 def magnitude(builder: Any, value: Any) -> Any:
     """Without its sign."""
     return call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, value)
 
 
-@_operation(FLOATS, FLOATS, COUNT, COUNT, FLOAT)
+@operation(FLOATS, FLOATS, COUNT, COUNT, FLOAT)
 def keep(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
     """The lanes from `first` to before `last`, and `other` in the rest."""
     wide = ir.VectorType(LONG, LANES)
@@ -327,7 +327,7 @@ def keep(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
     return builder.select(builder.and_(after, before), value, splat(builder, other, LANES))
 
 
-@_operation(FLOAT, FLOATS, COUNT)
+@operation(FLOAT, FLOATS, COUNT)
 def lane(builder: Any, value: Any, index: Any) -> Any:
     """One of the lanes."""
     return builder.extract_element(value, index)
@@ -345,19 +345,19 @@ def _fold(builder: Any, value: Any, join: Callable[[Any, Any], Any]) -> Any:
     return builder.extract_element(value, WORD(0))
 
 
-@_operation(FLOAT, FLOATS)
+@operation(FLOAT, FLOATS)
 def total(builder: Any, value: Any) -> Any:
     """The sum of the lanes."""
     return _fold(builder, value, builder.fadd)
 
 
-@_operation(INT, INTS)
+@operation(INT, INTS)
 def total_int(builder: Any, value: Any) -> Any:
     """The sum of the lanes."""
     return _fold(builder, value, builder.add)
 
 
-@_operation(FLOAT, FLOATS)
+@operation(FLOAT, FLOATS)
 def peak(builder: Any, value: Any) -> Any:
     """The largest lane."""
     return _fold(builder, value, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
@@ -366,26 +366,26 @@ def peak(builder: Any, value: Any) -> Any:
 # --- between threads ---
 
 
-@_operation(COUNT, ADDRESS, COUNT)
+@operation(COUNT, ADDRESS, COUNT)
 def fetch_add(builder: Any, address: Any, value: Any) -> Any:
     """Adds to a counter that threads share; what it was before."""
     return builder.atomic_rmw("add", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
 
 
-@_operation(COUNT, ADDRESS)
+@operation(COUNT, ADDRESS)
 def counter_at(builder: Any, address: Any) -> Any:
     """A counter that threads share, and with it all that was written before it was raised."""
     return builder.load_atomic(builder.inttoptr(address, LONG.as_pointer()), "acquire", 8)
 
 
-@_operation(NOTHING)
+@operation(NOTHING)
 def pause(builder: Any) -> None:
     """A breath between two looks at a counter."""
     if platform.machine() in ("x86_64", "AMD64"):
         call(builder, "llvm.x86.sse2.pause", ir.VoidType())
 
 
-@_operation(NOTHING)
+@operation(NOTHING)
 def yield_core(builder: Any) -> None:
     """Let another thread have this core, if one wants it."""
     if sys.platform != "win32":

@@ -27,11 +27,26 @@ Layouts of a tile, columns in order, 32 = the lanes:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nextword.predict.groups import GROUP, X_BYTES, bytes_at, nibbles_at, put_x, times_bytes, times_nibbles
+from nextword.predict.groups import (
+    GROUP,
+    MANY,
+    WIDENS,
+    X_BYTES,
+    bytes_at,
+    nibbles_at,
+    put_x,
+    times_bytes,
+    times_nibbles,
+    times_pairs,
+    wide_bytes_at,
+    wide_nibbles_at,
+)
 from nextword.predict.lanes import (
     LANES,
     Floats,
@@ -143,23 +158,28 @@ add_product_bf16 = _float_tile(brains_at, 2)
 add_product_fp16 = _float_tile(halves_at, 2)
 
 
-@kernel
-def add_product_int8(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
-    """out[row] += tile @ x[row], for 32 outputs."""
-    for group in range(x.groups):
-        at = tile + group * INT8_BYTES
-        scale = halves_at(at)
-        q = bytes_at(at + 2 * LANES)
-        for row in range(n_rows):
-            to = out + row * out_step
-            index = row * x.groups + group
-            unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
-            sum = as_floats(times_bytes(unshift, q, x.integers + X_BYTES * index))
-            put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
+def _int8_tile(quads_at: Any, times: Any) -> Any:
+    """A kernel for 8-bit weights; `quads_at` reads a group, and `times` multiplies what it gives."""
+
+    @kernel
+    def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
+        """out[row] += tile @ x[row], for 32 outputs."""
+        for group in range(x.groups):
+            at = tile + group * INT8_BYTES
+            scale = halves_at(at)
+            q = quads_at(at + 2 * LANES)
+            for row in range(n_rows):
+                to = out + row * out_step
+                index = row * x.groups + group
+                unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
+                sum = as_floats(times(unshift, q, x.integers + X_BYTES * index))
+                put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
+
+    return add_product
 
 
-def _int4_tile(scales_at: Any, size: int) -> Any:
-    """A kernel for 4-bit weights whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
+def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any) -> Any:
+    """The same for 4-bit weights, whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
     scales = size * LANES
     group_bytes = 2 * scales + GROUP // 2 * LANES
 
@@ -169,19 +189,42 @@ def _int4_tile(scales_at: Any, size: int) -> Any:
         for group in range(x.groups):
             at = tile + group * group_bytes
             scale, minimum = scales_at(at), scales_at(at + scales)
-            q = nibbles_at(at + 2 * scales)
+            q = quads_at(at + 2 * scales)
             for row in range(n_rows):
                 to = out + row * out_step
                 index = row * x.groups + group
-                sum = as_floats(times_nibbles(every_int(0), q, x.integers + X_BYTES * index))
+                sum = as_floats(times(every_int(0), q, x.integers + X_BYTES * index))
                 so_far = fma(minimum, every(float_at(x.sums + 4 * index)), floats_at(to))
                 put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), so_far))
 
     return add_product
 
 
-add_product_int4 = _int4_tile(halves_at, 2)
-add_product_int4_wide = _int4_tile(floats_at, 4)
+Way = tuple[Any, Any]  # how a group of integers is read and multiplied
+
+
+def _for_few_and_many(make: Callable[[Any, Any], Any], few: Way, many: Way) -> Any:
+    """The kernel that `make` makes of one way for few rows, and of another for many."""
+    of_few = make(*few)
+    if not WIDENS:
+        return of_few
+    of_many = make(*many)
+
+    @kernel
+    def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
+        if n_rows < MANY:
+            of_few(tile, x, n_rows, out, out_step)
+        else:
+            of_many(tile, x, n_rows, out, out_step)
+
+    return add_product
+
+
+_BYTES = (bytes_at, times_bytes), (wide_bytes_at, times_pairs)
+_NIBBLES = (nibbles_at, times_nibbles), (wide_nibbles_at, times_pairs)
+add_product_int8 = _for_few_and_many(_int8_tile, *_BYTES)
+add_product_int4 = _for_few_and_many(partial(_int4_tile, halves_at, 2), *_NIBBLES)
+add_product_int4_wide = _for_few_and_many(partial(_int4_tile, floats_at, 4), *_NIBBLES)
 
 
 @kernel

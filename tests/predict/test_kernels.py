@@ -9,13 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nextword.predict import llvm
 from nextword.predict.elementary import exponential, gelu_exact, gelu_tanh, silu
-from nextword.predict.groups import X_BYTES, bytes_at, nibbles_at, put_x, times_bytes, times_nibbles
+from nextword.predict.groups import (
+    X_BYTES,
+    bytes_at,
+    nibbles_at,
+    put_x,
+    times_bytes,
+    times_nibbles,
+    times_pairs,
+    wide_bytes_at,
+    wide_nibbles_at,
+)
 from nextword.predict.lanes import (
     as_ints,
     every_int,
@@ -58,7 +69,16 @@ def _quads(q: np.ndarray) -> np.ndarray:
 @pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_products_of_a_group_are_exact(bits: int) -> None:
-    read, times = (bytes_at, times_bytes) if bits == 8 else (nibbles_at, times_nibbles)
+    _check_products(bits, *((bytes_at, times_bytes) if bits == 8 else (nibbles_at, times_nibbles)))
+
+
+@pytest.mark.skipif("avx2" not in llvm.features(), reason="needs AVX2")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_products_of_a_widened_group_are_exact(bits: int) -> None:
+    _check_products(bits, wide_bytes_at if bits == 8 else wide_nibbles_at, times_pairs)
+
+
+def _check_products(bits: int, read: Callable[..., Any], times: Callable[..., Any]) -> None:
     random = np.random.default_rng(0)
     q, x = random.integers(0, 1 << bits, (32, 32)), random.integers(-32512, 32513, (4, 32))
     q[0] = (1 << bits) - 1  # sums as large as they get, of numbers and of their high and low bytes
