@@ -26,7 +26,7 @@ from nextword.corpus.formats import Undecodable
 if TYPE_CHECKING:
     from nextword.run import Event, Run
 
-_GO_ON = "All up to the last checkpoint is kept; go on with: nextword train --resume {folder}"
+_GO_ON = "All up to the last checkpoint is kept; go on later with: nextword train --resume {folder}"
 
 
 @app.command()
