@@ -31,7 +31,7 @@ from nextword.parameters.checkpoints import Checkpoint, checkpoint_steps, load_c
 from nextword.parameters.export import to_json
 from nextword.plan import Budget, begin_id
 from nextword.run import Run, resume
-from nextword.trace.history import checkpoint_model
+from nextword.trace.checkpoint import checkpoint_model
 from nextword.trace.indexed import IndexedText, open_indexed, training_order
 from nextword.trace.influence import influences
 from nextword.trace.recording import check_token

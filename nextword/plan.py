@@ -413,7 +413,10 @@ def _tell_plan(recipe: Recipe, pace: float, forecast: Forecast, until: float | N
         f"{seen:,} tokens, {seen / n_tokens:.1f} times the text of {n_tokens:,}{dropout}."
     )
     if seen > (1 + FADING) * n_tokens:
-        tell(f"After about {1 + FADING:.0f} readings of a text little more is learned from it; give more of it.")
+        tell(
+            f"After about {1 + FADING:.0f} readings little more is learned from a text, but it may be by heart; "
+            "give more of it."
+        )
     parts = [f"{forecast.seconds:,.0f} s in all" if until is None else f"at most {forecast.seconds:,.0f} s in all"]
     if forecast.bits_per_byte is not None:
         missed = until is not None and forecast.bits_per_byte > until

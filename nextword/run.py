@@ -33,30 +33,32 @@ from nextword.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.corpus.formats import Undecodable
 from nextword.errors import CorruptFile, InputError, SettingError
 from nextword.gpt import WRITING
-from nextword.optimize.evaluate import Evaluation
+from nextword.optimize.evaluate import Evaluation, evaluate
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
 from nextword.parameters.checkpoints import Checkpoint, load_checkpoint, run_steps, save_checkpoint
 from nextword.parameters.export import to_json, write_hf
-from nextword.parameters.families import FAMILIES
 from nextword.parameters.open import open_stored
+from nextword.parameters.trained import Origin, form, read_origin
 from nextword.plan import MEASURING, Budget, Doing, Tell, begin_id, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
-from nextword.run_from import Origin, origin_of, read_origin, recipe_from, weights_of
+from nextword.run_from import origin_of, recipe_from, weights_of
 from nextword.run_page import write_page
 from nextword.sample.generation import Generation
+from nextword.trace.checkpoint import checkpoint_model
 
-FAMILY = FAMILIES["qwen3"]  # the shape that `nextword.optimize.recipe.standard` describes
 QUICK_LIMIT = 8_192  # tokens of held-out text that are measured on the way
 MEASUREMENTS = 20  # on the way
 REGULAR = 1024  # steps between checkpoints, once they no longer double
 _LEARNING = 2  # times as long as measuring, for each token
 _NEAR = 0.05  # of the target: what is measured on the way may be off by so much
+_WORTH_TELLING = 0.01  # of the bits per byte
 _LOOKS = 25  # at the clock, in a run of so many minutes
 _SLOWER = 3  # times as slow, at most, a look believes the machine to have become
 _SAMPLE_EVERY = 30.0  # seconds, at least
 _SAMPLE_TOKENS = 80
+_FOUND_BETWEEN = ("heldout_bits_per_byte", "ends_after")  # two steps, in a line of the log
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,21 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Outdone:
+    """At its end, after `step` steps, the model is worse on the held-out text than the checkpoint `better`, which takes
+    `bits_per_byte` of it.
+    """
+
+    step: int
+    better: int
+    bits_per_byte: float
+
+    def record(self) -> dict[str, Any]:
+        """As the log shows it."""
+        return {"step": self.step, "better": {"step": self.better, "bits_per_byte": self.bits_per_byte}}
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is over and its files are written; `results` as they stand in card.json."""
 
@@ -161,7 +178,7 @@ class Finished:
         return {"done": True, **self.results}
 
 
-Event = Stepped | Measured | Weighed | Sampled | Corrected | Stopped | Finished
+Event = Stepped | Measured | Weighed | Sampled | Corrected | Stopped | Outdone | Finished
 
 
 def start(
@@ -251,6 +268,10 @@ def resume(folder: Path, *, device: str = "auto") -> Run:
     return Run(folder, pick_device(device), time.monotonic())
 
 
+class _StopAsked(Exception):
+    """The run was asked to stop, between two steps; nothing is half done."""
+
+
 class Run:
     """A run folder and its trainer. Made by `start` or `resume`; not to be shared between threads."""
 
@@ -282,6 +303,7 @@ class Run:
         self._token_pace: float | None = None  # seconds that measuring a token takes
         self._look = (began, 0)
         self._sampled = began  # when
+        self._stop: Callable[[], bool] = lambda: False
         self._final: tuple[int, Evaluation] | None = None  # after which step the most was measured, and what
         self._bias = 1 - _NEAR  # what is measured on the way, to what would be measured at the end
 
@@ -306,12 +328,13 @@ class Run:
         return self._card.get("forecast") or {}
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Take the steps that are left; `stop` is asked after each whether to save the state and end early.
+        """Take the steps that are left; `stop` is asked after each, and while measuring, whether to save and end early.
 
         Raises Diverged, with the state before that step saved; and OutOfMemory and NoDiskRoom, after which the run
         can be resumed from its last checkpoint.
         """
         trainer = self.trainer
+        self._stop = stop
         self._sweep()
         self._trim_log()
         self._look = (time.monotonic(), trainer.step)
@@ -324,57 +347,82 @@ class Run:
                     log.flush()
                 return event
 
-            yield from map(logged, self._before())
             try:
+                yield from map(logged, self._between_steps())
                 for progress in trainer:
-                    yield from map(logged, self._after(progress))
+                    yield from map(logged, self._told(progress))
+                    self._heed()
                     if _is_kept(trainer.step) and trainer.step < trainer.steps:
                         self._save()
-                    if stop() and trainer.step < trainer.steps:
-                        self._save()
-                        yield Stopped(trainer.step, trainer.steps)
-                        return
+                    yield from map(logged, self._between_steps())
+                self._checkpoint()
+                outdone = self._outdone()
+                if outdone is not None:
+                    yield logged(outdone)
+                finished = self._finish(outdone)
+            except _StopAsked:
+                self._save()
+                yield Stopped(trainer.step, trainer.steps)
+                return
             except Diverged:
                 self._save()
                 raise
-        self._checkpoint()
-        yield self._finish()
+        yield finished
 
-    def _before(self) -> Iterator[Measured | Corrected]:
-        """How much is known before the first step, where that is something; it may already be enough."""
-        trainer = self.trainer
-        if trainer.step == 0 and trainer.recipe.from_pairs and trainer.heldout is not None:
-            yield from self._look_at(self._evaluate(self._quick_limit()))
+    def _heed(self) -> None:
+        """Raises _StopAsked if the run was asked to stop."""
+        if self._stop():
+            raise _StopAsked
 
-    def _look_at(self, evaluation: Evaluation) -> Iterator[Measured | Corrected]:
-        """What was measured, and whether that is the end."""
-        yield Measured(self.trainer.step, evaluation)
-        if self._is_good_enough(evaluation):
-            self.trainer.correct(self.trainer.step)
-            yield Corrected(self.trainer.step, self.trainer.steps)
-
-    def _after(self, progress: Progress) -> Iterator[Stepped | Measured | Weighed | Sampled | Corrected]:
-        """What is to be told about the step just taken: how it went, what was measured and what was decided."""
+    def _told(self, progress: Progress) -> Iterator[Stepped | Weighed]:
+        """What is to be told about the step just taken."""
         trainer = self.trainer
         self._pace = progress.seconds if self._pace is None else 0.9 * self._pace + 0.1 * progress.seconds
         recipe = trainer.recipe
         tokens_per_second = recipe.rows * recipe.architecture.context / self._pace
         share = operations_per_step(recipe) / self._pace / self._peak
         yield Stepped(trainer.step, trainer.steps, progress, tokens_per_second, share)
-        is_due = trainer.step % max(trainer.steps // MEASUREMENTS, 1) == 0
-        if is_due or _is_kept(trainer.step):
+        if self._is_due() or _is_kept(trainer.step):
             yield Weighed(trainer.step, trainer.norms())
-        if trainer.step >= trainer.steps:
+
+    def _is_due(self) -> bool:
+        """Whether the held-out text is measured after this step."""
+        return self.trainer.step % max(self.trainer.steps // MEASUREMENTS, 1) == 0
+
+    def _between_steps(self) -> Iterator[Measured | Sampled | Corrected]:
+        """Look how good the model is and whether it is on time, and decide where the run ends.
+
+        Nothing of it is in the checkpoint after the last step: where the run is resumed, it is done there.
+        """
+        trainer = self.trainer
+        if trainer.step >= trainer.steps or self._has_decided():
             return
-        if is_due and time.monotonic() - self._sampled > _SAMPLE_EVERY:
+        if trainer.step == 0:
+            if trainer.recipe.from_pairs and trainer.heldout is not None:  # what is known may be enough
+                yield from self._measured()
+            return
+        if self._is_due() and time.monotonic() - self._sampled > _SAMPLE_EVERY:
             yield Sampled(trainer.step, self._sample())
             self._sampled = time.monotonic()
-        if is_due and trainer.heldout is not None:
-            yield from self._look_at(self._evaluate(self._quick_limit()))
+        if self._is_due() and trainer.heldout is not None:
+            yield from self._measured()
             if trainer.step >= trainer.steps:
                 return
         if trainer.step % max(trainer.steps // _LOOKS, 1) == 0 and self._keep_time():
             yield Corrected(trainer.step, trainer.steps)
+
+    def _has_decided(self) -> bool:
+        """Whether what was found after this step is in its state."""
+        corrections = self.trainer.corrections
+        return bool(corrections) and corrections[-1].step == self.trainer.step
+
+    def _measured(self) -> Iterator[Measured | Corrected]:
+        """How good the model is, on a sample, and whether that is the end."""
+        evaluation = self._evaluate(self._quick_limit())
+        yield Measured(self.trainer.step, evaluation)
+        if self._is_good_enough(evaluation):
+            self.trainer.correct(self.trainer.step)
+            yield Corrected(self.trainer.step, self.trainer.steps)
 
     def _is_good_enough(self, sample: Evaluation) -> bool:
         """Whether the whole held-out text takes as few bits as were asked for; measured where the sample is near it."""
@@ -408,7 +456,11 @@ class Run:
         reading = TorchEngine.of(self.trainer.model()).start()
         settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
         writing = Generation(reading, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
-        return "".join(step.text for step in writing)
+        text = ""
+        for step in writing:
+            self._heed()
+            text += step.text
+        return text
 
     def _elapsed(self) -> float:
         return self._spent + time.monotonic() - self._began
@@ -444,7 +496,7 @@ class Run:
 
     def _evaluate(self, limit: int) -> Evaluation:
         began = time.monotonic()
-        evaluation = self.trainer.evaluate(limit)
+        evaluation = self.trainer.evaluate(limit, self._heed)
         self._token_pace = (time.monotonic() - began) / evaluation.tokens
         return evaluation
 
@@ -455,23 +507,22 @@ class Run:
     def _checkpoint(self) -> None:
         _save(self.folder, self.trainer.state(), {**self._numbers, "seconds": self._elapsed()})
 
-    def _finish(self) -> Finished:
+    def _finish(self, outdone: Outdone | None) -> Finished:
         """Measure, and write what other tools open; a card with results is written last and ends the run."""
         trainer = self.trainer
         evaluation = None
         if trainer.heldout is not None:
             evaluation = self._evaluate_whole()
-        architecture, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
-        tokens = trainer.step * trainer.recipe.rows * architecture.context
-        family, stop_ids = FAMILY, tokenizer.eos_ids
-        if self._origin is not None:
-            family, architecture, stop_ids = self._origin.form(architecture)
+        trained, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
+        tokens = trainer.step * trainer.recipe.rows * trained.context
+        family, architecture, stop_ids = form(self._origin, trained, tokenizer.eos_ids)
         weights = {name: tensor.numpy() for name, tensor in trainer.state().weights.items()}
         write_hf(self.folder, family, architecture, weights, tokenizer, stop_ids)
         seconds = self._elapsed()
         results = {
             "bits_per_byte": evaluation and evaluation.bits_per_byte,
             "heldout_tokens": evaluation and evaluation.tokens,
+            "better": outdone and outdone.record()["better"],
             "steps": trainer.step,
             "tokens": tokens,
             "seconds": seconds,  # since the command began, reading the text included
@@ -482,6 +533,29 @@ class Run:
         atomic_write(self.folder / "card.json", to_json({**self._card, "results": results}))
         write_page(self.folder)
         return Finished(results)
+
+    def _outdone(self) -> Outdone | None:
+        """Whether a checkpoint was better, looked for where what was measured on the way lets one expect it."""
+        if self.trainer.heldout is None:
+            return None
+        end = self._evaluate_whole()
+        lines = (self.folder / "log.jsonl").read_bytes().splitlines()
+        records = [record for record in map(json.loads, lines) if "heldout_bits_per_byte" in record]
+        best = min(records, key=lambda record: record["heldout_bits_per_byte"], default=None)
+        if best is None or not _is_clearly_less(best["heldout_bits_per_byte"], end):
+            return None
+        stored = [step for step in run_steps(self.folder) if step < self.trainer.step]
+        before = [step for step in stored if step <= best["step"]][-1:]
+        after = [step for step in stored if step > best["step"]][:1]
+        bits, step = min((self._bits_at(step, end.tokens), step) for step in before + after)
+        return Outdone(self.trainer.step, step, bits) if _is_clearly_less(bits, end) else None
+
+    def _bits_at(self, step: int, limit: int) -> float:
+        """Bits per byte of what is held out, after a step that left a checkpoint."""
+        heldout = self._corpus.heldout
+        assert heldout is not None
+        model = checkpoint_model(self.folder, step).to(self.trainer.device)
+        return evaluate(model, heldout, limit, self._heed).bits_per_byte
 
     def _check_unchanged(self) -> None:
         """Raises InputError unless recipe, text and tokenizer are those that the run began with."""
@@ -503,16 +577,30 @@ class Run:
                     path.unlink()
 
     def _trim_log(self) -> None:
-        """Drop the lines about steps after the checkpoint: these steps will be taken again."""
+        """Drop the lines about what will be done again: steps after the checkpoint, and what follows on its own."""
         path = self.folder / "log.jsonl"
         kept = []
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
             with suppress(ValueError, TypeError, KeyError):  # the last line of a killed run may be half a line
-                if line.endswith(b"\n") and json.loads(line)["step"] <= self.trainer.step:
+                if line.endswith(b"\n") and self._stays(json.loads(line)):
                     kept.append(line)
         if self.trainer.step:
             kept.append(json.dumps({"step": self.trainer.step, "resumed": True}).encode() + b"\n")
         atomic_write(path, b"".join(kept))
+
+    def _stays(self, record: Mapping[str, Any]) -> bool:
+        """Whether a line of the log tells of what will not be done again."""
+        trainer = self.trainer
+        if "better" in record:
+            return False
+        if record["step"] < trainer.step or trainer.step >= trainer.steps or self._has_decided():
+            return bool(record["step"] <= trainer.step)
+        return record["step"] == trainer.step and record.keys().isdisjoint(_FOUND_BETWEEN)
+
+
+def _is_clearly_less(bits: float, end: Evaluation) -> bool:
+    """So much that it is worth telling; and what is measured on the way is a sample, which can be easier."""
+    return bits < (1 - _WORTH_TELLING) * end.bits_per_byte
 
 
 def _is_kept(step: int) -> bool:

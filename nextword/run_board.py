@@ -6,6 +6,8 @@ that are taken again.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ class Board:
     def __init__(self, folder: Path, step: int) -> None:
         require_tensorboard()
         writer = optional("torch.utils.tensorboard", "--tensorboard", "tensorboard").SummaryWriter
+        log = folder / "log.jsonl"
+        lines = log.read_bytes().splitlines() if log.exists() else []
+        # What was measured there before a run was killed is measured once more when it is resumed.
+        self._known = step if any(_tells_heldout(line, step) for line in lines) else None
         self._writer: Any = writer(str(folder / "tensorboard"), purge_step=step + 1)
 
     def show(self, event: Event) -> None:
@@ -38,7 +44,7 @@ class Board:
                     "speed/tokens_per_second": tokens_per_second,
                     "speed/share_of_peak": share_of_peak,
                 }
-            case Measured(step, evaluation):
+            case Measured(step, evaluation) if step != self._known:
                 figures = {"bits_per_byte/heldout": evaluation.bits_per_byte}
             case Weighed(step, norms):
                 figures = {f"norms/{name}": norm for name, norm in norms.items()}
@@ -53,3 +59,9 @@ class Board:
     def close(self) -> None:
         """All is on the disk when this returns."""
         self._writer.close()
+
+
+def _tells_heldout(line: bytes, step: int) -> bool:
+    with suppress(ValueError, TypeError, KeyError):  # the last line of a killed run may be half a line
+        return "heldout_bits_per_byte" in (record := json.loads(line)) and record["step"] == step
+    return False

@@ -7,9 +7,7 @@ where positions are rotated: a learned position that no row reached would be for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -18,39 +16,14 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.evaluate import evaluate
 from nextword.optimize.preflight import pick_dtype
 from nextword.optimize.recipe import Recipe
-from nextword.parameters.families import FAMILIES
-from nextword.parameters.families.family import Family
 from nextword.parameters.open import Stored
+from nextword.parameters.trained import Origin
 from nextword.plan import Budget, Corpus, Tell
 
 BATCH, LONGEST_ROW, SHORTEST_ROW = 2048, 512, 8  # tokens
 MATRIX_RATE, OTHER_RATE, WARMUP = 0.005, 0.001, 0.05
 FULL_RATE_WIDTH = 256  # a wider model learns at lower rates, as 1 / width
 _MEASURED = 4096  # tokens, before the first step
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a run remembers of the model it goes on from.
-
-    model           as the user named it
-    hash            SHA-256 (hex) of the files of its weights
-    family          `model_type` of its configuration
-    context         how many positions it was made for
-    stop_ids        the tokens that end its texts
-    bits_per_byte   of it on a sample of the held-out text, before the first step
-    """
-
-    model: str
-    hash: str
-    family: str
-    context: int
-    stop_ids: Sequence[int]
-    bits_per_byte: float | None
-
-    def form(self, trained: Architecture) -> tuple[Family, Architecture, frozenset[int]]:
-        """In which family, architecture and with which last tokens the trained weights are stored."""
-        return FAMILIES[self.family], replace(trained, context=self.context), frozenset(self.stop_ids)
 
 
 def weights_of(stored: Stored) -> dict[str, torch.Tensor]:
@@ -67,11 +40,6 @@ def origin_of(stored: Stored, model: str, recipe: Recipe, corpus: Corpus, device
         tell(f"{model}, as it is, needs {before:.4f} bits per byte on a sample of the held-out text.")
     stops = sorted(stored.stop_ids)
     return Origin(model, stored.hash(), stored.family.model_type, stored.architecture.context, stops, before)
-
-
-def read_origin(numbers: Mapping[str, Any]) -> Origin | None:
-    """What a checkpoint remembers; None for a run that began with nothing. Raises TypeError if it cannot be read."""
-    return None if numbers.get("from") is None else Origin(**numbers["from"])
 
 
 def recipe_from(architecture: Architecture, budget: Budget, n_tokens: int, seed: int, device: str) -> Recipe:

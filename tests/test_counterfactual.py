@@ -22,7 +22,7 @@ from nextword.errors import InputError
 from nextword.parameters.checkpoints import checkpoint_steps, run_steps
 from nextword.plan import Budget
 from nextword.run import resume, start
-from nextword.trace.history import checkpoint_model
+from nextword.trace.checkpoint import checkpoint_model
 from nextword.trace.indexed import training_order
 from nextword.trace.influence import influences
 

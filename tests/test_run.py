@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +28,27 @@ from nextword.encode.train import train_bpe
 from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
 from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
+from nextword.optimize.evaluate import evaluate
+from nextword.optimize.optimizer import Rates
+from nextword.optimize.recipe import Recipe
 from nextword.optimize.trainer import Diverged
+from nextword.parameters import checkpoints
 from nextword.parameters.checkpoints import checkpoint_steps
 from nextword.plan import Budget, open_corpus
-from nextword.run import Corrected, Event, Finished, Measured, Sampled, Stepped, Stopped, Weighed, resume, start
+from nextword.run import (
+    Corrected,
+    Event,
+    Finished,
+    Measured,
+    Outdone,
+    Sampled,
+    Stepped,
+    Stopped,
+    Weighed,
+    resume,
+    start,
+)
+from nextword.run_checkpoint import open_checkpoint
 
 WORLD = "world:pantry,mb=0.05"
 STEPS = 12
@@ -171,8 +188,9 @@ def test_forecast_and_result_stand_side_by_side(finished: tuple[Path, list[Event
 
 def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(finished: tuple[Path, list[Event]], fresh: Path) -> None:
     for _ in range(2):
-        count = iter(range(3))
-        events = list(resume(fresh).train(lambda count=count: next(count) == 2))
+        training = resume(fresh)
+        trainer, enough = training.trainer, training.trainer.step + 3
+        events = list(training.train(lambda trainer=trainer, enough=enough: trainer.step >= enough))
         assert isinstance(events[-1], Stopped)
     assert checkpoint_steps(fresh)[-1] == 6
     list(islice(resume(fresh).train(), 8))  # goes on for a while, and vanishes without a word
@@ -238,6 +256,80 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(prepared: Path, tmp_path
     assert not last["done"]
     assert checkpoint_steps(folder)[-1] == last["step"] >= 9
     assert f"nextword train --resume {folder}" in said
+
+
+def test_stopped_amid_its_measurements_it_finds_the_same_and_tells_it_once(
+    finished: tuple[Path, list[Event]], fresh: Path
+) -> None:
+    stopped = []
+    while True:
+        asked = count(1)
+        last = list(resume(fresh).train(lambda asked=asked: next(asked) == 3))[-1]
+        if isinstance(last, Finished):
+            break
+        assert isinstance(last, Stopped)
+        stopped.append(last.step)
+    assert stopped[-1] == STEPS  # in the last measurement
+    assert weights(fresh) == weights(finished[0])
+    assert log(fresh) == log(finished[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setattr(plan, "measure_pace", lambda *what: signal.raise_signal(number))
+    told = CliRunner().invoke(cli.app, ["train", WORLD, "--out", str(tmp_path / "run"), "--steps", "2"])
+    assert told.exit_code == code
+    assert "before there was anything to keep" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_while_the_state_is_saved_spoils_nothing(
+    finished: tuple[Path, list[Event]],
+    fresh: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    def signalled(tensors: object) -> bytes:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        return b""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", signalled)
+        told = CliRunner().invoke(cli.app, ["train", "--resume", str(fresh), "--json"])
+    assert told.exit_code == code
+    assert f"nextword train --resume {fresh}" in told.stderr
+    assert [path.name for path in (fresh / "checkpoints").iterdir()] == ["step-000000"]
+    finish(resume(fresh))
+    assert weights(fresh) == weights(finished[0])
+
+
+def test_a_checkpoint_that_was_better_than_the_end_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rates are so high that the last steps spoil what the first have learned."""
+    original = Recipe.schedule
+
+    def spoiling(recipe: Recipe, step: int, *rest: Any) -> Rates:
+        rates = original(recipe, step, *rest)
+        return replace(rates, matrices=5.0, others=5.0) if step >= 8 else rates
+
+    monkeypatch.setattr(Recipe, "schedule", spoiling)
+    *_, outdone, last = finish(resume(fresh))
+    assert isinstance(outdone, Outdone)
+    assert isinstance(last, Finished)
+    assert outdone.better in (4, 8)
+    assert last.results["better"] == {"step": outdone.better, "bits_per_byte": outdone.bits_per_byte}
+    assert outdone.bits_per_byte < last.results["bits_per_byte"]
+    found = open_checkpoint(fresh, outdone.better)
+    corpus = open_corpus(fresh)
+    assert corpus.heldout is not None
+    measured = evaluate(found.definition, corpus.heldout, last.results["heldout_tokens"])
+    assert outdone.bits_per_byte == pytest.approx(measured.bits_per_byte)
+    assert log(fresh)[-1] == outdone.record()
+    assert f"RUN@{outdone.better}" in (fresh / "page.html").read_text()
 
 
 def test_a_step_that_diverges_leaves_the_state_before_it(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

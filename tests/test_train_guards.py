@@ -116,6 +116,7 @@ def test_what_is_not_utf8_or_cannot_be_read_is_told_and_left_out(
     assert result.exit_code == 0, result.stderr
     assert "Skipped 2 files" in result.stderr
     assert f"{text / 'latin.txt'}: byte 3 (0xe9) is not UTF-8" in result.stderr
+    assert "give --not-utf8 latin-1" in result.stderr
     assert f"{text / 'secret.txt'}: cannot be read (Permission denied)" in result.stderr
     assert json.loads((tmp_path / "run" / "card.json").read_text())["corpus"]["skipped"] == 2
     result = train(text, "--out", tmp_path / "all", "--steps", 2, "--depth", 1, "--not-utf8", "latin-1")
@@ -123,10 +124,12 @@ def test_what_is_not_utf8_or_cannot_be_read_is_told_and_left_out(
     corpus = open_corpus(tmp_path / "all")
     assert "Un été à la mer." in corpus.tokenizer.decode(corpus.text.tokens.tolist())
     assert "is not UTF-8; read as Latin-1" in result.stderr
+    assert "give --not-utf8" not in result.stderr
     for name, reason in (("latin", "is not UTF-8"), ("secret", "Permission denied")):
         said = complaint(begin_by_command(text / f"{name}.txt", tmp_path / name))
         assert "There is no text in" in said
         assert reason in said
+        assert ("give --not-utf8 latin-1 or --not-utf8 replace" in said) == (name == "latin")
         assert not (tmp_path / name).exists()
 
 
@@ -265,8 +268,8 @@ def test_resumed_twice_in_a_row_and_across_an_epochs_end_is_uninterrupted_bit_fo
         assert epochs.max() >= 1
         finish(training)
         for taken in (0, 0, 1, 3, 5):  # 0: opened, and vanished at once, twice in a row
-            asked = iter(range(1, 99))
-            events = resume(parts).train(lambda asked=asked, taken=taken: next(asked) == taken)
+            trainer = (training := resume(parts)).trainer
+            events = training.train(lambda trainer=trainer, enough=trainer.step + taken: trainer.step >= enough)
             list(events) if taken else next(events)
         finish(resume(parts))
     finally:

@@ -26,6 +26,8 @@ from nextword.corpus.formats import Undecodable
 if TYPE_CHECKING:
     from nextword.run import Event, Run
 
+_GO_ON = "All up to the last checkpoint is kept; go on later with: nextword train --resume {folder}"
+
 
 @app.command()
 def train(
@@ -80,27 +82,29 @@ def train(
         _refuse({**given, "--resume": resume})
         if without is None or out is None:
             raise typer.BadParameter("give --without PASSAGE and --out RUN, the new run")
-        _train_without(before_exposure, utf8(without), out, ask, device, as_json, tensorboard)
+        with _ended_in_order(out):
+            _train_without(before_exposure, utf8(without), out, ask, device, as_json, tensorboard)
         return
     if without is not None or ask is not None:
         raise typer.BadParameter("--without and --ask go with --resume-before-exposure RUN")
     if resume is not None:
         _refuse({**given, "--out": out})
-        with starting():
-            from nextword.run import resume as resume_run
+        with _ended_in_order(resume):
+            with starting():
+                from nextword.run import resume as resume_run
 
-        run = resume_run(resume, device=device)
-        terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
-    else:
-        if not paths or out is None:
-            raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
-        if (minutes is None) == (steps is None):
-            raise typer.BadParameter("say how long: --minutes or --steps, one of them")
+            run = resume_run(resume, device=device)
+            terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
+            _train(run, as_json, tensorboard)
+        return
+    if not paths or out is None:
+        raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
+    if (minutes is None) == (steps is None):
+        raise typer.BadParameter("say how long: --minutes or --steps, one of them")
+    if from_model is not None and (depth is not None or from_pairs):
+        raise typer.BadParameter("a model has its own depth and weights: leave out --depth and --start-from-pairs")
+    with _ended_in_order(out):
         if from_model is not None:
-            if depth is not None or from_pairs:
-                raise typer.BadParameter(
-                    "a model has its own depth and weights: leave out --depth and --start-from-pairs"
-                )
             fetch_known(from_model)
         with starting():
             from nextword.plan import Budget
@@ -122,7 +126,7 @@ def train(
                 tell=terminal.note,
                 doing=doing,
             )
-    _train(run, as_json, tensorboard)
+        _train(run, as_json, tensorboard)
 
 
 def _refuse(given: dict[str, object]) -> None:
@@ -188,6 +192,11 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
         bits = event.results["bits_per_byte"]
         outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
         print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
+        if better := event.results["better"]:
+            print(
+                f"step {better['step']:,} was better, {better['bits_per_byte']:.4f} bits per byte: a text that is read "
+                f"again and again is learned by heart. To use it: --model {folder}@{better['step']}"
+            )
         print(f"curves, samples and settings: {run.folder / 'page.html'}")
         print(f"nextword chat --model {folder}" if run.is_talk else f'nextword generate --model {folder} "..."')
 
@@ -227,8 +236,33 @@ def _kept(folder: str) -> Iterator[None]:
     try:
         yield
     except (NoDiskRoom, OutOfMemory):
-        terminal.note(f"All up to the last checkpoint is kept; go on later with: nextword train --resume {folder}")
+        terminal.note(_GO_ON.format(folder=folder))
         raise
+
+
+@contextmanager
+def _ended_in_order(folder: Path) -> Iterator[None]:
+    """Where Ctrl-C or SIGTERM ends it at once, before the first step or the second time, says what of it is kept."""
+    by: int = signal.SIGINT
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal by
+        by = number
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        from nextword.parameters.checkpoints import checkpoint_steps
+
+        if checkpoint_steps(folder):
+            terminal.note(_GO_ON.format(folder=shlex.quote(str(folder))))
+        else:
+            terminal.note("Stopped before there was anything to keep; give the same command to begin again.")
+        raise typer.Exit(128 + by) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

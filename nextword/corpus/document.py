@@ -12,6 +12,7 @@ from typing import Any
 WORLD = "world:"  # begins the source of a document that was drawn from a known-truth language, not collected
 
 _EXAMPLES = 20  # sentences that a report keeps; what is beyond them is counted
+_NOT_UTF8 = "To read text that is not UTF-8 all the same, give --not-utf8 latin-1 or --not-utf8 replace."
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Report:
 
     `documents` and `bytes` (of UTF-8) count what was read, before `duplicates` and `duplicate_bytes` were
     removed; `empty` documents were dropped; `skipped` counts the files and records that could not be used,
-    and `ignored` the files of folders that are of no kind nextword reads. `problems` and `repeats` are
-    sentences and places for the first of each.
+    `undecodable` those of them that are not UTF-8, and `ignored` the files of folders that are of no kind nextword
+    reads. `problems` and `repeats` are sentences and places for the first of each.
     """
 
     documents: int = 0
@@ -81,6 +82,7 @@ class Report:
     duplicate_bytes: int = 0
     empty: int = 0
     skipped: int = 0
+    undecodable: int = 0
     ignored: int = 0
     problems: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
@@ -94,6 +96,10 @@ class Report:
         """A file, or a record of one, was not used."""
         self.skipped += 1
         self.note(where, why)
+
+    def advice(self) -> list[str]:
+        """How to use what was skipped and could be read, in one sentence or none."""
+        return [_NOT_UTF8] if self.undecodable else []
 
     def repeat(self, document: Document) -> None:
         """A document was removed because it repeats an earlier one."""
@@ -114,7 +120,7 @@ class Report:
             lines.append(f"Skipped {_count(self.skipped, 'file or record', 'files or records')}.")
         if self.ignored:
             lines.append(f"Left alone {_count(self.ignored, 'file')} of other kinds.")
-        return lines + self.problems
+        return lines + self.problems + self.advice()
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

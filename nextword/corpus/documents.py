@@ -79,8 +79,9 @@ def _counted(readers: Sequence[_Reader], report: Report, paths: str) -> Iterator
             else:
                 report.empty += 1
     if not report.documents:
-        reason = f" The first problem: {report.problems[0]}" if report.problems else ""
-        raise InputError(f"There is no text in {paths}; nextword reads {', '.join(SUFFIXES)}.{reason}")
+        reasons = [f"There is no text in {paths}; nextword reads {', '.join(SUFFIXES)}."]
+        reasons += [f"The first problem: {problem}" for problem in report.problems[:1]]
+        raise InputError(" ".join(reasons + report.advice()))
 
 
 def _readers(path: str, report: Report, errors: Undecodable, passage: int | None) -> list[_Reader]:

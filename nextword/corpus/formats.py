@@ -171,6 +171,7 @@ def _decoded(data: bytes, where: str, offset: int, report: Report, errors: Undec
     except UnicodeDecodeError as error:
         problem = f"byte {offset + error.start} (0x{data[error.start]:02x}) is not UTF-8"
     if errors == "skip":
+        report.undecodable += 1
         report.skip(where, problem)
         return None
     report.note(where, f"{problem}; read {'as Latin-1' if errors == 'latin-1' else 'with U+FFFD for such bytes'}")

@@ -12,7 +12,7 @@ chance in it: the same weights and text give the same figure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log
 
@@ -54,14 +54,18 @@ class _Window:
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, text: Text, limit: int | None = None) -> Evaluation:
+def evaluate(
+    model: Transformer, text: Text, limit: int | None = None, between: Callable[[], None] = lambda: None
+) -> Evaluation:
     """Evaluate `model` on all of `text`, or on windows spread evenly over it with at most about `limit` tokens.
 
+    `between` is called before each few thousand tokens, so that a long measurement can be ended by what it raises.
     Raises InputError if the text has no byte to predict.
     """
     windows = _sample(list(_windows(text.starts, model.architecture.context)), limit)
     nats, tokens, n_bytes = 0.0, 0, 0
     for group in _groups(windows):
+        between()
         ids, targets, counts = _read(text, group)
         losses = _losses(model, ids, targets)
         nats += float(losses[counts].sum(dtype=torch.float64))

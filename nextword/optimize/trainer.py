@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isfinite, log
@@ -164,14 +164,14 @@ class Trainer:
         """Root mean square of the weights of each tensor, by name."""
         return {name: float(weight.square().mean().sqrt()) for name, weight in self._weights.items()}
 
-    def evaluate(self, limit: int | None = None) -> Evaluation:
+    def evaluate(self, limit: int | None = None, between: Callable[[], None] = lambda: None) -> Evaluation:
         """How well the weights, as they now are, predict the held-out text: `nextword.optimize.evaluate`.
 
         Computed in the recipe's dtype. Raises InputError if there is no held-out text.
         """
         if self.heldout is None:
             raise InputError("No text was held out to measure on; give some with --holdout.")
-        return evaluate(self._model, self.heldout, limit)
+        return evaluate(self._model, self.heldout, limit, between)
 
     def _transformer(self, weights: Mapping[str, Tensor]) -> Transformer:
         """The equations with these weights; moved for what is stored with no weights, the rotary frequencies."""

@@ -23,16 +23,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from nextword.corpus.index import Occurrence
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError
-from nextword.model.architecture import tensor_shapes
-from nextword.model.transformer import Transformer
 from nextword.optimize.order import Order
-from nextword.optimize.recipe import from_json
-from nextword.parameters.checkpoints import find_checkpoint, run_steps
+from nextword.parameters.checkpoints import run_steps
+from nextword.trace.checkpoint import checkpoint_model
 from nextword.trace.indexed import IndexedText, Place
 from nextword.trace.ledger import Quantity, account
 from nextword.trace.lenses import HeadRoles, head_roles
@@ -105,22 +101,6 @@ class History:
             roles = seen.roles
             moment["roles"] = roles and {key: value.tolist() for key, value in moment["roles"].items()}
         return told
-
-
-def checkpoint_model(run: Path, step: int) -> Transformer:
-    """The model as it was after `step` steps. Raises ModelNotFound, InputError for another step, CorruptFile."""
-    checkpoint = find_checkpoint(run, step)
-    try:
-        architecture = from_json(checkpoint.numbers["recipe"]).architecture
-        weights = {
-            name: torch.from_numpy(checkpoint.tensors[f"weights.{name}"]).reshape(shape)
-            for name, shape in tensor_shapes(architecture).items()
-        }
-    except (KeyError, TypeError, RuntimeError, InputError) as error:
-        raise CorruptFile(
-            f"The checkpoint after {step} steps in {run} does not hold its model ({error}); remove it."
-        ) from error
-    return Transformer.of(architecture, weights).requires_grad_(False).eval()
 
 
 def trace_history(

@@ -180,7 +180,8 @@ def _truth(language: World | None, prompt: str, continuation: str) -> float | No
 def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json:
     import torch
 
-    from nextword.trace.history import Moment, checkpoint_model, learned_in
+    from nextword.trace.checkpoint import checkpoint_model
+    from nextword.trace.history import Moment, learned_in
 
     tokenizer = Tokenizer.from_folder(folder)
     before = tokenizer.encode_prompt(prompt)

@@ -308,7 +308,9 @@ def test_paths_that_cannot_be_read_are_refused_at_once(tmp_path: Path) -> None:
 def test_a_corpus_without_text_is_one_clear_sentence(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", b"\xff")
     report = Report()
-    with pytest.raises(InputError, match=r"^There is no text in .*; nextword reads .*byte 0 \(0xff\) is not UTF-8\.$"):
+    advice = "To read text that is not UTF-8 all the same, give --not-utf8 latin-1 or --not-utf8 replace"
+    reason = rf"^There is no text in .*; nextword reads .*byte 0 \(0xff\) is not UTF-8\. {advice}\.$"
+    with pytest.raises(InputError, match=reason):
         list(read_documents([tmp_path], report=report))
     refused(write(tmp_path / "empty.txt", ""))
     refused()

@@ -20,8 +20,9 @@ from nextword.gpt import open as open_model
 from nextword.parameters.checkpoints import run_steps
 from nextword.plan import Budget
 from nextword.run import start
+from nextword.trace.checkpoint import checkpoint_model
 from nextword.trace.evidence import exposures
-from nextword.trace.history import Interval, Moment, checkpoint_model, learned_in, read_in
+from nextword.trace.history import Interval, Moment, learned_in, read_in
 from nextword.trace.indexed import open_indexed, training_order
 
 STEPS = 12
