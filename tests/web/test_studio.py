@@ -276,6 +276,7 @@ def test_the_number_is_dragged_along_its_line(page: Any) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
     assert abs(float(page.input_value("#number")) - to) < 0.01
     page.locator("nw-draw", has_text="set by hand").wait_for()
+    page.locator("nw-draw", has_text=f"{float(page.input_value('#number')):.4f}").wait_for()
     word = page.inner_text("#word bdi")
     page.click("#next")
     page.locator("#latest", has_text="You chose it").wait_for()
