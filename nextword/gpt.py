@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.edits import Edit
     from nextword.trace.explanation import Explanation
+    from nextword.trace.indexed import IndexedText
     from nextword.trace.ledger import Grouping
     from nextword.trace.receipt import Chosen, Receipt
     from nextword.trace.removal import Ablation
+    from nextword.trace.views import Viewer
 
 DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
@@ -109,6 +111,13 @@ class GPT:
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
         return TorchEngine(self.architecture, self._stored.tensors, pick_device(self._device)).transformer
+
+    @cached_property
+    def viewer(self) -> Viewer:
+        """What makes the views of a page; it measures the roles of heads once."""
+        from nextword.trace.views import Viewer
+
+        return Viewer(self.definition, self.engine, self.tokenizer)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
@@ -245,14 +254,9 @@ class GPT:
         chosen = self._chosen(ids, self._token_id(token), sampling, seed)
         rival = self._token_id(against)
         why = self.explain(ids, chosen.id, rival, count=count, by=by, ablation=ablation, reference=reference)
-        where = text or self.own_text()
-        sources = without_text()
-        if where is not None:
-            from nextword.trace.indexed import open_indexed
-
-            sources = sources_of(
-                open_indexed(where, tokenizer=self.tokenizer), ids, chosen.id, self.tokenizer.token_text
-            )
+        indexed = self.indexed(text)
+        spell = self.tokenizer.token_text
+        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, spell)
         a = self.architecture
         asked = {
             "token": None if token is None else chosen.id,
@@ -278,7 +282,12 @@ class GPT:
             "hashes": {**self.hashes(), "corpus": sources["text"] and sources["text"]["hash"]},
             "asked": asked,
         }
-        return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts)
+
+        def views() -> Mapping[str, Any]:
+            chance, index = float(chosen.odds.probability[chosen.id]), None if indexed is None else indexed.index
+            return self.viewer.all(why.recording, chosen.id, chance, index)
+
+        return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts, views)
 
     def _chosen(self, ids: Sequence[int], token: int | None, sampling: Sampling | None, seed: int | None) -> Chosen:
         from nextword.trace.receipt import Chosen
@@ -297,6 +306,16 @@ class GPT:
         """The folder of the text that the model learned from, if it is here with its index."""
         run = self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path
         return run if (run / "corpus" / "index").is_dir() else None
+
+    def indexed(self, text: Path | None = None) -> IndexedText | None:
+        """The text in a folder that `nextword index` made; of None, the model's own, if it is here with its index.
+
+        Raises what nextword.trace.indexed.open_indexed does.
+        """
+        from nextword.trace.indexed import open_indexed
+
+        where = text or self.own_text()
+        return None if where is None else open_indexed(where, tokenizer=self.tokenizer)
 
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.edits), on top of those it is under already.

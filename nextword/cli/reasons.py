@@ -101,7 +101,7 @@ def explain(
             text=text,
             name=model or DEFAULT_MODEL,
         )
-    told = receipt.to_json()
+        told = receipt.to_json() if html is None else receipt.with_views()
     if html is not None:
         write_page(html, told)
     if as_json:
@@ -133,8 +133,9 @@ def replay(
     asked, name = asked_of(receipt), model or model_of(receipt)
     gpt = open_model(name, device)
     with terminal.busy("computing it again"):
-        again = gpt.receipt(**asked, text=text or text_folder_of(receipt), name=name).to_json()
-    checks = compare(receipt, again)
+        again = gpt.receipt(**asked, text=text or text_folder_of(receipt), name=name)
+        told = again.with_views() if "views" in receipt else again.to_json()
+    checks = compare(receipt, told)
     holds = all(check.holds for check in checks)
     if as_json:
         groups = [{**dataclasses.asdict(check), "worst": number(check.worst), "holds": check.holds} for check in checks]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import jinja2
+import jinja2.meta
 from jinja2 import ext, nodes, runtime, sandbox
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
@@ -59,7 +60,9 @@ class ChatTemplate:
         """Raises TokenizerError where the template is broken."""
         with _in_one_sentence():
             environment = _Sandbox()
-            self._program = environment.from_string(_Counted().visit(environment.parse(template)))
+            parsed = environment.parse(template)
+            self.takes_tools = "tools" in jinja2.meta.find_undeclared_variables(parsed)
+            self._program = environment.from_string(_Counted().visit(parsed))
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
         """As `render_chat`."""

@@ -43,6 +43,11 @@ def defuse(messages: Sequence[Mapping[str, Any]], special: Collection[str], mark
     return [{**defuser.mapping(message), "role": defuser.name(message["role"])} for message in messages]
 
 
+def defuse_value(value: Any, special: Collection[str], mark: str) -> Any:
+    """A copy of a JSON value, treated as `defuse` treats what a message holds. Raises InputError as it does."""
+    return _Defuser(special, mark).value(value)
+
+
 class _Defuser:
     def __init__(self, special: Collection[str], mark: str) -> None:
         self.mark = mark

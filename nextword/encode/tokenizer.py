@@ -166,25 +166,39 @@ class Tokenizer:
             raise InputError(f"The tokenizer has no token for U+{ord(lost):04X} ({lost!r}); remove that character.")
         return data
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> list[int]:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """The ids of a conversation as the model's chat template writes it.
+
+        tools: what the model may call, as OpenAI's API describes it; a template that takes none leaves them out.
 
         Only the template's own special tokens become special ids: those spelled inside a message stay text.
         Raises TokenizerError (no template, or a broken one) and InputError (messages that it refuses).
         """
-        from nextword.encode.defuse import defuse, new_mark, replace_all
+        from nextword.encode.defuse import defuse, defuse_value, new_mark, replace_all
 
         mark = new_mark()
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         text = self._program.render(
             defuse(messages, self._secret_names, mark),
             add_generation_prompt=add_generation_prompt,
+            tools=defuse_value(tools, self._secret_names, mark) or None,
             **{name: tokenizer_json.named_token(self._config, name) for name in names},
         )
         self.check_text(text)
         secret = replace_all(text, self._secret_names).replace(mark, "")
         with _rust("encode this conversation"):
             return list(self._plain.encode(secret, add_special_tokens=False).ids)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the model's chat template says what tools there are. Raises TokenizerError without one."""
+        return self._program.takes_tools
 
     @cached_property
     def _program(self) -> ChatTemplate:

@@ -8,11 +8,12 @@
     odds      rows, more, filters, sampling    draw       how, seed, position, number, interval, segments
     why       the explanation: the logit, its ledger, causes and audit (nextword.trace.explanation)
     sources   what the indexed text says, or null and how to get it (nextword.trace.sources)
+    views     only where a page is made of it: what is drawn beside the account (nextword.trace.views)
 
 Model and text are named as they were typed, the text's files by their names: a receipt is given away, and says nothing
 else about where its writer keeps things. `web/components/README.md` has every key. The odds are those of the engine
 that writes, the account is that of the definition in float32; `odds.definition` has both log p of the token side by
-side. Nothing is rounded.
+side. Nothing is rounded but `views.attention`.
 
 `compare` holds a receipt against one made anew. A text, an id or a count must be equal; of numbers that are computed in
 floating point, |difference| <= `TOLERANCE` * max(1, |number|) is allowed: another machine sums in another order.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,8 @@ class Chosen:
 class Receipt:
     """A receipt being written.
 
-    sources: what nextword.trace.sources tells. facts: nextword (the version), model, hashes and asked.
+    sources: what nextword.trace.sources tells. facts: nextword (the version), model, hashes and asked. views: makes
+    what is drawn beside the account.
     """
 
     explanation: Explanation
@@ -66,6 +68,11 @@ class Receipt:
     prompt: str
     sources: Mapping[str, Any]
     facts: Mapping[str, Any]
+    views: Callable[[], Mapping[str, Any]]
+
+    def with_views(self) -> dict[str, Any]:
+        """As JSON values with the views; they take some readings of the prompt more."""
+        return {**self.to_json(), "views": dict(self.views())}
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, as the module says."""
@@ -216,8 +223,9 @@ class Check:
 
 
 def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
-    """The groups of a receipt against those of one made anew, hashes first."""
-    return [_check(group, _part(receipt, group), _part(again, group)) for group in GROUPS]
+    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
+    groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
+    return [_check(group, _part(receipt, group), _part(again, group)) for group in groups]
 
 
 def _part(receipt: Mapping[str, Any], group: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
 from nextword.gpt import Prediction
 from nextword.sample.generation import Generation
@@ -35,7 +36,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def prediction_html(prediction: Prediction) -> str:
-    """The odds of the next token, and the tokens that were read."""
+    """The odds of the next token, the tokens that were read, and how those were made."""
     odds, tokenizer = prediction.odds, prediction.tokenizer
     n_tokens = tokenizer.vocab_size
     favourite = int(odds.logits[:n_tokens].argmax())
@@ -46,7 +47,7 @@ def prediction_html(prediction: Prediction) -> str:
     told["definition"] = {"logprob": None, "logprob_engine": log_p}
     ids = list(prediction.ids)
     tokens = {"ids": ids, "tokens": [tokenizer.token_text(id) for id in ids]}
-    return _frame(_page({"odds": told, "tokens": tokens}), 560)
+    return _frame(_page({"odds": told, "tokens": tokens, "merges": Merges(tokenizer).of_last(ids)}), 560)
 
 
 def generation_html(generation: Generation, tokenizer: Tokenizer) -> str:
@@ -59,8 +60,8 @@ def generation_html(generation: Generation, tokenizer: Tokenizer) -> str:
 
 
 def receipt_html(receipt: Receipt) -> str:
-    """The receipt's page, as `explain --html` writes it."""
-    return _frame(render(receipt.to_json()), 640)
+    """The receipt's page with its views, as `explain --html` writes it."""
+    return _frame(render(receipt.with_views()), 640)
 
 
 def _word(tokenizer: Tokenizer, choice: Choice) -> str:
@@ -72,7 +73,7 @@ def _word(tokenizer: Tokenizer, choice: Choice) -> str:
 
 
 def _page(pieces: Mapping[str, Json]) -> str:
-    script = page_script()
+    script = page_script(tuple(pieces))
     body = "".join(f'<nw-{name} data-piece="{name}"></nw-{name}>' for name in pieces)
     body += '<p><label class="switch"><input type="checkbox" id="expert"> Show all exact numbers</label></p>'
     body += f'<script type="application/json" id="receipt">{inline_json(pieces)}</script>'

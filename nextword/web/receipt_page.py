@@ -23,16 +23,23 @@ from nextword.atomic import atomic_write
 from nextword.errors import CorruptFile, InputError
 
 LARGEST = 64 << 20  # bytes of a file that is read as a receipt
-COMPONENTS = ("parts", "tokens", "lens", "odds", "draw", "why", "sources")  # what others import comes first
-STATIONS = (
-    ("tokens", "prompt", "What it read"),
-    ("lens", "lens", "What it would have said at each depth"),
-    ("odds", "odds", "The odds"),
-    ("draw", "draw", "The draw"),
-    (None, None, "The word"),
-    ("why", "why", "Why"),
-    ("sources", "sources", "Where from"),
+STATIONS = (  # title, and the elements with the place of their data in the receipt
+    ("What it read", (("tokens", "prompt"), ("merges", "views.merges"))),
+    ("Through the layers", (("lens", "lens"), ("attention", "views.attention"))),
+    ("The odds", (("odds", "odds"),)),
+    ("The draw", (("draw", "draw"),)),
+    ("The word", ()),
+    ("Why", (("without", "views.without"), ("why", "why"))),
+    ("Where from", (("sources", "sources"), ("pairs", "views.pairs"))),
 )
+COMPONENTS = tuple(name for _, elements in STATIONS for name, _ in elements)
+HEADINGS = {
+    "merges": "How the tokens were made",
+    "attention": "Where it looked",
+    "without": "Leaving out a word",
+    "why": "Taking the model apart",
+    "pairs": "After this word",
+}
 _DEEDS = {"drawn": "drew", "greedy": "found most probable", "named": "was asked about"}
 _UNSEEN = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
@@ -42,8 +49,13 @@ _HELD = re.compile(r'<script type="application/json" id="receipt">(.*?)</script>
 
 
 def render(receipt: Mapping[str, Any]) -> str:
-    """The page of a receipt (nextword.trace.receipt)."""
-    script = page_script()
+    """The page of a receipt (nextword.trace.receipt): of one with views, the larger one that draws them, too."""
+    views = "views" in receipt
+    stations = [
+        (title, [each for each in elements if views or not each[1].startswith("views.")])
+        for title, elements in STATIONS
+    ]
+    script = page_script(tuple(name for _, elements in stations for name, _ in elements))
     return _template().render(
         css=Markup(page_css()),
         script=Markup(script),
@@ -56,7 +68,8 @@ def render(receipt: Mapping[str, Any]) -> str:
         model=receipt["model"],
         hashes=list(receipt["hashes"].items()),
         version=receipt["nextword"],
-        stations=STATIONS,
+        stations=stations,
+        headings=HEADINGS if views else {},
     )
 
 
@@ -90,7 +103,7 @@ def read_receipt(path: Path) -> dict[str, Any]:
 
 def inline_json(value: object) -> str:
     """JSON that can stand inside a script element: no character of it means anything to HTML."""
-    text = json.dumps(value, allow_nan=False)  # ASCII
+    text = json.dumps(value, allow_nan=False, separators=(",", ": "))  # ASCII
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
@@ -105,9 +118,9 @@ def visible(text: str) -> str:
 
 
 @cache
-def page_script() -> str:
-    """The components and the page's own lines as one module: their imports of each other fall away."""
-    joined = "\n".join(_file(f"components/{name}.js") for name in COMPONENTS)
+def page_script(elements: tuple[str, ...]) -> str:
+    """These components and the page's own lines as one module: their imports of each other fall away."""
+    joined = "\n".join(_file(f"components/{name}.js") for name in ("parts", *elements))  # what others import is first
     joined = re.sub(r'^import .* from "\./\w+\.js";\n', "", joined, flags=re.MULTILINE)
     return re.sub(r"^export ", "", joined, flags=re.MULTILINE) + _file("receipt_page.js")
 

@@ -5,6 +5,7 @@ Fields that are not known are ignored, a null is as good as a field left out, an
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -25,6 +26,7 @@ from nextword.web.problems import BadRequest
 Json = dict[str, Any]
 MOST_CHOICES = 128
 MOST_STOPS = 16
+MOST_NAME = 256  # characters
 MOST_ALTERNATIVES = 20  # per token, in logprobs
 
 
@@ -161,12 +163,56 @@ class Part(Asked):
     text: str = ""
 
 
-class Message(Asked):
-    """One message of a conversation."""
+class Function(Asked):
+    """A function that was called. arguments: JSON, as a text."""
+
+    name: str = Field(max_length=MOST_NAME)
+    arguments: str = "{}"
+
+
+class Call(Asked):
+    """A call of a tool that the model made earlier in the conversation."""
+
+    id: str = Field(default="", max_length=MOST_NAME)
+    function: Function
+
+    def plain(self) -> Json:
+        """As chat templates take it: with the arguments themselves where they are JSON."""
+        try:
+            arguments = json.loads(self.function.arguments)
+        except (ValueError, RecursionError):
+            arguments = self.function.arguments
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.function.name, "arguments": arguments},
+        }
+
+
+class OfferedFunction(Asked):
+    """What a tool does; `parameters` is the JSON schema of its arguments."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+    name: str = Field(max_length=MOST_NAME)
+
+
+class Tool(Asked):
+    """A tool that the model may call: a function."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["function"]
+    function: OfferedFunction
+
+
+class Message(Asked):
+    """One message of a conversation. tool_calls: of the assistant; tool_call_id: what a tool's answer is to."""
+
     role: str = Field(max_length=100)
+    name: str | None = Field(default=None, max_length=MOST_NAME)
+    tool_calls: list[Call] = Field(default=[], max_length=MOST_CHOICES)
+    tool_call_id: str | None = Field(default=None, max_length=MOST_NAME)
     content: Annotated[str | list[Part], _told("a text, or a list of parts with a type and a text")] = ""
 
     def plain(self) -> dict[str, Any]:
@@ -176,7 +222,12 @@ class Message(Asked):
             if any(part.type not in ("text", "input_text", "refusal") for part in content):
                 raise BadRequest("Only text can be read: a message has a part of another type.", "messages")
             content = "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        told: Json = {"role": "system" if self.role == "developer" else self.role, "content": content}
+        if self.tool_calls:
+            told["tool_calls"] = [call.plain() for call in self.tool_calls]
+        if self.role == "tool":
+            told |= {key: value for key in ("name", "tool_call_id") if (value := getattr(self, key)) is not None}
+        return told
 
 
 class ChatAsked(WritingAsked):
@@ -187,14 +238,24 @@ class ChatAsked(WritingAsked):
     max_completion_tokens: int | None = Field(default=None, ge=0)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=MOST_ALTERNATIVES)
-    tools: list[Any] = []
+    tools: list[Tool] = Field(default=[], max_length=MOST_CHOICES)
     tool_choice: str | Json = "auto"
     functions: list[Any] = []  # what tools were once called
     function_call: str | Json = "auto"
 
-    def may_call(self) -> bool:
-        """Whether the answer may be a call of something that was offered."""
-        return bool(self.tools and self.tool_choice != "none") or bool(self.functions and self.function_call != "none")
+    def offered(self) -> list[Json]:
+        """The tools that the answer may call. Raises BadRequest where it would have to call one."""
+        if self.functions and self.function_call != "none":
+            raise BadRequest("functions are what tools were once called: offer tools.", "functions")
+        if self.tool_choice == "none":
+            return []
+        if self.tools and self.tool_choice != "auto":
+            raise BadRequest(
+                'Whether a tool is called is for the model to say: tool_choice can be "auto" or "none" here; for JSON '
+                "of a certain form set response_format.",
+                "tool_choice",
+            )
+        return [tool.model_dump() for tool in self.tools]
 
 
 class TokenizeAsked(Asked):

@@ -74,7 +74,10 @@ def _alike(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) -> 
 
 def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:
     shares = [float(own[known[token]]) if token in known else None for own, known in zip(odds, ids, strict=True)]
-    known = {"id": ids[1].get(token), "token": token.decode("utf-8", "backslashreplace")}
+    known = {
+        "ids": {side: own.get(token) for side, own in zip(SIDES, ids, strict=True)},
+        "token": token.decode("utf-8", "backslashreplace"),
+    }
     return {**known, **dict(zip(SIDES, shares, strict=True))}
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,29 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
 from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
 from nextword.web.studio_asks import SETTINGS, Ask, AskOdds, AskRemove, AskWhy
-from nextword.web.studio_merges import Merges
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
 
 Json = dict[str, Any]
 
-LEADING = 3  # tokens of each column of the table of pairs
-WORDS = 24  # that are left out of a text, one at a time
 KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
-ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
-_ROLES = {
-    "previous": "the word before",
-    "duplicate": "same word earlier",
-    "induction": "copies what followed",
-    "first": "rests on the first word",
-}
-_NO_ROLE = {"kind": None, "role": None}
 
 
 class Views:
@@ -223,105 +212,33 @@ class Views:
     # 2 Layers
 
     def look(self, ask: Ask) -> Json:
-        """After each layer the three likeliest tokens; where each head of the last token looks, roles where clear."""
-        from nextword.trace.lenses import logit_lens
+        """Where each head of the last token looks, and the favourites after each layer (nextword.trace.views)."""
         from nextword.trace.recording import record
 
-        recording = record(self._gpt.definition, self.ids_of(ask))
-        best = logit_lens(recording)[:, : self._gpt.tokenizer.vocab_size].topk(3)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        lens = [
-            [
-                {"id": id, "token": self.spell(id), "probability": math.exp(value)}
-                for id, value in zip(*row, strict=True)
-            ]
-            for row in rows
-        ]
-        patterns = [recording.pattern(layer).tolist() for layer in range(self._gpt.architecture.n_layers)]
-        return {
-            "ids": list(recording.ids),
-            "tokens": [self.spell(id) for id in recording.ids],
-            "lens": lens,
-            "layers": [
-                [{**self._roles.get((layer, head), _NO_ROLE), "pattern": row} for head, row in enumerate(heads)]
-                for layer, heads in enumerate(patterns)
-            ],
-        }
-
-    @cached_property
-    def _roles(self) -> Mapping[tuple[int, int], Json]:
-        """`kind` and `role` of the heads that have a measured one; none where the model is too small to measure."""
-        from nextword.trace.lenses import head_roles
-
-        try:
-            roles = head_roles(
-                self._gpt.definition, tokens=sorted(self._merges.spelled), begin=self._gpt.tokenizer.bos_id
-            )
-        except InputError:
-            return {}
-        a, named = self._gpt.architecture, {}
-        for layer in range(a.n_layers):
-            for head in range(a.n_heads):
-                name, share = next(iter(roles.of(layer, head).items()))
-                if share >= ROLE:
-                    named[layer, head] = {"kind": name, "role": f"{_ROLES[name]} ({share:.0%})"}
-        return named
+        return self._gpt.viewer.attention(record(self._gpt.definition, self.ids_of(ask)))
 
     # 6 Why, 7 where from
 
     def without(self, ask: AskWhy) -> Json:
-        """The token's chance after the text, and after the text without each of its last `WORDS` words.
+        """The token's chance with and without each of the last words (nextword.trace.views).
 
-        `change`: of log p, in nats.
-        `earlier`: how many words before those were left alone. Raises InputError for no token, UnknownToken.
+        Raises InputError for no token, UnknownToken.
         """
-        from nextword.trace.omission import omissions, words
-
-        tokenizer, ids, token = self._gpt.tokenizer, self.ids_of(ask), ask.token
-        if token is None:
+        if ask.token is None:
             raise InputError("Say which token is meant, by its id.")
-        tokenizer.token_bytes(token)
-        pieces = [b"" if id in tokenizer.special_ids else tokenizer.token_bytes(id) for id in ids]
-        spans = [(start, stop) for start, stop in words(pieces) if stop - start < len(ids)]
-        found = omissions(self._gpt.engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
-        before = float(self._distribution(ids, Sampling()).probability[token])
-        rows = [
-            {
-                "from": each.start,
-                "words": tokenizer.decode(ids[each.start : each.stop]),
-                "after": each.probability,
-                "change": _log(each.probability) - _log(before),
-            }
-            for each in found
-        ]
-        told = {"id": token, "token": self.spell(token)}
-        return {"token": told, "before": before, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
+        ids = self.ids_of(ask)
+        self._gpt.tokenizer.token_bytes(ask.token)
+        chance = self._distribution(ids, Sampling()).probability[ask.token]
+        return self._gpt.viewer.without(ids, ask.token, float(chance))
 
     def why(self, ask: AskWhy) -> Json:
-        """`why`, `lens`, `sources` and the `prompt` as web/components/README.md has them; every claim audited.
-
-        `pairs`: how the last token goes on in the text, in the weights alone and in the model (nextword.trace.pairs).
-        """
+        """`why`, `lens`, `sources`, `pairs`, `prompt` as web/components/README.md has them; every claim audited."""
         ids = self.ids_of(ask)
         receipt = self._gpt.receipt(ids, ask.token, ask.against, count=ask.count, text=self._text).to_json()
         told = {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
-        return told | {"pairs": self._pairs(ids, receipt["why"]["token"]["id"])}
-
-    def _pairs(self, ids: list[int], token: int) -> Json:
-        """The token, and those that lead one of the columns, by the model's odds."""
-        from nextword.trace.indexed import open_indexed
-        from nextword.trace.pairs import pairs, top_pairs
-
-        tokenizer, last = self._gpt.tokenizer, ids[-1:]
-        where = self._text or self._gpt.own_text()
-        index = None if where is None else open_indexed(where, tokenizer=tokenizer).index
-        best = top_pairs(self._gpt.definition, last, ids, index, count=LEADING, n_tokens=tokenizer.vocab_size)
-        leading = [pair.ids for column in (best.probability, best.weights, best.frequency or ()) for pair in column]
-        seconds = dict.fromkeys([(token,), *leading])
-        found = pairs(self._gpt.definition, last, [list(second) for second in seconds], ids, index)
-        found.sort(key=lambda pair: -pair.probability)
-        rows = [{**pair.to_json(self.spell), "chosen": pair.ids == (token,)} for pair in found]
-        return {"first": self.spell(ids[-1]), "rows": rows}
+        text = self._gpt.indexed(self._text)
+        index = None if text is None else text.index
+        return told | {"pairs": self._gpt.viewer.pairs(ids, receipt["why"]["token"]["id"], index)}
 
     def receipt(self, ask: AskOdds) -> str:
         """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
@@ -330,9 +247,9 @@ class Views:
         ids, sampling = self.ids_of(ask), ask.sampling()
         if ask.number is None:
             drawn = self._gpt.receipt(ids, sampling=sampling, seed=ask.seed, text=self._text, name=self.name)
-            return render(drawn.to_json())
+            return render(drawn.with_views())
         choice = self._drawn(ask, ids, self._distribution(ids, sampling))
-        return render(self._gpt.receipt(ids, choice.id, text=self._text, name=self.name).to_json())
+        return render(self._gpt.receipt(ids, choice.id, text=self._text, name=self.name).with_views())
 
     def remove(self, ask: AskRemove) -> Json:
         """Odds of the next token with the head and without it, both by the definition in float32."""

@@ -16,7 +16,7 @@ from nextword import cli
 from nextword.errors import CorruptFile, InputError
 from nextword.sample.sampler import Sampling
 from nextword.web.receipt_page import COMPONENTS, inline_json, read_receipt, render, write_page
-from tests.web.looks import faint
+from tests.web.looks import faint, shot, unnamed
 
 EVIL = "She ate</script><script>window.stolen = 1</script><!-- <img src=x onerror='window.stolen=1'> &amp; \u2028 apple"
 
@@ -25,6 +25,28 @@ EVIL = "She ate</script><script>window.stolen = 1</script><!-- <img src=x onerro
 def told() -> dict[str, Any]:
     gpt = nextword.open("tales", device="cpu")
     return gpt.receipt(EVIL, sampling=Sampling(temperature=0.8, min_p=0.02), seed=7, name="tales").to_json()
+
+
+@pytest.fixture(scope="module")
+def viewed() -> dict[str, Any]:
+    gpt = nextword.open("tales", device="cpu")
+    return gpt.receipt(EVIL, sampling=Sampling(temperature=0.8, min_p=0.02), seed=7, name="tales").with_views()
+
+
+@pytest.fixture
+def whole(browser: Any, viewed: dict[str, Any], tmp_path: Path) -> Iterator[Any]:
+    """The page of a receipt with its views; in the end it may have asked for nothing and complained of nothing."""
+    write_page(tmp_path / "views.html", viewed)
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: told.append(request.url))
+    page.goto((tmp_path / "views.html").as_uri())
+    yield page
+    assert page.evaluate("window.stolen") is None
+    page.close()
+    assert told == [(tmp_path / "views.html").as_uri()]
 
 
 @pytest.fixture
@@ -65,6 +87,40 @@ def test_every_station_is_drawn(shown: tuple[Any, list[str], list[str]], told: d
     assert widths[0] / widths[1] == pytest.approx(shares[0] / shares[1], rel=1e-3)
 
 
+def test_the_views_of_the_studio_are_in_the_file(whole: Any, viewed: dict[str, Any]) -> None:
+    views = viewed["views"]
+    assert whole.locator("nw-merges li").count() == len(views["merges"]["tokens"])
+    assert whole.locator("nw-merges .nw-whole").count() < len(views["merges"]["tokens"])
+    whole.locator("nw-merges input").fill(whole.get_attribute("nw-merges input", "max"))
+    assert whole.locator("nw-merges .nw-whole").count() == len(views["merges"]["tokens"])
+    assert whole.locator(".nw-arcs text").count() == len(views["attention"]["tokens"])
+    assert whole.locator(".nw-depths li").count() == len(views["attention"]["lens"])
+    whole.locator(".nw-heads button").nth(2).click()
+    assert whole.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith("head 5.1")
+    assert whole.locator("nw-without .nw-rows li").count() == 6
+    assert whole.locator("nw-without details tbody tr").count() == len(views["without"]["rows"])
+    assert whole.locator(".nw-pairs tbody tr").count() == len(views["pairs"]["rows"])
+    assert whole.locator(".nw-pairs .nw-this").count() == 1
+    assert "script" in whole.locator("nw-without details").text_content()
+    assert whole.locator("img").count() == 0
+    assert whole.evaluate("document.documentElement.scrollWidth") <= 375
+    assert unnamed(whole) == []
+    whole.check("#expert")
+    assert whole.evaluate("document.documentElement.scrollWidth") <= 375
+    shot(whole, "receipt-375")
+
+
+def test_a_page_draws_what_its_receipt_holds(told: dict[str, Any], viewed: dict[str, Any]) -> None:
+    """A receipt without views, as older ones and the API's are, is drawn as before and carries no code for them."""
+    old, new = render(told), render(viewed)
+    for name in ("merges", "attention", "without", "pairs"):
+        assert f"nw-{name}" in new
+        assert f"<nw-{name}" not in old
+        assert f'define("nw-{name}"' not in old
+    assert {key: value for key, value in viewed.items() if key != "views"} == told
+    assert len(new) < len(old) + 32_000
+
+
 def test_a_prompt_is_shown_as_text(shown: tuple[Any, list[str], list[str]]) -> None:
     page, _, _ = shown
     assert "</script><script>window.stolen = 1</script>" in page.locator("q").inner_text()
@@ -98,20 +154,22 @@ def test_it_fits_a_phone_and_works_by_keyboard(shown: tuple[Any, list[str], list
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(browser: Any, told: dict[str, Any], tmp_path: Path, scheme: str) -> None:
+def test_text_has_contrast(browser: Any, viewed: dict[str, Any], tmp_path: Path, scheme: str) -> None:
     """WCAG AA: 4.5 to 1 for text, on the background that it stands on."""
-    write_page(tmp_path / "why.html", told)
+    write_page(tmp_path / "why.html", viewed)
     page = browser.new_page(color_scheme=scheme)
     page.goto((tmp_path / "why.html").as_uri())
     page.check("#expert")
     pale = faint(page)
+    shot(page, f"receipt-{scheme}")
     page.close()
     assert pale == []
 
 
-def test_the_file_holds_the_receipt(told: dict[str, Any], tmp_path: Path) -> None:
-    write_page(tmp_path / "why.html", told)
-    assert read_receipt(tmp_path / "why.html") == told
+def test_the_file_holds_the_receipt(told: dict[str, Any], viewed: dict[str, Any], tmp_path: Path) -> None:
+    for receipt in (told, viewed):
+        write_page(tmp_path / "why.html", receipt)
+        assert read_receipt(tmp_path / "why.html") == receipt
     (tmp_path / "why.json").write_text(json.dumps(told))
     assert read_receipt(tmp_path / "why.json") == told
 
@@ -127,7 +185,7 @@ def test_nothing_of_the_data_means_anything_to_html(told: dict[str, Any]) -> Non
 def test_names_of_the_joined_components_differ() -> None:
     folder = Path(nextword.__file__).parent / "web" / "components"
     assert {path.stem for path in folder.glob("*.js")} >= set(COMPONENTS)
-    sources = [(folder / f"{name}.js").read_text() for name in COMPONENTS]
+    sources = [(folder / f"{name}.js").read_text() for name in ("parts", *COMPONENTS)]
     names = [
         n for code in sources for n in re.findall(r"^(?:export )?(?:const|function|class) (\w+)", code, re.MULTILINE)
     ]
@@ -158,6 +216,12 @@ def test_the_command_line_writes_and_replays(tmp_path: Path) -> None:
     code, out, _ = run("replay", str(page))
     assert code == 0
     assert "Every number holds" in out
+    assert "views" in out
+    whole = page.read_text()
+    page.write_text(re.sub(r'"before": 0\.\d', '"before": 0.9', whole, count=1))
+    code, out, _ = run("replay", str(page), "--json")
+    assert [group["group"] for group in json.loads(out)["groups"] if not group["holds"]] == ["views"]
+    page.write_text(whole)
     page.write_text(re.sub(r'"claim": -?0\.\d', '"claim": 7.0', page.read_text(), count=1))
     code, out, _ = run("replay", str(page), "--json")
     assert code == 1

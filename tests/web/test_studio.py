@@ -197,8 +197,8 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     assert page.inner_text("#written").startswith("She ate an apple")
 
     page.click("#layers > details > summary")
-    page.wait_for_selector(".arcs path")
-    assert page.locator(".depths li").count() == 7
+    page.wait_for_selector(".nw-arcs path")
+    assert page.locator(".nw-depths li").count() == 7
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
@@ -276,6 +276,7 @@ def test_the_number_is_dragged_along_its_line(page: Any) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
     assert abs(float(page.input_value("#number")) - to) < 0.01
     page.locator("nw-draw", has_text="set by hand").wait_for()
+    page.locator("nw-draw", has_text=f"{float(page.input_value('#number')):.4f}").wait_for()
     word = page.inner_text("#word bdi")
     page.click("#next")
     page.locator("#latest", has_text="You chose it").wait_for()
@@ -312,10 +313,10 @@ def test_a_word_that_joined_says_what_it_had_and_leads_to_its_reasons(page: Any)
     word = page.locator("#latest bdi").inner_text()
     assert "%" in page.inner_text("#latest")
     page.click("#latest button")
-    page.locator("studio-without li").first.wait_for()
+    page.locator("nw-without li").first.wait_for()
     assert page.inner_text("#word bdi") == word
     assert wait_until(lambda: page.inner_text("#why .say").startswith("Without "))
-    assert page.locator("studio-without .nw-linked").count() == 0
+    assert page.locator("nw-without .nw-linked").count() == 0
     page.wait_for_selector("nw-why li")
 
 
@@ -357,7 +358,7 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     with page.expect_response("**/api/odds"):
         page.locator("#timeline button").first.click()
     page.click("#layers > details > summary")
-    page.wait_for_selector(".arcs path")
+    page.wait_for_selector(".nw-arcs path")
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     page.locator("#heads button").first.click()
@@ -389,7 +390,7 @@ def test_what_lies_between_two_texts_adds_up(address: str) -> None:
     sides = {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
     told = call(address, "/studio/api/compare", sides)[1]
     assert told["alike"]
-    status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["id"]})
+    status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["ids"]["right"]})
     assert (status, parts["texts"]) == (200, True)
     summed = sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"]["remainder"]
     assert summed == pytest.approx(parts["change"]["total"], abs=1e-6)
@@ -420,6 +421,36 @@ def test_models_with_other_tokens_are_compared_by_bytes() -> None:
         "z": (None, 0.5),
     }
     assert told["distance"] == pytest.approx((0.4 + 0.1 + 0.5) / 2)
+
+
+STATIONS = {
+    "tokens": "nw-merges li",
+    "layers": ".nw-arcs path",
+    "odds": "nw-odds li",
+    "leaving": "nw-without li",
+    "apart": "nw-why li",
+    "where": "nw-pairs tr",
+}
+
+
+def test_every_station_stands_side_by_side(page: Any, address: str) -> None:
+    page.click('.views a[href="#compare"]')
+    page.wait_for_selector("studio-compare li")
+    for station, part in STATIONS.items():
+        page.locator(f"#both-{station} > summary").click()
+        for side in ("left", "right"):
+            page.locator(f"#both-{station} [data-journey={side}] {part}").first.wait_for()
+    word = page.locator("#compared-word option:checked").inner_text().strip()
+    for element in ("nw-without", "nw-why"):
+        assert [name.strip() for name in page.locator(f"#both {element} > p bdi.nw-chosen").all_inner_texts()] == [
+            word
+        ] * 2
+    page.locator("#both-apart [data-journey=left] .nw-read [tabindex]").first.hover()
+    assert page.locator("[data-journey=left] .nw-linked").count() > 1
+    assert page.locator("[data-journey=right] .nw-linked, [data-journey=watch] .nw-linked").count() == 0
+    page.fill("#text-right", "<img src=x onerror=alert(1)> She ate an apple")
+    assert wait_until(lambda: "apple" in page.locator("#both-tokens [data-journey=right] nw-tokens").inner_text())
+    assert page.locator(".view img").count() == 0
 
 
 def test_two_texts_are_seen_side_by_side(page: Any) -> None:
@@ -460,6 +491,9 @@ def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: st
     page.locator("#differing summary").click()
     page.wait_for_selector("studio-difference li")
     page.locator("studio-compare details summary, studio-difference details summary").first.click()
+    for station, part in STATIONS.items():
+        page.locator(f"#both-{station} > summary").click()
+        page.locator(f"#both-{station} [data-journey=right] {part}").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert unnamed(page) == []
     assert faint(page) == []
@@ -474,44 +508,44 @@ def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
     page.click("#ask-where")
     page.locator("nw-sources blockquote").first.wait_for()
     assert "king.txt, line 1" in page.inner_text("nw-sources")
-    assert "100" in page.inner_text("studio-pairs tr.nw-this")
+    assert "100" in page.inner_text("nw-pairs tr.nw-this")
 
 
 def test_a_layer_and_a_head_are_chosen_beside_what_the_layer_would_have_said(page: Any) -> None:
     page.click("#layers > details > summary")
-    page.wait_for_selector(".depths .cell")
-    rows = page.locator(".depths li")
-    assert rows.nth(0).locator(".cell").count() == 0
-    assert rows.nth(3).locator(".cell").count() == 4
-    rows.nth(3).locator(".cell").nth(1).click()
-    assert page.locator('.head-row [aria-pressed="true"]').inner_text().startswith("head 2.1")
-    assert page.input_value("studio-attention input") == "2"
-    rows.nth(5).locator(".where").click()
-    assert page.locator('.head-row [aria-pressed="true"]').inner_text() == "all heads"
-    assert page.input_value("studio-attention input") == "4"
+    page.wait_for_selector(".nw-depths .nw-cell")
+    rows = page.locator(".nw-depths li")
+    assert rows.nth(0).locator(".nw-cell").count() == 0
+    assert rows.nth(3).locator(".nw-cell").count() == 4
+    rows.nth(3).locator(".nw-cell").nth(1).click()
+    assert page.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith("head 2.1")
+    assert page.input_value("nw-attention input") == "2"
+    rows.nth(5).locator(".nw-where").click()
+    assert page.locator('.nw-heads [aria-pressed="true"]').inner_text() == "all heads"
+    assert page.input_value("nw-attention input") == "4"
 
 
 def test_an_arc_is_chosen_by_pointer_and_by_keyboard(page: Any) -> None:
     page.click("#layers > details > summary")
-    page.locator(".arcs text", has_text="king").hover()
-    assert page.locator(".arcs svg.looked .arc.lit").count() <= 1
-    assert page.locator("studio-attention bdi.nw-chosen").inner_text().strip() == "king"
-    page.focus(".arcs")
+    page.locator(".nw-arcs text", has_text="king").hover()
+    assert page.locator(".nw-arcs svg.nw-looked .nw-arc.nw-lit").count() <= 1
+    assert page.locator("nw-attention bdi.nw-chosen").inner_text().strip() == "king"
+    page.focus(".nw-arcs")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
-    assert page.locator(".arcs text.lit").text_content().strip() == "king"
+    assert page.locator(".nw-arcs text.nw-lit").text_content().strip() == "king"
 
 
 def test_a_bar_and_the_word_it_came_from_light_up_together(page: Any) -> None:
     page.click("#layers > details > summary")
-    page.wait_for_selector(".arcs path")
+    page.wait_for_selector(".nw-arcs path")
     page.click("#ask-why")
     bars = page.locator("nw-why li[data-source]")
     bars.first.wait_for()
     place = bars.first.get_attribute("data-source")
     linked = f'[data-position="{place}"].nw-linked'
     bars.first.hover()
-    assert [page.locator(f"{part} {linked}").count() for part in ("nw-why", "nw-tokens", ".arcs")] == [1, 1, 1]
+    assert [page.locator(f"{part} {linked}").count() for part in ("nw-why", "nw-tokens", ".nw-arcs")] == [1, 1, 1]
     page.locator("h2").first.hover()
     assert page.locator(".nw-linked").count() == 0
     word = page.locator("nw-why .nw-read [tabindex]").first

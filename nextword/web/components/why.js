@@ -9,9 +9,10 @@ export class NwWhy extends Component {
   // A bar and the word it came from light up together, wherever on the page that word is shown.
   constructor() {
     super();
-    const lit = (event) => light(event.target.closest("[data-source], [data-position]")?.dataset);
+    const journey = () => this.closest("[data-journey]")?.dataset.journey;
+    const lit = (event) => light(journey(), event.target.closest("[data-source], [data-position]")?.dataset);
     for (const name of ["pointerover", "focusin"]) this.addEventListener(name, lit);
-    for (const name of ["pointerleave", "focusout"]) this.addEventListener(name, () => light());
+    for (const name of ["pointerleave", "focusout"]) this.addEventListener(name, () => light(journey()));
   }
 
   describe(data) {
@@ -33,11 +34,12 @@ export class NwWhy extends Component {
   }
 }
 
-function light({ source, position } = {}) {
+function light(journey, { source, position } = {}) {
   const at = source ?? position;
   for (const part of document.querySelectorAll(".nw-linked")) part.classList.remove("nw-linked");
   if (at === undefined) return;
-  for (const part of document.querySelectorAll(`[data-source="${at}"], [data-position="${at}"]`)) part.classList.add("nw-linked");
+  const within = journey === undefined ? "" : `[data-journey="${journey}"] `;
+  for (const part of document.querySelectorAll(`${within}[data-source="${at}"], ${within}[data-position="${at}"]`)) part.classList.add("nw-linked");
 }
 
 // The position whose word a cause came from; null for what came from no single word.

@@ -1,6 +1,7 @@
 // Two texts, or two models, side by side: both odds of each token, and what lies between them.
 import { Component, chip, el, exact, figures, percent, picture, signed, svg, visible } from "./components/parts.js";
 import { ask, calm, soon } from "./ask.js";
+import { layOut } from "./journeys.js";
 import { fillModels } from "./models.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -76,29 +77,35 @@ export function fillSides(model) {
   }
 }
 
-// The view: opened when it is first looked at. `guard` shows what goes wrong.
-export function openCompare(model, guard) {
+// The view: opened when it is first looked at. `guard` shows what goes wrong; `settings()` is how words are drawn.
+export function openCompare(model, guard, settings) {
+  let rows = [];
+  const word = () => rows[Number($("#compared-word").value)];
   const side = (name) => ({ prompt: $(`#text-${name}`).value, model: $(`#model-${name}`).value });
   const sides = () => ({ left: side("left"), right: side("right") });
   const differ = soon(() =>
     guard("difference", async () => {
       if (!$("#differing").open || $("#differing").hidden) return;
       $("#differing .busy").hidden = false;
-      const question = { ...sides(), token: Number($("#differing-word").value) };
+      const question = { ...sides(), token: word().ids.right };
       $("studio-difference").data = await ask("difference", question).finally(() => ($("#differing .busy").hidden = true));
     }),
   );
+  const about = (name) => (word() && word().ids[name] !== null ? { ...side(name), ...settings(), token: word().ids[name] } : null);
+  const tell = layOut($("#both"), () => ({ left: about("left"), right: about("right") }), guard);
   const draw = soon(() =>
     guard("compare", async () => {
       const told = await ask("compare", sides());
+      const known = word()?.token ?? told.right.favourite.token;
+      rows = told.rows;
+      const at = rows.findIndex((row) => row.token === known);
+      $("#compared-word").replaceChildren(...rows.map((row, number) => el("option", { value: number }, visible(row.token))));
+      $("#compared-word").value = Math.max(at, 0);
       $("studio-compare").data = told;
       $("#differing").hidden = !told.alike;
       $("#unlike").hidden = told.alike;
-      if (!told.alike) return;
-      const known = $("#differing-word").value;
-      $("#differing-word").replaceChildren(...told.rows.map((row) => el("option", { value: row.id }, visible(row.token))));
-      $("#differing-word").value = told.rows.some((row) => String(row.id) === known) ? known : told.rows.find((row) => row.token === told.right.favourite.token).id;
-      differ();
+      if (told.alike) differ();
+      tell();
     }),
   );
   fillSides(model);
@@ -112,7 +119,10 @@ export function openCompare(model, guard) {
     right.selectedIndex = left.selectedIndex === 0 ? 1 : 0;
   }
   $("#differing").addEventListener("toggle", differ);
-  $("#differing-word").addEventListener("change", differ);
+  $("#compared-word").addEventListener("change", () => {
+    differ();
+    tell();
+  });
   $("#swap").addEventListener("click", () => {
     for (const kind of ["text", "model"]) [$(`#${kind}-left`).value, $(`#${kind}-right`).value] = [$(`#${kind}-right`).value, $(`#${kind}-left`).value];
     draw();

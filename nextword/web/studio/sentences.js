@@ -1,6 +1,6 @@
 // One plain sentence per station, true of what is on the screen; names and shapes for experts.
 import { count, exact, percent, visible } from "./components/parts.js";
-import { sorted } from "./without.js";
+import { sorted } from "./components/without.js";
 
 export function say(station, { model, odds, tokens, why, without }, expert) {
   if (!model || !odds) return "";

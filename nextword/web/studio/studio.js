@@ -6,11 +6,11 @@ import "./components/draw.js";
 import "./components/lens.js";
 import "./components/why.js";
 import "./components/sources.js";
-import "./merges.js";
-import "./attention.js";
+import "./components/merges.js";
+import "./components/attention.js";
 import "./beside.js";
-import "./without.js";
-import "./pairs.js";
+import "./components/without.js";
+import "./components/pairs.js";
 import { chip, count, el, percent, visible } from "./components/parts.js";
 import { fillSides, openCompare } from "./compare.js";
 import { fillModels } from "./models.js";
@@ -79,7 +79,7 @@ const drawTokens = soon(() =>
   guarded("tokens", async () => {
     state.tokens = await ask("tokens", question());
     $("nw-tokens").data = state.tokens;
-    if ($("#merging").open) $("studio-merges").data = state.tokens;
+    if ($("#merging").open) $("nw-merges").data = state.tokens;
     sentences();
   }),
 );
@@ -88,7 +88,7 @@ const drawTokens = soon(() =>
 const drawLayers = soon(() =>
   guarded("look", async () => {
     busy("#layers", true);
-    $("studio-attention").data = await ask("look", question()).finally(() => busy("#layers", false));
+    $("nw-attention").data = await ask("look", question()).finally(() => busy("#layers", false));
     stay();
   }),
 );
@@ -101,7 +101,7 @@ const drawWithout = soon(() =>
     const told = await ask("without", asked).finally(() => busy("#leaving", false));
     if (JSON.stringify({ ...question(), token: state.odds?.draw.token.id }) !== JSON.stringify(asked)) return;
     state.without = told;
-    $("studio-without").data = told;
+    $("nw-without").data = told;
     sentences();
     stay();
   }),
@@ -152,7 +152,7 @@ function openStations() {
 
 function tellSources(sources, pairs = null) {
   $("nw-sources").data = sources;
-  $("studio-pairs").data = pairs;
+  $("nw-pairs").data = pairs;
   $("#ask-where").hidden = sources !== null;
 }
 
@@ -364,7 +364,7 @@ function slow(on) {
 
 function expert() {
   document.documentElement.classList.toggle("expert", $("#expert").checked);
-  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, studio-attention, studio-without, studio-pairs")) part.toggleAttribute("expert", $("#expert").checked);
+  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, nw-attention, nw-without, nw-pairs")) part.toggleAttribute("expert", $("#expert").checked);
   sentences();
 }
 
@@ -441,7 +441,7 @@ function listen() {
     state.number = null;
     drawOdds();
   });
-  $("#merging").addEventListener("toggle", () => ($("#merging").open && state.tokens ? ($("studio-merges").data = state.tokens) : null));
+  $("#merging").addEventListener("toggle", () => ($("#merging").open && state.tokens ? ($("nw-merges").data = state.tokens) : null));
   $("#layers > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawLayers());
   $("#leaving").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWithout());
   $("#apart").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWhy());
@@ -494,7 +494,7 @@ function openApart() {
 }
 
 // Three views of one page; the other two ask nothing before they are looked at.
-const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded), learning: () => openLearning(guarded, watch) };
+const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded, () => ({ ...settings(), seed: seed() })), learning: () => openLearning(guarded, watch) };
 const opened = new Set();
 
 function showView() {

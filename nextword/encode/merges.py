@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.encode.tokenizer import Tokenizer
+
+LAST = 24  # tokens of a text whose merges are told
 
 
 class Merges:
@@ -29,6 +32,15 @@ class Merges:
         """Every token as the vocabulary spells it, by id; none for another kind."""
         vocab = self._tokenizer.spec()["model"]["vocab"]
         return {id: token for token, id in vocab.items()} if isinstance(vocab, dict) else {}
+
+    def of_last(self, ids: Sequence[int]) -> dict[str, Any]:
+        """The last `LAST` of the tokens, the merges `of` each, and how many are `earlier`."""
+        last = ids[-LAST:]
+        return {
+            "tokens": [self._tokenizer.token_text(id) for id in last],
+            "merges": [self.of(id) for id in last],
+            "earlier": len(ids) - len(last),
+        }
 
     def of(self, id: int) -> list[list[str]]:
         """The token's parts after 0, 1, 2, ... merges; empty for a token that merging its bytes does not make."""

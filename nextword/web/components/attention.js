@@ -1,10 +1,9 @@
 // Where the last token looked, layer by layer, and what the model would have said after each.
-import { Component, chip, count, el, exact, figures, percent, svg, visible } from "./components/parts.js";
+import { Component, chip, count, el, exact, figures, percent, svg, visible } from "./parts.js";
 
-const SHOWN = 24; // tokens on the line; earlier ones are one place
 const LETTERS = { previous: ["P", "the word before"], duplicate: ["S", "same word earlier"], induction: ["C", "copies what followed"], first: ["F", "rests on the first word"] };
 
-export class StudioAttention extends Component {
+export class NwAttention extends Component {
   #layer = null;
   #head = null;
 
@@ -13,10 +12,10 @@ export class StudioAttention extends Component {
     if (this.#layer === null || this.#layer > last) this.#layer = last;
     const slider = el("input", { type: "range", min: 0, max: last, value: this.#layer, "aria-label": "Layer" });
     const place = el("output", {});
-    const heads = el("p", { class: "head-row", role: "group", "aria-label": "Heads of this layer" });
-    const picture = el("div", { class: "arcs", tabindex: "0", role: "region", "aria-label": "Attention arcs; left and right choose one" });
-    const said = el("p", { class: "muted", "aria-live": "polite" });
-    const lens = el("ol", { class: "depths" });
+    const heads = el("p", { class: "nw-heads", role: "group", "aria-label": "Heads of this layer" });
+    const picture = el("div", { class: "nw-arcs", tabindex: "0", role: "region", "aria-label": "Attention arcs; left and right choose one" });
+    const said = el("p", { class: "nw-muted", "aria-live": "polite" });
+    const lens = el("ol", { class: "nw-depths" });
     let drawing = null;
     let lit = null;
     let tell = () => null;
@@ -24,11 +23,11 @@ export class StudioAttention extends Component {
     const light = (at) => {
       if (at === lit) return;
       lit = at;
-      drawing.classList.toggle("looked", at !== null);
-      for (const part of drawing.querySelectorAll("[data-at]")) part.classList.toggle("lit", part.dataset.at === at);
+      drawing.classList.toggle("nw-looked", at !== null);
+      for (const part of drawing.querySelectorAll("[data-at]")) part.classList.toggle("nw-lit", part.dataset.at === at);
       if (at === null) return tell();
       const word = drawing.querySelector(`text[data-at="${at}"]`);
-      said.replaceChildren("It took ", el("b", {}, word.dataset.share), " from ", chip(word.textContent, "nw-chosen"), ".");
+      said.replaceChildren("It took ", el("b", {}, word.dataset.share), " from ", named(data, at, "nw-chosen"), ".");
       word.scrollIntoView({ block: "nearest", inline: "nearest" });
     };
     picture.addEventListener("pointerover", (event) => light(event.target.dataset.at ?? null));
@@ -45,16 +44,16 @@ export class StudioAttention extends Component {
       place.textContent = `layer ${this.#layer}${this.#layer === last ? ", the last" : ""}`;
       const row = data.layers[this.#layer];
       if (this.#head !== null && this.#head >= row.length) this.#head = null;
-      heads.replaceChildren(this.#button("all heads", null, show), ...row.map((head, at) => this.#button(`head ${this.#layer}.${at}${head.role ? `: ${head.role}` : ""}`, at, show)));
+      heads.replaceChildren(this.#button("all heads", null, show), ...row.map((head, at) => this.#button(`head ${this.#layer}.${at}${role(head, ": ")}`, at, show)));
       const shares = this.#head === null ? mean(row.map((head) => head.pattern)) : row[this.#head].pattern;
-      drawing = arcs(data.tokens, shares);
+      drawing = arcs(data, shares);
       lit = null;
       picture.replaceChildren(drawing);
       requestAnimationFrame(() => (picture.scrollLeft = picture.scrollWidth));
-      tell = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, chip(data.tokens[at])]), ".");
+      tell = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, named(data, at)]), ".");
       const best = shares.map((share, at) => [share, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
       tell();
-      lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "here" : null, "data-layer": at - 1 }, el("span", { class: "where" }, at ? `layer ${at - 1}` : "at the start"), this.#cells(data.layers[at - 1] ?? [], at - 1), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
+      lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "nw-here" : null, "data-layer": at - 1 }, el("span", { class: "nw-where" }, at ? `layer ${at - 1}` : "at the start"), this.#cells(data.layers[at - 1] ?? [], at - 1), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
     };
     slider.addEventListener("input", () => {
       this.#layer = Number(slider.value);
@@ -70,35 +69,39 @@ export class StudioAttention extends Component {
     });
     show();
     const kinds = Object.entries(LETTERS).filter(([kind]) => data.layers.some((row) => row.some((head) => head.kind === kind)));
-    const table = data.layers.flatMap((row, layer) => row.map((head, at) => [`${layer}.${at}`, head.role, chip(data.tokens[top(head.pattern)]), head.pattern[top(head.pattern)]]));
+    const table = data.layers.flatMap((row, layer) => row.map((head, at) => [`${layer}.${at}`, role(head) || null, named(data, top(head.pattern)), head.pattern[top(head.pattern)]]));
     return [
       el("p", {}, "To find the next word, the last token looks back at the words before it. A thicker arc took in more."),
-      el("p", { class: "row" }, slider, place),
+      el("p", { class: "nw-row" }, slider, place),
       heads,
       picture,
       said,
       el("p", {}, "If it had to speak early, it would have said:"),
-      el("p", { class: "muted" }, "Each box is a head of the layer; click one to see where it looks.", kinds.length ? ` Letters are measured roles: ${kinds.map(([, [letter, words]]) => `${letter} ${words}`).join(", ")}.` : ""),
+      el("p", { class: "nw-muted" }, "Each box is a head of the layer; click one to see where it looks.", kinds.length ? ` Letters are measured roles: ${kinds.map(([, [letter, words]]) => `${letter} ${words}`).join(", ")}.` : ""),
       lens,
-      el("p", { class: "muted" }, "A view, not a vote: the early layers were not made to be read this way."),
+      el("p", { class: "nw-muted" }, "A view, not a vote: the early layers were not made to be read this way."),
       this.exactly(`Exact numbers: ${count(table.length)} heads`, figures(["head", "measured role", "looked most at", "share"], table)),
     ];
   }
 
   #cells(row, layer) {
-    const cell = (head, at) => el("span", { class: `cell${layer === this.#layer && (this.#head === at || this.#head === null) ? " seen" : ""}`, "data-head": at, title: `head ${layer}.${at}${head.role ? `: ${head.role}` : ""}` }, head.kind ? LETTERS[head.kind][0] : "");
-    return el("span", { class: "cells", "aria-hidden": "true" }, ...row.map(cell));
+    const cell = (head, at) => el("span", { class: `nw-cell${layer === this.#layer && (this.#head === at || this.#head === null) ? " nw-seen" : ""}`, "data-head": at, title: `head ${layer}.${at}${role(head, ": ")}` }, head.kind ? LETTERS[head.kind][0] : "");
+    return el("span", { class: "nw-cells", "aria-hidden": "true" }, ...row.map(cell));
   }
 
   #button(words, head, show) {
-    const button = el("button", { type: "button", class: "quiet", "aria-pressed": String(this.#head === head) }, words);
+    const button = el("button", { type: "button", class: "nw-button", "aria-pressed": String(this.#head === head) }, words);
     button.addEventListener("click", () => {
       this.#head = head;
       show();
-      this.querySelector('.head-row [aria-pressed="true"]')?.focus();
+      this.querySelector('.nw-heads [aria-pressed="true"]')?.focus();
     });
     return button;
   }
+}
+
+function role({ kind, share }, before = "") {
+  return kind === null ? "" : `${before}${LETTERS[kind][1]} (${percent(share)})`;
 }
 
 function mean(patterns) {
@@ -109,14 +112,14 @@ function top(shares) {
   return shares.reduce((best, share, at) => (share > shares[best] ? at : best), 0);
 }
 
-function arcs(tokens, shares) {
-  const first = Math.max(0, tokens.length - SHOWN);
-  const words = tokens.slice(first).map((token) => (visible(token).length > 14 ? `${visible(token).slice(0, 13)}…` : visible(token)));
-  const values = shares.slice(first);
-  if (first) {
-    words.unshift(`${first} earlier`);
-    values.unshift(shares.slice(0, first).reduce((sum, share) => sum + share, 0));
-  }
+// A token of the line, or the place that stands for all that do not fit on it.
+function named({ tokens, between }, at, kind = "") {
+  return tokens[at] === null ? `${count(between)} others` : chip(tokens[at], kind);
+}
+
+function arcs({ tokens, between }, values) {
+  const words = tokens.map((token) => (token === null ? `… ${count(between)} …` : visible(token).length > 14 ? `${visible(token).slice(0, 13)}…` : visible(token)));
+  const position = (at) => (tokens[at] === null ? null : between && at ? at + between - 1 : at);
   const widths = words.map((word) => 16 + 8.2 * word.length);
   const centres = widths.map((width, at) => widths.slice(0, at).reduce((sum, each) => sum + each, 0) + width / 2);
   const total = widths.reduce((sum, each) => sum + each, 0);
@@ -127,10 +130,10 @@ function arcs(tokens, shares) {
     if (share < 0.005) return null;
     const rise = at === words.length - 1 ? 18 : Math.min(height - 6, 16 + (last - centres[at]) / 2.6);
     const d = at === words.length - 1 ? `M${last - 6} ${height}c-10 -${rise} 22 -${rise} 12 0` : `M${last} ${height}C${last} ${height - 1.3 * rise} ${centres[at]} ${height - 1.3 * rise} ${centres[at]} ${height}`;
-    return svg("path", { class: "arc", "data-at": at, d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
+    return svg("path", { class: "nw-arc", "data-at": at, d, "stroke-width": 0.75 + 9 * share, opacity: 0.35 + 0.65 * share }, svg("title", {}, `${words[at]}: ${percent(share)}`));
   });
-  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, "data-at": at, "data-position": first && !at ? null : first + at - (first ? 1 : 0), "data-share": percent(values[at]), class: at === words.length - 1 ? "from" : null }, word));
+  const names = words.map((word, at) => svg("text", { x: centres[at], y: height + 18, "data-at": at, "data-position": position(at), "data-share": percent(values[at]), class: at === words.length - 1 ? "nw-from" : null }, word));
   return svg("svg", { width: total, height: height + 28, viewBox: `0 0 ${total} ${height + 28}`, role: "img", "aria-label": label }, ...curves, ...names);
 }
 
-customElements.define("studio-attention", StudioAttention);
+customElements.define("nw-attention", NwAttention);

@@ -1,9 +1,9 @@
 // The text without each of its words, one at a time: what the word's chance would have been.
-import { Component, chip, count, el, exact, figures, percent, picture, svg, visible } from "./components/parts.js";
+import { Component, chip, count, el, exact, figures, percent, picture, svg, visible } from "./parts.js";
 
-const SHOWN = 6; // words whose absence changes the most
+const STRONGEST = 6; // words whose absence changes the most
 
-export class StudioWithout extends Component {
+export class NwWithout extends Component {
   describe({ token, before, rows, earlier }) {
     if (!rows.length) return [el("p", {}, "The text is too short to leave a word out.")];
     const order = sorted(rows);
@@ -13,11 +13,11 @@ export class StudioWithout extends Component {
       const bars = picture(20, label, svg("rect", { class: "nw-rest-fill", y: 1, width: (998 * before) / widest, height: 8 }), svg("rect", { class: row.after < before ? "nw-for-fill" : "nw-against-fill", y: 11, width: (998 * row.after) / widest, height: 8 }));
       return el("li", { "data-position": row.from }, el("span", {}, "without ", chip(row.words)), el("span", { class: "nw-bar" }, bars), el("span", { class: "nw-number", title: `${exact(before)} → ${exact(row.after)}` }, `${percent(before)} → `, el("b", {}, percent(row.after))));
     };
-    const others = rows.length - Math.min(SHOWN, rows.length);
+    const others = rows.length - Math.min(STRONGEST, rows.length);
     const rest = [others ? `${count(others)} other ${others === 1 ? "word" : "words"} changed it less.` : "", earlier ? `${count(earlier)} earlier ${earlier === 1 ? "word was" : "words were"} left alone.` : ""].filter(Boolean).join(" ");
     return [
       el("p", {}, "The model read the text again, each time without one of its words. How likely would ", chip(token.token, "nw-chosen"), " have been? Grey is with the word, the colour without it: green where the word helped, orange where it stood in the way."),
-      el("ol", { class: "nw-rows" }, ...order.slice(0, SHOWN).map(line)),
+      el("ol", { class: "nw-rows" }, ...order.slice(0, STRONGEST).map(line)),
       rest ? el("p", { class: "nw-muted" }, rest) : null,
       this.exactly("Exact numbers: every word", figures(["left out", "from place", "probability", "change of log p"], rows.map((row) => [chip(row.words), row.from, row.after, row.change]))),
     ];
@@ -29,4 +29,4 @@ export function sorted(rows) {
   return [...rows].sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
 }
 
-customElements.define("studio-without", StudioWithout);
+customElements.define("nw-without", NwWithout);

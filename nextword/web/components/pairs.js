@@ -1,7 +1,7 @@
 // One word after another: in the text, in the stored weights of the two alone, and in the model with all that it read.
-import { Component, chip, count, el, exact, figures, percent } from "./components/parts.js";
+import { Component, chip, count, el, exact, figures, percent } from "./parts.js";
 
-export class StudioPairs extends Component {
+export class NwPairs extends Component {
   describe({ first, rows }) {
     const text = rows[0].count !== null;
     const share = (value) => el("td", { title: exact(value) }, value === null ? "–" : percent(value));
@@ -10,10 +10,10 @@ export class StudioPairs extends Component {
     const title = (words) => el("th", { scope: "col" }, words);
     return [
       el("p", {}, "How often does each come after ", chip(first), "? ", text ? "In the text; by" : "By", " the stored weights of the two tokens alone, as if nothing else had been read; and in the model, which read everything before."),
-      el("div", { class: "nw-scroll", tabindex: "0", role: "region", "aria-label": "pairs" }, el("table", { class: "pairs" }, el("thead", {}, el("tr", {}, title("next"), text ? title("in the text") : null, title("by the weights alone"), title("in the model"))), el("tbody", {}, ...rows.map(line)))),
+      el("div", { class: "nw-scroll", tabindex: "0", role: "region", "aria-label": "pairs" }, el("table", { class: "nw-pairs" }, el("thead", {}, el("tr", {}, title("next"), text ? title("in the text") : null, title("by the weights alone"), title("in the model"))), el("tbody", {}, ...rows.map(line)))),
       this.exactly("Exact numbers: pairs", figures(["token", "id", "pairs in the text", "of", "weights alone", "its logit above the mean", "in the model"], rows.map((row) => [chip(row.tokens[0]), row.ids[0], row.count, row.of, row.weights, row.logit, row.probability]))),
     ];
   }
 }
 
-customElements.define("studio-pairs", StudioPairs);
+customElements.define("nw-pairs", NwPairs);
