@@ -308,7 +308,7 @@ class Views:
         return told | {"pairs": self._pairs(ids, receipt["why"]["token"]["id"])}
 
     def _pairs(self, ids: list[int], token: int) -> Json:
-        """The token, and those that lead one of the columns, by the model's odds."""
+        """The token, and those that lead by text, lift or model, by the model's odds."""
         from nextword.trace.indexed import open_indexed
         from nextword.trace.pairs import pairs, top_pairs
 
@@ -316,12 +316,13 @@ class Views:
         where = self._text or self._gpt.own_text()
         index = None if where is None else open_indexed(where, tokenizer=tokenizer).index
         best = top_pairs(self._gpt.definition, last, ids, index, count=LEADING, n_tokens=tokenizer.vocab_size)
-        leading = [pair.ids for column in (best.probability, best.weights, best.frequency or ()) for pair in column]
+        leading = [pair.ids for column in (best.probability, best.lift, best.frequency or ()) for pair in column]
         seconds = dict.fromkeys([(token,), *leading])
         found = pairs(self._gpt.definition, last, [list(second) for second in seconds], ids, index)
         found.sort(key=lambda pair: -pair.probability)
         rows = [{**pair.to_json(self.spell), "chosen": pair.ids == (token,)} for pair in found]
-        return {"first": self.spell(ids[-1]), "rows": rows}
+        a = self._gpt.architecture
+        return {"first": self.spell(ids[-1]), "rows": rows, "vocab": a.vocab, "tied": a.tied}
 
     def receipt(self, ask: AskOdds) -> str:
         """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
