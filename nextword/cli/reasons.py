@@ -22,6 +22,7 @@ from nextword.arguments import (
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, number, open_model, tokenizer_of
+from nextword.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +85,8 @@ def explain(
     drawn = bool(given) or seed is not None
     if drawn and token is not None:
         raise typer.BadParameter("give --token, or --seed and sampling options, not both")
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
     from nextword.gpt import DEFAULT_MODEL, WRITING
     from nextword.trace.sources import sentence
     from nextword.web.receipt_page import write_page

@@ -168,6 +168,10 @@ def test_the_command_line_writes_and_replays(tmp_path: Path) -> None:
     assert (code, err.count("\n")) == (1, 1)
     assert "version 99" in err
     assert run("explain", "She", "--seed", "7", "--token", " pie")[0] == 2
+    for nowhere in (tmp_path, tmp_path / "no" / "why.html"):
+        code, out, err = run("explain", "She", "--html", str(nowhere))
+        assert (code, out) == (1, "")
+        assert "a folder that is there" in err
     code, _, err = run("replay", str(tmp_path / "no.html"))
     assert code == 1
     assert "cannot be read" in err
