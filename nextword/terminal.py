@@ -312,8 +312,12 @@ def explanation(console: Console, found: Explanation) -> None:
         if tested is not None:
             finding = tested.findings[number]
             style = "" if finding.holds else "dim"
-            words += f": without it log p {-finding.log_probability:+.2f}" + ("" if finding.holds else ", claim failed")
+            # Against a named rival the claim is about the lead over it, which is what was measured.
+            lead = "" if found.against is None else f"the lead {-finding.measured:+.2f}, "
+            words += f": without it {lead}log p {-finding.log_probability:+.2f}"
+            words += "" if finding.holds else ", claim failed"
         _say(console, Text(words, style), f"{ledger.share(cause):+8.2f}  ", style or "bold")
+    _say(console, Text("all other causes together", "dim"), f"{found.rest:+8.2f}  ", "dim")
     if tested is not None:
         held = sum(finding.holds for finding in tested.findings)
         sentence = f"{held} of {len(tested.findings)} claims hold"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nextword.corpus.index import Index
     from nextword.encode.tokenizer import Tokenizer
     from nextword.gpt import GPT
+    from nextword.model.architecture import Architecture
     from nextword.trace.graph import Graph, Node
     from nextword.trace.history import History
     from nextword.trace.pairs import Pair, Spell
@@ -63,7 +64,13 @@ def pairs(
     else:
         raise InputError(f"The prompt does not end with {word.strip()!r}; end it with the first word.")
     spell = gpt.tokenizer.token_text
-    facts = {"first": {"ids": first, "tokens": [spell(id) for id in first]}, "prompt": {"ids": ids}}
+    a = gpt.architecture
+    facts = {
+        "first": {"ids": first, "tokens": [spell(id) for id in first]},
+        "prompt": {"ids": ids},
+        "vocab": a.vocab,
+        "tied": a.tied,
+    }
     if given:
         tokens = [word_ids(gpt.tokenizer, second) for second in given]
         found = find_pairs(gpt.definition, first, tokens, ids, index)
@@ -71,10 +78,11 @@ def pairs(
             emit({**facts, "pairs": [pair.to_json(spell) for pair in found]})
         else:
             _table(found, spell)
+            _explain_numbers(a)
             _explain_tokens(first, found, spell)
         return
     best = top_pairs(gpt.definition, first, ids, index, count=top, n_tokens=gpt.tokenizer.vocab_size)
-    columns = {"frequency": best.frequency, "weights": best.weights, "probability": best.probability}
+    columns = {name: getattr(best, name) for name in _COLUMNS}
     if as_json:
         told = {
             name: None if rows is None else [pair.to_json(spell) for pair in rows] for name, rows in columns.items()
@@ -87,10 +95,16 @@ def pairs(
             continue
         terminal.output().print(Line(f"most by {_COLUMNS[name]}", "dim"))
         _table(rows, spell)
+    _explain_numbers(a)
     _explain_tokens(first, [], spell)
 
 
-_COLUMNS = {"frequency": "the text", "weights": "the weights alone", "probability": "the model"}
+_COLUMNS = {
+    "frequency": "the text",
+    "weights": "the weights alone",
+    "lift": "lift, what this first word adds in the weights alone",
+    "probability": "the model",
+}
 
 
 def _index(gpt: GPT, text: Path | None) -> Index | None:
@@ -105,10 +119,13 @@ def _table(rows: Sequence[Pair], spell: Spell) -> None:
     """A line for each pair; a word is shown as its tokens."""
     console, names = terminal.output(), [" ".join(terminal.visible(spell(id)) for id in row.ids) for row in rows]
     width = max([6, *map(len, names)])
-    console.print(Line(f"{'':<{width}}  {'text':>9}  {'weights':>9}  {'model':>9}", "dim"), soft_wrap=True)
+    titles = f"{'text':>9}  {'weights':>9} {'rank':>8}  {'lift':>9} {'rank':>8}  {'model':>9}"
+    console.print(Line(f"{'':<{width}}  {titles}", "dim"), soft_wrap=True)
     for name, row in zip(names, rows, strict=True):
-        figures = "".join(f"  {_share(each):>9}" for each in (row.frequency, row.weights, row.probability))
-        told = Line.assemble((f"{name:<{width}}", "bold"), figures)
+        told = Line.assemble((f"{name:<{width}}", "bold"), f"  {_share(row.frequency):>9}")
+        for logit, rank in ((row.logit, row.rank), (row.lift, row.lift_rank)):
+            told.append(f"  {logit:+9.2f}").append(f" {rank:8,}", "dim")
+        told.append(f"  {_share(row.probability):>9}")
         if row.count is not None:
             told.append(f"  {row.count:,} of {row.of:,} times", "dim")
         console.print(told, soft_wrap=True)
@@ -117,6 +134,20 @@ def _table(rows: Sequence[Pair], spell: Spell) -> None:
 def _share(share: float | None) -> str:
     """As a percentage, with its size where that would round to nothing; "-" for what is not known."""
     return "-" if share is None else f"{share:.2%}" if share >= 1e-4 or not share else f"{share:.0e}"
+
+
+def _explain_numbers(a: Architecture) -> None:
+    """What the columns of the weights mean."""
+    terminal.note(
+        "weights: what embedding and unembedding alone, without context, give a word: its logit above the mean of all "
+        f"{a.vocab:,} tokens, and its rank among them; most of it is the same after any word. "
+        "lift: how much more than after the average word"
+    )
+    if a.tied:
+        terminal.note(
+            "this model has one table for both, so two words score nearly alike in either order: "
+            "a high lift means words that are alike, and what follows what is left to attention and MLPs"
+        )
 
 
 def _explain_tokens(first: Sequence[int], rows: Sequence[Pair], spell: Spell) -> None:

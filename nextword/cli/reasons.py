@@ -22,9 +22,13 @@ from nextword.arguments import (
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, number, open_model, tokenizer_of
+from nextword.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nextword.trace.removal import Ablation
+    from nextword.trace.replay import Check
 
 
 class Grain(StrEnum):
@@ -81,6 +85,8 @@ def explain(
     drawn = bool(given) or seed is not None
     if drawn and token is not None:
         raise typer.BadParameter("give --token, or --seed and sampling options, not both")
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
     from nextword.gpt import DEFAULT_MODEL, WRITING
     from nextword.trace.sources import sentence
     from nextword.web.receipt_page import write_page
@@ -125,29 +131,48 @@ def replay(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Compute a receipt again and say whether every number holds; exit 1 if not."""
-    from nextword.trace.receipt import TOLERANCE, asked_of, compare, model_of, text_folder_of
+    """Compute a receipt again and say whether every number holds; exit 1 if not.
+
+    Receipts of earlier versions are read, too: what they have in common with today's is checked.
+    """
+    from nextword.trace import replay as replaying
     from nextword.web.receipt_page import read_receipt
 
     receipt = read_receipt(file)
-    asked, name = asked_of(receipt), model or model_of(receipt)
+    asked, name = replaying.asked_of(receipt), model or replaying.model_of(receipt)
     gpt = open_model(name, device)
+    replaying.check_tokenizer(receipt, gpt.hashes())
     with terminal.busy("computing it again"):
-        again = gpt.receipt(**asked, text=text or text_folder_of(receipt), name=name)
-        told = again.with_views() if "views" in receipt else again.to_json()
-    checks = compare(receipt, told)
+        receipt_again = gpt.receipt(**asked, text=text or replaying.text_folder_of(receipt), name=name)
+        again = receipt_again.with_views() if "views" in receipt else receipt_again.to_json()
+    checks = replaying.compare(receipt, again)
     holds = all(check.holds for check in checks)
+    reasons = [] if holds else replaying.reasons(receipt, again)
     if as_json:
         groups = [{**dataclasses.asdict(check), "worst": number(check.worst), "holds": check.holds} for check in checks]
-        emit({"holds": holds, "tolerance": TOLERANCE, "groups": groups})
+        emit({"holds": holds, "tolerance": replaying.TOLERANCE, "groups": groups, "reasons": reasons})
     else:
-        for check in checks:
-            found = f"{check.numbers:,} values, largest difference {check.worst:.0e}" if check.holds else check.differs
-            print(terminal.printable(f"{'holds' if check.holds else 'FAILS':<6} {check.group:<8} {found}"))
-        verdict = "Every number holds" if holds else "The receipt does not hold"
-        print(f"{verdict} (numbers within {TOLERANCE:g} of max(1, number); hashes, ids and texts exactly).")
+        _tell_checks(checks, holds)
+        for reason in reasons:
+            print(terminal.printable(reason))
     if not holds:
         raise typer.Exit(1)
+
+
+def _tell_checks(checks: Sequence[Check], holds: bool) -> None:
+    """A line for each group, and the verdict."""
+    from nextword.trace.replay import TOLERANCE
+
+    for check in checks:
+        found = f"{check.numbers:,} values, largest difference {check.worst:.0e}" if check.holds else check.differs
+        skipped = f"; {check.unchecked} not checked" if check.unchecked else ""
+        print(terminal.printable(f"{'holds' if check.holds else 'FAILS':<6} {check.group:<8} {found}{skipped}"))
+    unchecked = sum(check.unchecked for check in checks)
+    every = "Every number that both have holds" if unchecked else "Every number holds"
+    verdict = every if holds else "The receipt does not hold"
+    print(f"{verdict} (numbers within {TOLERANCE:g} of max(1, number); hashes, ids and texts exactly).")
+    if unchecked:
+        print(f"The receipt is of an earlier version; {unchecked} values that only one version has were not checked.")
 
 
 @app.command()

@@ -12,11 +12,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from nextword.errors import InputError
+from nextword.errors import InputError, SettingError
 from nextword.model.transformer import Transformer
 from nextword.trace.audit import Audit, audit
 from nextword.trace.causes import Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
@@ -38,7 +38,7 @@ class LensRow:
     of_token: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Why `token` after `ids`.
 
@@ -68,6 +68,9 @@ class Explanation:
     def rest(self) -> float:
         """The share of all causes that are not told; with it and the remainder, those that are make the total."""
         return self.claims.total - self.claims.remainder - sum(self.claims.share(cause) for cause in self.causes)
+
+    def __repr__(self) -> str:
+        return f"<Explanation of {self.spell(self.token)!r}, {self.probability:.2%}: {len(self.causes)} causes>"
 
     def about(self) -> str:
         """What the claims are shares of, in words."""
@@ -174,9 +177,13 @@ def explain(
 
     spell: the text of an id. count, by: how many causes to tell, of what grain. ablation: how they are removed for the
     audit, None: no audit. reference: token ids that means and resamples are taken from, None: the prompt.
-    Raises EmptyPrompt, ContextOverflow, UnknownToken, or InputError for a rival that is the token itself or a
-    reference that is too short.
+    Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a rival that is the token itself
+    or a reference that is too short.
     """
+    if by not in get_args(Grouping):
+        raise SettingError(f"A cause is {', '.join(get_args(Grouping))}, not {by!r}.")
+    if count < 1:
+        raise SettingError(f"At least one cause is told, not {count}.")
     for id in (token, against):
         if id is not None:
             check_token(id, model.architecture)

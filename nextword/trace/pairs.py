@@ -1,10 +1,17 @@
 """Pairs: how one word follows another in the text, in the weights alone, and in the model with its context.
 
     frequency    count(a b) / count(a) in the indexed text
-    weights      softmax over the vocabulary of unembed(norm(embed(a))): what embedding and unembedding alone say, with
-                 no position, attention or MLP. The scale of the norm is that of the embedding itself, not that of the
-                 residual in a prompt; a model without blocks would answer exactly this (Elhage et al., 2021).
+    weights      unembed(norm(embed(a))): what embedding and unembedding alone say, with no position, attention or MLP.
+                 The scale of the norm is that of the embedding itself, not that of the residual in a prompt; a model
+                 without blocks would answer exactly this (Elhage et al., 2021).
     probability  of b after a prompt that ends with a
+
+The weights' answer is a logit, told three ways: above the vocabulary's mean and with its rank, which says whether it
+is high; as the probability that all these logits mean, which is the model's own only where there are no blocks; and as
+`lift`: how far that is above the same averaged over all first words. Nearly all that the weights alone say of a word
+they say of it after any word (19 of 20 parts of the variance in tales and in SmolLM2, where rare words stand high); the
+lift is what this first word has to do with it. A model whose unembedding is its embedding (tied) scores two words
+nearly alike in either order: there, a high lift means words that are alike, and what follows what is up to the blocks.
 
 A word may take several tokens. The frequency counts all tokens of both words. Weights know pairs of tokens only, so
 theirs is the pair of the last token of the first word and the first token of the second. The probability is that of
@@ -35,15 +42,19 @@ class Pair:
     """The three numbers of a second word of tokens `ids`, and what they are made of.
 
     count, of: how often the text has both words, and the first; None without an index. frequency: count / of, None
-    if the text lacks the first word too. logit: in the weights alone, above the vocabulary's mean. weights: the
-    probability that these logits mean. chain: the probability of each token of the word.
+    if the text lacks the first word too. logit: in the weights alone, above the vocabulary's mean; rank: its place
+    among all logits, 1 the highest. weights: the probability that these logits mean. lift: how far that logit is above
+    the one after the average first word; lift_rank: its place. chain: the probability of each token of the word.
     """
 
     ids: tuple[int, ...]
     count: int | None
     of: int | None
     logit: float
+    rank: int
     weights: float
+    lift: float
+    lift_rank: int
     chain: tuple[float, ...]
 
     @property
@@ -65,7 +76,10 @@ class Pair:
             "of": self.of,
             "frequency": self.frequency,
             "logit": self.logit,
+            "rank": self.rank,
             "weights": self.weights,
+            "lift": self.lift,
+            "lift_rank": self.lift_rank,
             "probability": self.probability,
             "chain": list(self.chain),
         }
@@ -73,10 +87,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class TopPairs:
-    """What leads each column after a word, highest first; `frequency` is None without a text."""
+    """What leads by each number after a word, highest first; `frequency` is None without a text."""
 
     frequency: Sequence[Pair] | None
     weights: Sequence[Pair]
+    lift: Sequence[Pair]
     probability: Sequence[Pair]
 
 
@@ -98,6 +113,17 @@ def weight_logits(model: Transformer, token: int) -> Tensor:
 
 
 @torch.no_grad()
+def lifts(model: Transformer, token: int) -> Tensor:
+    """`weight_logits` less their average over all first tokens, above the mean: [vocab]. Raises UnknownToken."""
+    embedded = model.embed.weight
+    # Unembedding is linear: the average of all logits is what the average of all normed embeddings says.
+    sums = [model.norm(rows).double().sum(0) for rows in torch.split(embedded, 4096)]
+    average = torch.stack(sums).sum(0) / len(embedded)
+    lifted = (weight_logits(model, token) - model.logits(average.to(embedded.dtype))).double()
+    return lifted - lifted.mean()
+
+
+@torch.no_grad()
 def pairs(
     model: Transformer,
     first: Sequence[int],
@@ -110,7 +136,7 @@ def pairs(
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
     logits = weight_logits(model, first[-1]).double()
-    log_p, above = logits.log_softmax(-1), logits - logits.mean()
+    log_p, above, lift = logits.log_softmax(-1), logits - logits.mean(), lifts(model, first[-1])
     after = _log_probabilities(model, prompt)[-1]
     of = None if index is None else index.count(first)
     found = []
@@ -127,7 +153,10 @@ def pairs(
                 None if index is None else index.count([*first, *second]),
                 of,
                 float(above[second[0]]),
+                _rank(logits, second[0]),
                 float(log_p[second[0]].exp()),
+                float(lift[second[0]]),
+                _rank(lift, second[0]),
                 tuple(float(each.exp()) for each in chain),
             )
         )
@@ -144,12 +173,12 @@ def top_pairs(
     count: int = 5,
     n_tokens: int | None = None,
 ) -> TopPairs:
-    """The `count` tokens, of the first `n_tokens` ids, that lead each column; ties go to the lower id.
+    """The `count` tokens, of the first `n_tokens` ids, that lead by each number; ties go to the lower id.
 
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
-    orders = [weight_logits(model, first[-1])[:n_tokens], _log_probabilities(model, prompt)[-1][:n_tokens]]
-    best = [order.argsort(descending=True, stable=True)[:count].tolist() for order in orders]
+    orders = [weight_logits(model, first[-1]), lifts(model, first[-1]), _log_probabilities(model, prompt)[-1]]
+    best = [order[:n_tokens].argsort(descending=True, stable=True)[:count].tolist() for order in orders]
     columns = [pairs(model, first, [[id] for id in ids], prompt, index) for ids in best]
     if index is None:
         return TopPairs(None, *columns)
@@ -157,6 +186,10 @@ def top_pairs(
     often = (-following.counts).argsort(kind="stable")[:count]
     known = [[int(following.ids[at])] for at in often if following.ids[at] < model.architecture.vocab]
     return TopPairs(pairs(model, first, known, prompt, index), *columns)
+
+
+def _rank(values: Tensor, id: int) -> int:
+    return int((values > values[id]).sum()) + 1
 
 
 def _log_probabilities(model: Transformer, ids: Sequence[int]) -> Tensor:

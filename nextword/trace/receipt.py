@@ -1,6 +1,6 @@
 """The receipt of one token: draw, filters, logit, ledger, audit and text as one JSON value that can be checked again.
 
-    receipt   version of this schema: 1        nextword   the version that wrote it
+    receipt   version of this schema: 2        nextword   the version that wrote it
     model     name as it was opened, layers, heads, width, vocab, context
     hashes    weights, tokenizer: SHA-256; corpus: the hash of the indexed text, null without one
     asked     what `replay` asks again: token, against, count, by, ablation, reference, sampling, seed, text
@@ -15,31 +15,28 @@ else about where its writer keeps things. `web/components/README.md` has every k
 that writes, the account is that of the definition in float32; `odds.definition` has both log p of the token side by
 side. Nothing is rounded but `views.attention`.
 
-`compare` holds a receipt against one made anew. A text, an id or a count must be equal; of numbers that are computed in
-floating point, |difference| <= `TOLERANCE` * max(1, |number|) is allowed: another machine sums in another order.
+The version goes up by one whenever a key is added, dropped or means something else; `asked`, `prompt`, `model` and
+`hashes` only ever gain keys, so that `nextword.trace.replay` can ask again what any earlier receipt asked. Version 2
+added the foreseen changes of the audit and how often a passage was read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from nextword.errors import CorruptFile, NextwordError
 from nextword.sample.sampler import Choice, Distribution, Sampling
 from nextword.trace.explanation import Explanation, Spell
 
-VERSION = 1
-TOLERANCE = 1e-3
+VERSION = 2
 ROWS = 10  # of the odds; the rest is one row
 
 How = Literal["drawn", "greedy", "named"]
-GROUPS = ("hashes", "prompt", "odds", "draw", "logit", "ledger", "audit", "lens", "sources")
 
 
 @dataclass(frozen=True)
@@ -160,131 +157,3 @@ def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
     """The settings; the logit bias as pairs [id, bias], null for -inf."""
     bias = [[id, None if value == -math.inf else value] for id, value in sampling.logit_bias.items()]
     return {**dataclasses.asdict(sampling), "logit_bias": bias}
-
-
-def asked_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, as arguments of `GPT.receipt`, from a receipt of this version.
-
-    Raises CorruptFile if it is none, SettingError for settings out of their range.
-    """
-    if receipt.get("receipt") != VERSION:
-        raise CorruptFile(
-            f"This is no receipt that this nextword reads (version {VERSION}); make it anew with explain."
-        )
-    try:
-        asked = dict(receipt["asked"])
-        prompt = [int(id) for id in receipt["prompt"]["ids"]]
-        if asked["sampling"] is not None:
-            bias = {
-                int(id): -math.inf if value is None else float(value) for id, value in asked["sampling"]["logit_bias"]
-            }
-            asked["sampling"] = Sampling(**{**asked["sampling"], "logit_bias": bias})
-        keys = ("token", "against", "sampling", "seed", "count", "by", "ablation", "reference")
-        return {"prompt": prompt, **{key: asked[key] for key in keys}}
-    except NextwordError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile(f"The receipt lacks what it takes to replay it ({error!r}); make it anew.") from error
-
-
-def model_of(receipt: Mapping[str, Any]) -> str:
-    """The name under which the receipt's model was opened. Raises CorruptFile without one."""
-    model = receipt.get("model")
-    name = model.get("name") if isinstance(model, Mapping) else None
-    if not isinstance(name, str):
-        raise CorruptFile("The receipt does not name its model; say where it is with --model.")
-    return name
-
-
-def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
-    """The indexed text that was asked for by its folder, None if none was."""
-    asked = receipt.get("asked")
-    folder = asked.get("text") if isinstance(asked, Mapping) else None
-    return Path(folder) if isinstance(folder, str) else None
-
-
-@dataclass(frozen=True)
-class Check:
-    """Whether one group of a receipt holds.
-
-    numbers: how many numbers and texts were compared. worst: the largest difference, in units of max(1, |number|).
-    differs: the first place where it does not hold, as in "why.causes.3.claim: 0.5 here, 0.4 now"; None if it holds.
-    """
-
-    group: str
-    numbers: int
-    worst: float
-    differs: str | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing differs by more than is allowed."""
-        return self.differs is None
-
-
-def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
-    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
-    groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
-    return [_check(group, _part(receipt, group), _part(again, group)) for group in groups]
-
-
-def _part(receipt: Mapping[str, Any], group: str) -> Any:
-    why = receipt.get("why")
-    why = why if isinstance(why, Mapping) else {}
-    match group:
-        case "logit":
-            return {key: why.get(key) for key in ("token", "against", "about")}
-        case "ledger":
-            causes = _causes(why, lambda key: key not in _TESTED)
-            return {**{key: why.get(key) for key in ("logit", "above_mean", "claims", "rest")}, "causes": causes}
-        case "audit":
-            return {"audit": why.get("audit"), "causes": _causes(why, lambda key: key in _TESTED)}
-        case "sources":
-            return {
-                **(receipt.get("sources") or {}),
-                "text": None,
-            }  # its hash is among the hashes, its folder may differ
-        case _:
-            return receipt.get(group)
-
-
-_TESTED = ("removed_by", "expected", "measured", "foreseen_change", "logprob_change", "holds")
-
-
-def _causes(why: Mapping[str, Any], wanted: Any) -> Any:
-    causes = why.get("causes")
-    if not isinstance(causes, Sequence) or not all(isinstance(cause, Mapping) for cause in causes):
-        return causes
-    return [{key: value for key, value in cause.items() if wanted(key)} for cause in causes]
-
-
-def _check(group: str, here: Any, now: Any) -> Check:
-    numbers, worst, differs = 0, 0.0, None
-    for path, first, second, difference in _differences(here, now, ""):
-        numbers += 1
-        if difference <= TOLERANCE:
-            worst = max(worst, difference)
-        elif differs is None:
-            differs = f"{path or group}: {_brief(first)} in the receipt, {_brief(second)} now"
-            worst = max(worst, difference)
-    return Check(group, numbers, worst, differs)
-
-
-def _differences(here: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any, float]]:
-    """Every number and text of both, with how far they are apart: infinitely where no distance is meant."""
-    if isinstance(here, Mapping) and isinstance(now, Mapping) and here.keys() == now.keys():
-        for key in here:
-            yield from _differences(here[key], now[key], f"{path}.{key}".lstrip("."))
-    elif isinstance(here, list) and isinstance(now, list) and len(here) == len(now):
-        for at, (first, second) in enumerate(zip(here, now, strict=True)):
-            yield from _differences(first, second, f"{path}.{at}".lstrip("."))
-    elif isinstance(here, float | int) and isinstance(now, float) and not isinstance(here, bool):
-        distance = abs(here - now) / max(1.0, abs(now))
-        yield path, here, now, distance if math.isfinite(distance) else math.inf
-    else:
-        yield path, here, now, 0.0 if here == now and type(here) is type(now) else math.inf
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -116,16 +116,17 @@ class Viewer:
     def pairs(self, ids: Sequence[int], token: int, index: Index | None) -> Json:
         """How the last token goes on in the text, in the weights alone and in the model (nextword.trace.pairs).
 
-        Told are the token, and those that lead one of the columns, by the model's odds.
+        Told are the token, and those that lead by text, lift or model, by the model's odds.
         """
         last, n = ids[-1:], self._tokenizer.vocab_size
         best = top_pairs(self._definition, last, ids, index, count=LEADING, n_tokens=n)
-        leading = [pair.ids for column in (best.probability, best.weights, best.frequency or ()) for pair in column]
+        leading = [pair.ids for column in (best.probability, best.lift, best.frequency or ()) for pair in column]
         seconds = dict.fromkeys([(token,), *leading])
         found = pairs(self._definition, last, [list(second) for second in seconds], ids, index)
         found.sort(key=lambda pair: -pair.probability)
         rows = [{**pair.to_json(self._spell), "chosen": pair.ids == (token,)} for pair in found]
-        return {"first": self._spell(ids[-1]), "rows": rows}
+        a = self._definition.architecture
+        return {"first": self._spell(ids[-1]), "rows": rows, "vocab": a.vocab, "tied": a.tied}
 
     def _favourite(self, id: int, logprob: float) -> Json:
         return {"id": id, "token": self._spell(id), "probability": math.exp(logprob)}

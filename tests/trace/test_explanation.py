@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import nextword
 from nextword import cli
-from nextword.errors import EmptyPrompt, InputError, UnknownToken
+from nextword.errors import EmptyPrompt, InputError, SettingError, UnknownToken
 from nextword.sample.sampler import Sampling
 from nextword.trace.causes import Bias, Head, Layer, Neuron, Position, Source, Token, ValueBias
 from nextword.trace.edits import Scale
@@ -39,6 +39,28 @@ def test_a_copied_word_is_said_to_be_copied() -> None:
     assert [found.words(cause) for cause in found.causes] == ["head 1.0 copied ' as' from 4 tokens back"]
     assert found.audit is not None
     assert found.audit.findings[0].holds
+
+
+def test_it_shows_itself_in_one_line() -> None:
+    found = explain(induction_model(), COPY, spell)
+    assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 causes>"
+
+
+def test_what_is_no_grain_or_no_cause_at_all_is_refused() -> None:
+    with pytest.raises(SettingError, match="finest, read, head"):
+        explain(induction_model(), COPY, spell, by="word")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="At least one"):
+        explain(induction_model(), COPY, spell, count=0)
+
+
+def test_the_printed_shares_are_the_whole_lead() -> None:
+    for extra in ([], ["--against", " pie"]):
+        lines = run("explain", "She ate an apple", "--token", ".", *extra)[1].splitlines()
+        shares = [float(line.split()[0]) for line in lines if line.startswith("   ")]
+        total = float(lines[1].rsplit(": ", 1)[1].split()[0])
+        assert sum(shares) == pytest.approx(total, abs=0.005 * len(shares))
+        assert "all other causes together" in lines[2 + len(shares)]
+        assert any("without it the lead" in line for line in lines) == bool(extra)
 
 
 def test_every_cause_has_words() -> None:

@@ -27,9 +27,10 @@ from nextword.trace.edits import Editing, Scale
 from nextword.trace.history import trace_history
 from nextword.trace.ledger import Grouping, Quantity, account
 from nextword.trace.lenses import head_roles
+from nextword.trace.pairs import weight_logits
 from nextword.trace.recording import record
 from nextword.trace.removal import Ablation
-from nextword.trace.vocabulary import head_writes
+from nextword.trace.vocabulary import head_attends, head_writes
 from tests.optimize.texts import TinyText
 from tests.trace.models import induction_model
 
@@ -106,7 +107,9 @@ def test_without_blocks_the_weights_become_the_bigrams_of_the_text() -> None:
 
     for _ in train(model, 600, lambda: -(wanted * scores()).sum(), rate=0.03):
         pass
-    from_weights = scores().detach().double().numpy()
+    trained = copy(model)
+    said = torch.stack([weight_logits(trained, first) for first in range(vocab)])  # what `pairs` shows
+    from_weights = said.double().log_softmax(-1).numpy()
     bigrams = counts / counts.sum(1, keepdims=True)
     divergence = np.where(bigrams > 0, bigrams * (np.log(np.maximum(bigrams, 1e-300)) - from_weights), 0).sum(1)
     assert (divergence * counts.sum(1) / counts.sum()).sum() <= 1e-3
@@ -222,6 +225,7 @@ def test_skip_trigrams_are_read_off_the_weights() -> None:
     trained = copy(model)
     for key, answer in zip(keys, answers, strict=True):
         assert head_writes(trained, 0, 0, key, 1)[0].ids[0] == answer
+    assert set(head_attends(trained, 0, 0, ask, 3).ids) < set(keys), "where three keys are missing, it is the fourth"
     assert head_roles(trained).induction[0, 0] < 0.2
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
-from nextword.trace.pairs import pairs, top_pairs, weight_logits, word_ids
+from nextword.trace.pairs import lifts, pairs, top_pairs, weight_logits, word_ids
 from tests.encode.samples import byte_level, sentencepiece
 from tests.trace.models import KINDS, PROMPT, random_model
 from tests.trace.test_evidence import text_of
@@ -41,6 +41,26 @@ def test_the_weights_are_embedding_norm_and_unembedding(kind: str) -> None:
     (pair,) = pairs(model, [9], [[5]], PROMPT)
     assert pair.logit == pytest.approx(float(logits[5] - logits.mean()))
     assert pair.weights == pytest.approx(float(logits.softmax(0)[5]))
+    assert pair.rank == logits.argsort(descending=True).tolist().index(5) + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_lift_is_what_the_average_first_word_does_not_say(kind: str) -> None:
+    model = random_model(KINDS[kind])
+    scores = torch.stack([weight_logits(model, token) for token in range(len(model.embed.weight))])
+    above = scores - scores.mean(1, keepdim=True)
+    lift = above[9] - above.mean(0)
+    assert torch.allclose(lifts(model, 9), lift, atol=1e-10)
+    (pair,) = pairs(model, [9], [[5]], PROMPT)
+    assert pair.lift == pytest.approx(float(lift[5]))
+    assert pair.lift_rank == lift.argsort(descending=True).tolist().index(5) + 1
+
+
+def test_one_table_for_both_does_not_tell_which_word_comes_first() -> None:
+    model = random_model(replace(KINDS["rmsnorm, grouped"], tied=True))
+    sizes = (model.embed.weight.square().mean(-1) + model.norm.eps).sqrt()
+    one, other = weight_logits(model, 9)[5] * sizes[9], weight_logits(model, 5)[9] * sizes[5]
+    assert float(one) == pytest.approx(float(other))
 
 
 def test_a_word_of_several_tokens_is_read_along_its_chain() -> None:
@@ -70,6 +90,7 @@ def test_the_likeliest_lead_each_column() -> None:
     top = top_pairs(MODEL, [9], [3, 9], count=4, n_tokens=50)
     assert top.frequency is None
     assert [pair.ids[0] for pair in top.weights] == weight_logits(MODEL, 9)[:50].topk(4).indices.tolist()
+    assert [pair.ids[0] for pair in top.lift] == lifts(MODEL, 9)[:50].topk(4).indices.tolist()
     log_p = MODEL(torch.tensor([[3, 9]]))[0, -1, :50]
     assert [pair.ids[0] for pair in top.probability] == log_p.topk(4).indices.tolist()
 
@@ -106,17 +127,21 @@ def test_the_verb_prints_three_numbers_side_by_side() -> None:
     pie, chain = told["pairs"]
     assert pie["frequency"] is None
     assert 0 < pie["weights"] < 1
+    assert (told["vocab"], told["tied"]) == (8192, True)
+    assert 1 <= pie["rank"] <= 8192
     assert pie["probability"] == pie["chain"][0]
     assert len(chain["ids"]) == len(chain["chain"]) > 1
     inside = json.loads(run("pairs", "apple", "--with", "pie", "--prompt", "She ate an apple", "--json").stdout)
     assert inside["pairs"][0]["weights"] == pie["weights"]
     assert inside["pairs"][0]["probability"] != pie["probability"]
     plain = run("pairs", "apple", "--with", "pie", "unbelievably")
-    assert "weights" in plain.stdout
+    assert "lift" in plain.stdout
+    assert "logit above the mean of all 8,192 tokens" in plain.stderr
+    assert "one table for both" in plain.stderr, "tied embeddings are explained"
     assert "tokens; in the weights its first" in plain.stderr
     top = json.loads(run("pairs", "apple", "--top", "3", "--json").stdout)["top"]
     assert top["frequency"] is None
-    assert [len(top[name]) for name in ("weights", "probability")] == [3, 3]
+    assert [len(top[name]) for name in ("weights", "lift", "probability")] == [3, 3, 3]
 
 
 def test_the_verb_refuses_in_one_line() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.trace.receipt import asked_of, compare
+from nextword.trace.replay import asked_of, compare
 from nextword.trace.recording import record
 from nextword.trace.views import DIGITS, PLACES
 

@@ -227,7 +227,15 @@ def test_the_command_line_writes_and_replays(tmp_path: Path) -> None:
     assert code == 1
     verdict = json.loads(out)
     assert [group["group"] for group in verdict["groups"] if not group["holds"]] == ["ledger"]
+    page.write_text(page.read_text().replace('"receipt": 2', '"receipt": 99'))
+    code, _, err = run("replay", str(page))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "version 99" in err
     assert run("explain", "She", "--seed", "7", "--token", " pie")[0] == 2
+    for nowhere in (tmp_path, tmp_path / "no" / "why.html"):
+        code, out, err = run("explain", "She", "--html", str(nowhere))
+        assert (code, out) == (1, "")
+        assert "a folder that is there" in err
     code, _, err = run("replay", str(tmp_path / "no.html"))
     assert code == 1
     assert "cannot be read" in err

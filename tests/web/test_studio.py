@@ -137,6 +137,7 @@ def test_a_pair_is_told_by_the_text_the_weights_and_the_model(address: str) -> N
     (chosen,) = (row for row in told["rows"] if row["chosen"])
     assert chosen["tokens"] == [" was"]
     assert (chosen["count"], chosen["of"]) == (3, 3)
+    assert (told["vocab"], told["tied"]) == (8192, True)
     odds = {row["id"]: row["probability"] for row in ask(address, "odds", rows=200)["odds"]["rows"]}
     for row in told["rows"]:
         assert row["probability"] == pytest.approx(odds.get(row["ids"][0], 0), abs=2e-3)
