@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from nextword import __version__
 from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.sample.sampler import Sampling
 from nextword.trace.ledger import Grouping
@@ -110,8 +109,9 @@ def reasons(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     elif corpus != corpus_now:
         which = "not here" if corpus_now is None else "not the receipt's, by its hash"
         found.append(f"The indexed text is {which}; give the receipt's own with --text.")
-    if receipt.get("nextword") != __version__:
-        found.append(f"The receipt was written by nextword {_brief(receipt.get('nextword'))}; this is {__version__}.")
+    writer, now = receipt.get("nextword"), again.get("nextword")
+    if writer != now:
+        found.append(f"The receipt was written by nextword {_brief(writer)}; this is {_brief(now)}.")
     return found
 
 
