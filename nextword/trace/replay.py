@@ -109,9 +109,9 @@ def reasons(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     elif corpus != corpus_now:
         which = "not here" if corpus_now is None else "not the receipt's, by its hash"
         found.append(f"The indexed text is {which}; give the receipt's own with --text.")
-    wrote, now = receipt.get("nextword"), again["nextword"]
-    if wrote != now:
-        found.append(f"The receipt was written by nextword {_brief(wrote)}; this is {now}.")
+    writer, now = receipt.get("nextword"), again.get("nextword")
+    if writer != now:
+        found.append(f"The receipt was written by nextword {_brief(writer)}; this is {_brief(now)}.")
     return found
 
 
@@ -158,11 +158,10 @@ class Check:
 
 
 def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
-    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
+    """The groups of a receipt against those of one made anew, hashes first."""
     version = receipt.get("receipt")
     earlier = isinstance(version, int) and version < VERSION
-    groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
-    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in groups]
+    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in GROUPS]
 
 
 def _part(receipt: Mapping[str, Any], group: str) -> Any:

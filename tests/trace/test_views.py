@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.trace.replay import asked_of, compare
 from nextword.trace.recording import record
+from nextword.trace.replay import asked_of, compare
 from nextword.trace.views import DIGITS, PLACES
 
 SHORT = "The king had three sons, and the youngest"
