@@ -158,10 +158,11 @@ class Check:
 
 
 def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
-    """The groups of a receipt against those of one made anew, hashes first."""
+    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
     version = receipt.get("receipt")
     earlier = isinstance(version, int) and version < VERSION
-    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in GROUPS]
+    groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
+    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in groups]
 
 
 def _part(receipt: Mapping[str, Any], group: str) -> Any:
