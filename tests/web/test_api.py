@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 import nextword
 from nextword.gpt import GPT
+from nextword.trace.receipt import VERSION
 from nextword.web.api import create_app
 from nextword.web.guard import Rules, hosts_of
 from tests.web.served import call, served
@@ -192,7 +193,7 @@ def test_explain_gives_a_receipt_for_each_token(client: openai.OpenAI) -> None:
 
 def test_v1_explain_is_a_receipt(address: str) -> None:
     status, receipt = call(address, "/v1/explain", {"prompt": KING, "token": " of", "count": 3, "ablation": "none"})
-    assert (status, receipt["receipt"]) == (200, 1)
+    assert (status, receipt["receipt"]) == (200, VERSION)
     assert call(address, "/v1/explain", {"prompt": KING, "token": "xylophone quartet"})[0] == 400
 
 

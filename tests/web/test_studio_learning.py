@@ -176,7 +176,7 @@ def test_the_difference_of_two_checkpoints_adds_up(address: str) -> None:
     left, right = ({"prompt": "She ate an", "model": f"pantry@{step}"} for step in (1, 12))
     told = ask(address, "compare", left=left, right=right)
     assert told["alike"]
-    id = told["rows"][0]["id"]
+    id = told["rows"][0]["ids"]["right"]
     parts = ask(address, "difference", left=left, right=right, token=id)
     scores = [
         {row["id"]: row["logit"] for row in ask(address, "odds", **side, rows=200)["odds"]["rows"]}[id]
