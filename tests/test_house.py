@@ -53,11 +53,24 @@ def test_every_package_is_installed_and_so_are_the_benches() -> None:
 def test_benches_are_listed_and_run_by_name() -> None:
     listed = run(sys.executable, "-m", "nextword", "bench")
     assert {line.split()[0] for line in listed.stdout.splitlines()} == {path.stem for path in ROOT.glob("bench/*.py")}
-    helped = run(sys.executable, "-m", "nextword", "bench", "forecast", "--help")
-    assert helped.returncode == 0, helped.stderr
-    assert "usage" in helped.stdout
+    for name in ("forecast", "bundle"):  # the second imports another one
+        helped = run(sys.executable, "-m", "nextword", "bench", name, "--help")
+        assert helped.returncode == 0, helped.stderr
+        assert "usage" in helped.stdout
     wrong = run(sys.executable, "-m", "nextword", "bench", "nonsense")
     assert (wrong.returncode, "startup" in wrong.stderr) == (1, True)
+
+
+def test_benches_find_all_that_they_import() -> None:
+    program = """
+import pathlib, runpy, sys
+sys.path[:0] = ["bench", "."]
+for path in sorted(pathlib.Path("bench").glob("[a-z]*.py")):
+    print(path)
+    runpy.run_path(str(path), run_name="imported")
+"""
+    imported = run(sys.executable, "-c", program)
+    assert imported.returncode == 0, imported.stdout + imported.stderr
 
 
 @pytest.mark.parametrize("folder", ["model", "predict", "sample", "trace"])

@@ -30,12 +30,14 @@ def bench(
     if what not in scripts:
         raise InputError(f"There is no bench {what!r:.40}; there are {', '.join(scripts)}.")
     before, sys.argv = sys.argv, [f"nextword bench {what}", *context.args]
+    sys.path.insert(0, str(_folder()))  # as python does for a script: they import each other
     try:
         runpy.run_path(str(scripts[what]), run_name="__main__")
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is missing for this; pip install 'nextword[test,peers]'.") from error
     finally:
         sys.argv = before
+        sys.path.remove(str(_folder()))
 
 
 def _folder() -> Path:

@@ -140,6 +140,12 @@ def floats_at(builder: Any, address: Any) -> Any:
     return load(builder, address, _FLOATS, 4)
 
 
+@operation(INTS, ADDRESS)
+def ints_at(builder: Any, address: Any) -> Any:
+    """32 neighbouring int32, or 128 bytes: how the bench of generating reads memory, and nothing else."""
+    return load(builder, address, _INTS, 4)
+
+
 @operation(FLOATS, ADDRESS)
 def brains_at(builder: Any, address: Any) -> Any:
     """32 neighbouring bfloat16, which are upper halves of float32."""
