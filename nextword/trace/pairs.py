@@ -123,7 +123,6 @@ def lifts(model: Transformer, token: int) -> Tensor:
     return lifted - lifted.mean()
 
 
-@torch.no_grad()
 def pairs(
     model: Transformer,
     first: Sequence[int],
@@ -135,35 +134,10 @@ def pairs(
 
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
-    logits = weight_logits(model, first[-1]).double()
-    log_p, above, lift = logits.log_softmax(-1), logits - logits.mean(), lifts(model, first[-1])
-    after = _log_probabilities(model, prompt)[-1]
-    of = None if index is None else index.count(first)
-    found = []
-    for second in seconds:
-        for id in second:
-            check_token(id, model.architecture)
-        chain = [after[second[0]]]
-        if len(second) > 1:
-            rows = _log_probabilities(model, [*prompt, *second[:-1]])[len(prompt) :]
-            chain += [row[id] for row, id in zip(rows, second[1:], strict=True)]
-        found.append(
-            Pair(
-                tuple(second),
-                None if index is None else index.count([*first, *second]),
-                of,
-                float(above[second[0]]),
-                _rank(logits, second[0]),
-                float(log_p[second[0]].exp()),
-                float(lift[second[0]]),
-                _rank(lift, second[0]),
-                tuple(float(each.exp()) for each in chain),
-            )
-        )
-    return found
+    after = _After(model, first, prompt, index)
+    return [after.pair(second) for second in seconds]
 
 
-@torch.no_grad()
 def top_pairs(
     model: Transformer,
     first: Sequence[int],
@@ -177,15 +151,53 @@ def top_pairs(
 
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
-    orders = [weight_logits(model, first[-1]), lifts(model, first[-1]), _log_probabilities(model, prompt)[-1]]
+    after = _After(model, first, prompt, index)
+    orders = [after.logits, after.lift, after.log_p]
     best = [order[:n_tokens].argsort(descending=True, stable=True)[:count].tolist() for order in orders]
-    columns = [pairs(model, first, [[id] for id in ids], prompt, index) for ids in best]
+    columns = [[after.pair([id]) for id in ids] for ids in best]
     if index is None:
         return TopPairs(None, *columns)
     following = index.next_counts(first)
     often = (-following.counts).argsort(kind="stable")[:count]
-    known = [[int(following.ids[at])] for at in often if following.ids[at] < model.architecture.vocab]
-    return TopPairs(pairs(model, first, known, prompt, index), *columns)
+    known = [int(following.ids[at]) for at in often if following.ids[at] < model.architecture.vocab]
+    return TopPairs([after.pair([id]) for id in known], *columns)
+
+
+class _After:
+    """All that can follow the word `first` at the end of a prompt: what every pair of it is read off.
+
+    logits: in the weights alone; lift; log_p: in the model. Each [vocab].
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Transformer, first: Sequence[int], prompt: Sequence[int], index: Index | None) -> None:
+        self._model, self._first, self._prompt, self._index = model, first, prompt, index
+        self.logits = weight_logits(model, first[-1])
+        self.lift = lifts(model, first[-1])
+        self.log_p = _log_probabilities(model, prompt)[-1]
+        self._of = None if index is None else index.count(first)
+
+    @torch.no_grad()
+    def pair(self, second: Sequence[int]) -> Pair:
+        """The numbers of a second word. Raises ContextOverflow or UnknownToken."""
+        for id in second:
+            check_token(id, self._model.architecture)
+        logits = self.logits.double()
+        chain = [self.log_p[second[0]]]
+        if len(second) > 1:
+            rows = _log_probabilities(self._model, [*self._prompt, *second[:-1]])[len(self._prompt) :]
+            chain += [row[id] for row, id in zip(rows, second[1:], strict=True)]
+        return Pair(
+            tuple(second),
+            None if self._index is None else self._index.count([*self._first, *second]),
+            self._of,
+            float((logits - logits.mean())[second[0]]),
+            _rank(logits, second[0]),
+            float(logits.log_softmax(-1)[second[0]].exp()),
+            float(self.lift[second[0]]),
+            _rank(self.lift, second[0]),
+            tuple(float(each.exp()) for each in chain),
+        )
 
 
 def _rank(values: Tensor, id: int) -> int:

@@ -120,11 +120,10 @@ class Viewer:
         """
         last, n = ids[-1:], self._tokenizer.vocab_size
         best = top_pairs(self._definition, last, ids, index, count=LEADING, n_tokens=n)
-        leading = [pair.ids for column in (best.probability, best.lift, best.frequency or ()) for pair in column]
-        seconds = dict.fromkeys([(token,), *leading])
-        found = pairs(self._definition, last, [list(second) for second in seconds], ids, index)
-        found.sort(key=lambda pair: -pair.probability)
-        rows = [{**pair.to_json(self._spell), "chosen": pair.ids == (token,)} for pair in found]
+        found = {pair.ids: pair for column in (best.probability, best.lift, best.frequency or ()) for pair in column}
+        chosen = found.pop((token,), None) or pairs(self._definition, last, [[token]], ids, index)[0]
+        told = sorted([chosen, *found.values()], key=lambda pair: -pair.probability)
+        rows = [{**pair.to_json(self._spell), "chosen": pair is chosen} for pair in told]
         a = self._definition.architecture
         return {"first": self._spell(ids[-1]), "rows": rows, "vocab": a.vocab, "tied": a.tied}
 
