@@ -140,6 +140,11 @@ class Choice:
     removed: tuple[Removed, ...]
 
 
+def log_chance(probability: float) -> float:
+    """A probability's logarithm in nats; of nothing, the least that a float can tell from it."""
+    return math.log(max(probability, 5e-324))
+
+
 def distribute(
     logits: npt.NDArray[np.float32],
     sampling: Sampling,

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextword.sample.sampler import Choice, Distribution, Sampling
+from nextword.sample.sampler import Choice, Distribution, Sampling, log_chance
 from nextword.trace.explanation import Explanation, Spell
 
 VERSION = 2
@@ -78,7 +78,7 @@ class Receipt:
         spell = self.explanation.spell
         token = {"id": self.explanation.token, "token": spell(self.explanation.token)}
         odds = odds_of(self.chosen, spell)
-        engine = math.log(max(odds["chosen"]["probability"], 5e-324))
+        engine = log_chance(odds["chosen"]["probability"])
         odds["definition"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
         return {
             "receipt": VERSION,

@@ -18,6 +18,7 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.predict.engine import Engine
+from nextword.sample.sampler import log_chance
 from nextword.trace.lenses import head_roles, logit_lens
 from nextword.trace.omission import omissions, words
 from nextword.trace.pairs import pairs, top_pairs
@@ -106,7 +107,7 @@ class Viewer:
                 "from": each.start,
                 "words": tokenizer.decode(ids[each.start : each.stop]),
                 "after": each.probability,
-                "change": _log(each.probability) - _log(chance),
+                "change": log_chance(each.probability) - log_chance(chance),
             }
             for each in omissions(self._engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
         ]
@@ -143,8 +144,3 @@ def _folded(places: Sequence[Any], together: Any) -> list[Any]:
     if len(places) <= PLACES:
         return list(places)
     return [places[0], together(places[1 : 1 - PLACES]), *places[1 - PLACES :]]
-
-
-def _log(probability: float) -> float:
-    """In nats; of nothing, the least that a float can tell from it."""
-    return math.log(max(probability, 5e-324))

@@ -20,7 +20,7 @@ from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
 from nextword.gpt import Prediction
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Choice
+from nextword.sample.sampler import Choice, log_chance
 from nextword.trace.receipt import Chosen, Receipt, odds_of
 from nextword.web.receipt_page import inline_json, page_css, page_script, render, visible
 
@@ -43,7 +43,7 @@ def prediction_html(prediction: Prediction) -> str:
     told = odds_of(Chosen("greedy", favourite, odds, n_tokens), tokenizer.token_text)
     if not np.array_equal(odds.filtered, odds.probability):
         told["sampling"] = {}
-    log_p = math.log(max(told["chosen"]["probability"], 5e-324))
+    log_p = log_chance(told["chosen"]["probability"])
     told["definition"] = {"logprob": None, "logprob_engine": log_p}
     ids = list(prediction.ids)
     tokens = {"ids": ids, "tokens": [tokenizer.token_text(id) for id in ids]}

@@ -22,7 +22,7 @@ from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
 from nextword.gpt import GPT, WRITING
 from nextword.sample.draw import uniform
-from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute
+from nextword.sample.sampler import Choice, Distribution, Sampling, choose, distribute, log_chance
 from nextword.web.studio_asks import SETTINGS, Ask, AskOdds, AskRemove, AskWhy
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Views:
             "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in odds.removed],
             "sampling": {name: getattr(sampling, name) for name in SETTINGS},
             "chosen": next(row for row in rows if row["chosen"]),
-            "definition": {"logprob": None, "logprob_engine": _log(choice.probability)},
+            "definition": {"logprob": None, "logprob_engine": log_chance(choice.probability)},
         }
 
     def _row(self, odds: Distribution, id: int, chosen: int) -> Json:
@@ -271,8 +271,3 @@ class Views:
         ]
         rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
         return {"layer": ask.layer, "head": ask.head, "rows": rows, "rest": rest, "more": n - len(rows)}
-
-
-def _log(probability: float) -> float:
-    """In nats; of nothing, the least that a float can tell from it."""
-    return math.log(max(probability, 5e-324))

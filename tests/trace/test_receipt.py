@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,9 @@ from nextword.trace.indexed import index_files, open_indexed, training_order
 from nextword.trace.receipt import VERSION
 from nextword.trace.replay import asked_of, compare
 from nextword.trace.sources import sentence
+from tests.trace.conftest import BOLD, PROMPT
 
-PROMPT = "She ate an apple"
-BOLD = Sampling(temperature=0.8, top_k=40, logit_bias={14: -math.inf, 12: 0.5})
 FABLE = "One day the fox saw the grapes, and She ate an apple pie under the tree.\n"
-
-
-@pytest.fixture(scope="module")
-def gpt() -> nextword.GPT:
-    return nextword.open("tales", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def told(gpt: nextword.GPT) -> dict[str, Any]:
-    return gpt.receipt(PROMPT, sampling=BOLD, seed=7, name="tales").to_json()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -15,19 +14,6 @@ from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.sample.sampler import Sampling
 from nextword.trace.receipt import VERSION
 from nextword.trace.replay import TOLERANCE, asked_of, check_tokenizer, compare, reasons
-
-PROMPT = "She ate an apple"
-BOLD = Sampling(temperature=0.8, top_k=40, logit_bias={14: -math.inf, 12: 0.5})
-
-
-@pytest.fixture(scope="module")
-def gpt() -> nextword.GPT:
-    return nextword.open("tales", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def told(gpt: nextword.GPT) -> dict[str, Any]:
-    return gpt.receipt(PROMPT, sampling=BOLD, seed=7, name="tales").to_json()
 
 
 def replayed(gpt: nextword.GPT, told: dict[str, Any]) -> dict[str, Any]:

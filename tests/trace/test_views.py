@@ -16,11 +16,6 @@ SHORT = "The king had three sons, and the youngest"
 LONG = "The king had three sons. " * 20 + SHORT
 
 
-@pytest.fixture(scope="module")
-def gpt() -> nextword.GPT:
-    return nextword.open("tales", device="cpu")
-
-
 def views(gpt: nextword.GPT, prompt: str) -> dict[str, Any]:
     found: dict[str, Any] = gpt.receipt(prompt, ablation=None).with_views()["views"]
     return found
