@@ -291,7 +291,8 @@ def attend_spans(
 ) -> None:
     """Softmax within one SPAN of positions, for the query heads that share a key/value head.
 
-    Piece (row, key/value head, span); `start` is the row of piece 0.
+    Piece (row, key/value head, span); `start` is the row of piece 0. The next span is fetched meanwhile: it begins
+    elsewhere in memory for keys and for every slice of values, too often for the processor to foresee it.
     """
     group, wide = model.n_heads // model.n_kv_heads, head_room(model)
     for piece in range(first, last):
@@ -311,9 +312,9 @@ def attend_spans(
                 put_floats(scores + 4 * (SPAN * query + LANES * tile), every(np.float32(0.0)))
             keys, out = keys_at(model, memory, capacity, layer, head, begin + LANES * tile), scores + 4 * LANES * tile
             if model.half_memory:
-                add_product_fp16(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN)
+                add_product_fp16(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN, 2 * SPAN * wide)
             else:
-                add_product_fp32(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN)
+                add_product_fp32(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN, 4 * SPAN * wide)
         mixed = place(room.spans, (row * model.n_heads + head * group) * n_spans + span, 0)
         step = 4 * n_spans * room.spans.columns
         for query in range(group):
@@ -324,9 +325,9 @@ def attend_spans(
                 put_floats(out + query * step, every(np.float32(0.0)))
             values = values_at(model, memory, capacity, layer, head, slice, begin)
             if model.half_memory:
-                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step)
+                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, 2 * SPAN * LANES)
             else:
-                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step)
+                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, 4 * SPAN * LANES)
 
 
 @kernel
@@ -416,10 +417,12 @@ def give_back_tiles(
 @kernel
 def widen_tiles(first: int, last: int, model: Model, layer: int, room: Room, n_rows: int) -> None:
     """hidden = what the MLP's nonlinearity makes of W norm(x)."""
-    for tile in range(first, last):
+    for tile in range(first, last):  # one matrix after the other: memory gives most when it is read on and on
         product(model, layer, UP, tile, room.normed_mlp, n_rows, room.up, True)
-        if model.mlp == GATED:
+    if model.mlp == GATED:
+        for tile in range(first, last):
             product(model, layer, GATE, tile, room.normed_mlp, n_rows, room.gate, True)
+    for tile in range(first, last):
         for row in range(n_rows):
             up = floats_at(place(room.up, row, LANES * tile))
             if model.mlp == GATED:
@@ -453,32 +456,30 @@ def forward(thread: int, n_threads: int, counters: int, model: Model, rows: Rows
     if not enter(counters, thread):
         return
     n_rows, size = rows.n, model.head_size
-    parts = 4 * n_threads  # how many times a stage is shared out, about
-    some_rows = max(1, n_rows // parts)
     queries, keys = -(-model.n_heads * size // LANES), -(-model.n_kv_heads * size // LANES)
     out, wide = room.x.columns // LANES, room.hidden.groups
-    stage = share(counters, 1, n_rows, some_rows, begin_rows, (model, rows, room))
+    stage = share(counters, 1, n_rows, n_threads, begin_rows, (model, rows, room))
     for layer in range(model.n_layers):
-        stage = share(counters, stage, n_rows, some_rows, read_rows, (model, layer, ATTENTION_NORM, room))
+        stage = share(counters, stage, n_rows, n_threads, read_rows, (model, layer, ATTENTION_NORM, room))
         tiles = queries + 2 * keys
-        stage = share(counters, stage, tiles, max(1, tiles // parts), project_tiles, (model, layer, room, n_rows))
-        stage = share(counters, stage, n_rows, some_rows, remember_rows, (model, layer, rows, room))
+        stage = share(counters, stage, tiles, n_threads, project_tiles, (model, layer, room, n_rows))
+        stage = share(counters, stage, n_rows, n_threads, remember_rows, (model, layer, rows, room))
         for start in range(0, n_rows, ATTENDING):
             n = min(ATTENDING, n_rows - start)
             pieces = n * model.n_kv_heads * n_spans
             what = (model, layer, rows, room, start, n_spans, thread)
-            stage = share(counters, stage, pieces, max(1, pieces // parts), attend_spans, what)
-            stage = share(counters, stage, n, 1, gather_rows, (model, layer, rows, room, start, n_spans))
+            stage = share(counters, stage, pieces, n_threads, attend_spans, what)
+            stage = share(counters, stage, n, n_threads, gather_rows, (model, layer, rows, room, start, n_spans))
         what_back = (model, layer, OUTPUT, room.mixed, room, n_rows)
-        stage = share(counters, stage, out, max(1, out // parts), give_back_tiles, what_back)
+        stage = share(counters, stage, out, n_threads, give_back_tiles, what_back)
         if not model.parallel:
-            stage = share(counters, stage, n_rows, some_rows, read_rows, (model, layer, MLP_NORM, room))
-        stage = share(counters, stage, wide, max(1, wide // parts), widen_tiles, (model, layer, room, n_rows))
+            stage = share(counters, stage, n_rows, n_threads, read_rows, (model, layer, MLP_NORM, room))
+        stage = share(counters, stage, wide, n_threads, widen_tiles, (model, layer, room, n_rows))
         what_back = (model, layer, DOWN, room.hidden, room, n_rows)
-        stage = share(counters, stage, out, max(1, out // parts), give_back_tiles, what_back)
+        stage = share(counters, stage, out, n_threads, give_back_tiles, what_back)
     wanted, tiles = rows.n_wanted, -(-model.vocab // LANES)
-    stage = share(counters, stage, wanted, 1, finish_rows, (model, rows, room))
-    share(counters, stage, tiles, max(1, tiles // (4 * parts)), unembed_tiles, (model, room, wanted))
+    stage = share(counters, stage, wanted, n_threads, finish_rows, (model, rows, room))
+    share(counters, stage, tiles, n_threads, unembed_tiles, (model, room, wanted))
     leave(counters, thread)
 
 

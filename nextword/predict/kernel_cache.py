@@ -28,7 +28,7 @@ from nextword.predict import forward as passes
 from nextword.predict.llvm import features
 
 _LOG = logging.getLogger(__name__)
-_SOURCES = ("llvm", "lanes", "groups", "elementary", "tiles", "team", "forward")
+_SOURCES = ("llvm", "lanes", "reserve", "groups", "elementary", "tiles", "team", "forward")
 
 
 @cache

@@ -193,6 +193,14 @@ def byte_at(builder: Any, address: Any) -> Any:
     return builder.zext(load(builder, address, BYTE, 1), WORD)
 
 
+@operation(NOTHING, ADDRESS)
+def fetch(builder: Any, address: Any) -> None:
+    """Have the cache line at an address, which may be any, brought into the second cache; waits for nothing."""
+    at = builder.inttoptr(address, BYTE.as_pointer())
+    to_read, second_cache, data = WORD(0), WORD(2), WORD(1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, second_cache, data)
+
+
 @operation(NOTHING, ADDRESS, FLOATS)
 def put_floats(builder: Any, address: Any, value: Any) -> None:
     """Write 32 float32."""

@@ -56,6 +56,7 @@ from nextword.predict.lanes import (
     byte_at,
     every,
     every_int,
+    fetch,
     float_at,
     floats_at,
     fma,
@@ -71,6 +72,7 @@ from nextword.predict.lanes import (
     put_int,
     total_int,
 )
+from nextword.predict.reserve import LINE
 
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
 BLOCK = 8  # columns of floating-point weights that are read at once
@@ -139,10 +141,18 @@ def _float_tile(columns_at: Any, size: int) -> Any:
     step = size * LANES
 
     @kernel
-    def add_product(tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int) -> None:
-        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks of 8."""
+    def add_product(
+        tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int, ahead: int
+    ) -> None:
+        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks of 8.
+
+        What lies `ahead` bytes ahead is fetched meanwhile, unless that is 0.
+        """
         for column in range(0, n_columns, BLOCK):
             at = tile + column * step
+            if ahead != 0:
+                for line in range(at + ahead, at + ahead + BLOCK * step, LINE):
+                    fetch(line)
             w0, w1, w2, w3 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
             at += 4 * step
             w4, w5, w6, w7 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
@@ -239,11 +249,11 @@ def add_product(weights: int, form: int, tile: int, x: Vectors, n_rows: int, out
     elif form == INT4_WIDE:
         add_product_int4_wide(weights + skipped * WIDE_BYTES, x, n_rows, out, out_step)
     elif form == BF16:
-        add_product_bf16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step)
+        add_product_bf16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step, 0)
     elif form == FP16:
-        add_product_fp16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step)
+        add_product_fp16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step, 0)
     else:
-        add_product_fp32(weights + skipped * FP32_BYTES, columns, floats, step, n_rows, out, out_step)
+        add_product_fp32(weights + skipped * FP32_BYTES, columns, floats, step, n_rows, out, out_step, 0)
 
 
 @kernel

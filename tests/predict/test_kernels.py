@@ -163,24 +163,26 @@ def test_elementary_functions_are_as_near_as_they_say(
 
 
 def test_pieces_are_done_once_whoever_does_them() -> None:
+    teams = dict[int, Team]()
+
     @kernel
     def mark(first: int, last: int, out: np.ndarray, amount: int) -> None:
         for piece in range(first, last):
             out[piece] += amount
 
     @kernel
-    def passes(thread: int, counters: int, out: np.ndarray) -> None:
+    def passes(thread: int, n_threads: int, counters: int, out: np.ndarray) -> None:
         if enter(counters, thread):
-            stage = share(counters, 1, 1000, 3, mark, (out, 1))
-            share(counters, stage, 1000, 7, mark, (out, 10))
+            stage = share(counters, 1, len(out), n_threads, mark, (out, 1))
+            share(counters, stage, len(out), n_threads, mark, (out, 10))
             leave(counters, thread)
 
-    team = Team(4)
-    for _ in range(50):
-        counters, out = new_counters(2), np.zeros(1000, np.int64)
-        team.run(lambda thread, c=counters, o=out: passes(thread, c.ctypes.data, o))
+    for n_threads, size in [(4, 1000)] * 50 + [(n, size) for n in (1, 2, 3, 16) for size in range(70)]:
+        counters, out = new_counters(2), np.zeros(size, np.int64)
+        team = teams.setdefault(n_threads, Team(n_threads))
+        team.run(lambda thread, n=n_threads, c=counters, o=out: passes(thread, n, c.ctypes.data, o))
         assert (out == 11).all()
-        passes(1, counters.ctypes.data, out)  # a helper that comes too late
+        passes(1, n_threads, counters.ctypes.data, out)  # a helper that comes too late
         assert (out == 11).all()
     assert threading.active_count() >= 4
 
