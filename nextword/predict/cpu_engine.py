@@ -35,6 +35,7 @@ from nextword.predict.engine import Logits, check_room
 from nextword.predict.kernel_cache import compiled
 from nextword.predict.lanes import LANES
 from nextword.predict.packed import Packed, pack
+from nextword.predict.records import record
 from nextword.predict.reserve import reserve
 from nextword.predict.team import Team, leave, new_counters
 from nextword.predict.tiles import GROUP_BYTES, INT4, INT4_WIDE, INT8
@@ -62,8 +63,9 @@ class CpuEngine:
         self.architecture = architecture
         self._packed = packed  # the kernels know only addresses
         self._model, self._tables = _model(architecture, packed)
+        self._record = record(self._model)
         self._team = Team(threads or _cores())
-        self._room = Workroom(self._model, self._team.size, CHUNK)
+        self._workroom = Workroom(self._model, self._team.size, CHUNK)
         self._turn = threading.Lock()
         self._forward = compiled()
 
@@ -90,47 +92,44 @@ class CpuEngine:
         return np.concatenate(logits) if len(logits) > 1 else logits[0]
 
     def _read(self, rows: Sequence[tuple[CpuReading, int, bool]]) -> Logits:
-        """One pass: tokens read in their texts, the logits after those that are wanted, float32 [wanted, vocab]."""
-        positions, read = [], dict[int, int]()
-        for reading, _, _ in rows:
-            before = read.get(id(reading), 0)
+        """One pass of at most CHUNK rows: tokens read in their texts, the logits after the wanted, [wanted, vocab]."""
+        ids, positions, memories, capacities, wanted = [], [], [], [], []
+        ahead = dict[CpuReading, int]()
+        for row, (reading, id, is_wanted) in enumerate(rows):
+            before = ahead.get(reading, 0)
+            ids.append(id)
             positions.append(len(reading.ids) + before)
-            read[id(reading)] = before + 1
-        readings, ids, wanted = zip(*rows, strict=True)
-        logits = self._pass(ids, positions, readings, np.flatnonzero(wanted).tolist())
-        for reading, each, _ in rows:
-            reading.ids.append(each)
-        return logits
-
-    def _pass(
-        self, ids: Sequence[int], positions: Sequence[int], readings: Sequence[CpuReading], wanted: Sequence[int]
-    ) -> Logits:
-        """One pass of at most CHUNK rows; logits of the wanted ones, float32 [wanted, vocab]."""
-        texts = [(reading.memory.ctypes.data, reading.places) for reading in readings]
-        numbers = [np.array(each, np.int64) for each in (ids, positions, *zip(*texts, strict=True), wanted)]
-        id_at, position_at, memory_at, capacity_at, wanted_at = (each.ctypes.data for each in numbers)
-        rows = passes.Rows(len(ids), id_at, position_at, memory_at, capacity_at, len(wanted), wanted_at)
+            memories.append(reading.address)
+            capacities.append(reading.places)
+            if is_wanted:
+                wanted.append(row)
+            ahead[reading] = before + 1
         n_spans = max(positions) // passes.SPAN + 1
         counters = new_counters(passes.n_stages(self._model.n_layers, len(ids)))
         with self._turn:
-            room = self._room.grown(len(ids), n_spans, len(wanted))
+            rows_at = self._workroom.rows(ids, positions, memories, capacities, wanted)
+            room_at = self._workroom.room(len(ids), n_spans, len(wanted))
+            model_at, n_threads = self._record.ctypes.data, self._team.size
 
-            def work(thread: int) -> None:
-                self._forward(thread, self._team.size, counters.ctypes.data, self._model, rows, room, n_spans)
+            def work(thread: int) -> None:  # keeps the counters: a helper may look at them when all is over
+                self._forward(thread, n_threads, counters.ctypes.data, model_at, rows_at, room_at, n_spans)
 
             try:
                 self._team.run(work)
             except BaseException:  # Ctrl-C, maybe before the pass began here: nobody else may go on with it
                 leave(counters.ctypes.data, 0)
                 raise
-            return self._room.logits(len(wanted))
+            logits = self._workroom.logits(len(wanted))
+        for reading, id, _ in rows:
+            reading.ids.append(id)
+        return logits
 
 
 class CpuReading:
     """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Reading.
 
-    memory: keys and values of `places` positions, as nextword.predict.forward lays them out; it takes up room in
-    the machine as positions are read.
+    memory: keys and values of `places` positions, as nextword.predict.forward lays them out, and its address; it takes
+    up room in the machine as positions are read.
     """
 
     batch_invariant = True
@@ -144,6 +143,7 @@ class CpuReading:
         numbers = 2 * model.n_layers * model.n_kv_heads * self.places * whole(model.head_size)
         try:
             self.memory = reserve(numbers, np.float16 if model.half_memory else np.float32)
+            self.address: int = self.memory.ctypes.data
         except MemoryError as error:
             raise ContextOverflow(
                 f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."

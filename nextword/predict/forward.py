@@ -49,6 +49,7 @@ from nextword.predict.lanes import (
     scatter_halves,
     total,
 )
+from nextword.predict.records import reader
 from nextword.predict.team import enter, leave, share
 from nextword.predict.tiles import (
     Vectors,
@@ -140,6 +141,9 @@ class Room(NamedTuple):
     hidden: Vectors
     last: Vectors
     logits: Grid
+
+
+the_model, the_rows, the_room = reader(Model), reader(Rows), reader(Room)
 
 
 @kernel
@@ -451,10 +455,16 @@ def unembed_tiles(first: int, last: int, model: Model, room: Room, n_rows: int) 
 
 
 @kernel
-def forward(thread: int, n_threads: int, counters: int, model: Model, rows: Rows, room: Room, n_spans: int) -> None:
-    """One pass, by all threads of a team: keys and values into the memories, wanted logits into room.logits."""
+def forward(
+    thread: int, n_threads: int, counters: int, model_at: int, rows_at: int, room_at: int, n_spans: int
+) -> None:
+    """One pass, by all threads of a team: keys and values into the memories, wanted logits into room.logits.
+
+    Addresses of counters and of the records of a Model, of Rows and of a Room.
+    """
     if not enter(counters, thread):
         return
+    model, rows, room = the_model(model_at), the_rows(rows_at), the_room(room_at)
     n_rows, size = rows.n, model.head_size
     queries, keys = -(-model.n_heads * size // LANES), -(-model.n_kv_heads * size // LANES)
     out, wide = room.x.columns // LANES, room.hidden.groups

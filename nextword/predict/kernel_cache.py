@@ -10,14 +10,14 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from inspect import signature
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numba
-import numpy as np
 from numba import types
 from numba.core import entrypoints
 from numba.core.compiler_lock import global_compiler_lock
@@ -28,7 +28,7 @@ from nextword.predict import forward as passes
 from nextword.predict.llvm import features
 
 _LOG = logging.getLogger(__name__)
-_SOURCES = ("llvm", "lanes", "reserve", "groups", "elementary", "tiles", "team", "forward")
+_SOURCES = ("llvm", "lanes", "records", "reserve", "groups", "elementary", "tiles", "team", "forward")
 
 
 @cache
@@ -50,7 +50,7 @@ def compiled() -> Any:
         if not is_kept:
             _LOG.info("Compiling the kernels for this processor: once, about half a minute.")
         with _without_extensions():
-            passes.forward.compile(_signature(passes.forward.py_func))  # type: ignore[attr-defined]
+            passes.forward.compile((types.int64,) * len(signature(passes.forward.py_func).parameters))  # type: ignore[attr-defined]
     return passes.forward
 
 
@@ -85,17 +85,6 @@ def private_folder(folder: Path) -> Path:
             )
     folder.chmod(0o700)
     return folder
-
-
-def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
-    """numba's types of a kernel's arguments, by its annotations."""
-    return tuple(_numba_type(kind) for name, kind in get_type_hints(function).items() if name != "return")
-
-
-def _numba_type(kind: Any) -> Any:
-    if issubclass(kind, tuple):
-        return types.BaseTuple.from_types([_numba_type(each) for each in get_type_hints(kind).values()], kind)
-    return {int: types.int64, bool: types.boolean, np.float32: types.float32}[kind]
 
 
 @contextmanager

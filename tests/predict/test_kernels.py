@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ from nextword.predict.lanes import (
     scatter_halves,
     total,
 )
+from nextword.predict.records import reader, record
 from nextword.predict.team import Team, enter, leave, new_counters, share
 
 BEFORE_VNNI = {"avx2", "f16c"}
@@ -185,6 +186,31 @@ def test_pieces_are_done_once_whoever_does_them() -> None:
         passes(1, n_threads, counters.ctypes.data, out)  # a helper that comes too late
         assert (out == 11).all()
     assert threading.active_count() >= 4
+
+
+class Inner(NamedTuple):
+    first: int
+    small: np.float32
+
+
+class Outer(NamedTuple):
+    yes: bool
+    inner: Inner
+    no: bool
+    last: int
+
+
+def test_a_record_is_read_as_the_tuple_that_it_was_made_of() -> None:
+    outer_at = reader(Outer)
+
+    @kernel
+    def read(at: int) -> Outer:
+        return outer_at(at)
+
+    given = Outer(True, Inner(-(1 << 40), np.float32(-0.1)), False, 1 << 62)
+    table = record(given)
+    assert read(table.ctypes.data) == given
+    assert len(table) == 5
 
 
 def test_sums_over_lanes_pair_the_same_lanes() -> None:
