@@ -290,35 +290,46 @@ def remember_rows(first: int, last: int, model: Model, layer: int, rows: Rows, r
 
 
 @kernel
+def piece_of(piece: int, model: Model, n_spans: int) -> tuple[int, int, int]:
+    """Row, key/value head and span of a piece of attention."""
+    heads = piece // n_spans
+    return heads // model.n_kv_heads, heads % model.n_kv_heads, piece % n_spans
+
+
+@kernel
 def attend_spans(
     first: int, last: int, model: Model, layer: int, rows: Rows, room: Room, start: int, n_spans: int, thread: int
 ) -> None:
     """Softmax within one SPAN of positions, for the query heads that share a key/value head.
 
-    Piece (row, key/value head, span); `start` is the row of piece 0. The next span is fetched meanwhile: it begins
-    elsewhere in memory for keys and for every slice of values, too often for the processor to foresee it.
+    Pieces are those of `piece_of`; `start` is the row of piece 0. What the next piece reads is fetched meanwhile: it
+    lies elsewhere in memory, which a processor cannot foresee.
     """
-    group, wide = model.n_heads // model.n_kv_heads, head_room(model)
+    group, wide, bytes_ = model.n_heads // model.n_kv_heads, head_room(model), 2 if model.half_memory else 4
     for piece in range(first, last):
-        span, head = piece % n_spans, piece // n_spans % model.n_kv_heads
-        row = piece // n_spans // model.n_kv_heads
+        row, head, span = piece_of(piece, model, n_spans)
         here = number(rows.positions, start + row)
         begin = span * SPAN  # of the positions begin .. begin + SPAN it sees after .. end
         after, end = max(0, here + 1 - number(model.windows, layer) - begin), min(SPAN, here + 1 - begin)
         if end <= 0 or after >= SPAN:
             continue
         memory, capacity = number(rows.memories, start + row), number(rows.capacities, start + row)
+        next_row, next_head, next_span = piece_of(min(piece + 1, last - 1), model, n_spans)
+        next_memory = number(rows.memories, start + next_row)
+        next_capacity, next_begin = number(rows.capacities, start + next_row), next_span * SPAN
         queries = place(room.turned, start + row, head * group * wide)
         scores = place(room.scores, thread, 0)
         n_tiles, dimensions = -(-end // LANES), -(-model.head_size // 8) * 8
+        keys = keys_at(model, memory, capacity, layer, head, begin)
+        ahead = keys_at(model, next_memory, next_capacity, layer, next_head, next_begin) - keys
         for tile in range(n_tiles):
             for query in range(group):
                 put_floats(scores + 4 * (SPAN * query + LANES * tile), every(np.float32(0.0)))
-            keys, out = keys_at(model, memory, capacity, layer, head, begin + LANES * tile), scores + 4 * LANES * tile
+            at, out = keys + bytes_ * LANES * wide * tile, scores + 4 * LANES * tile
             if model.half_memory:
-                add_product_fp16(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN, 2 * SPAN * wide)
+                add_product_fp16(at, dimensions, queries, 4 * wide, group, out, 4 * SPAN, ahead)
             else:
-                add_product_fp32(keys, dimensions, queries, 4 * wide, group, out, 4 * SPAN, 4 * SPAN * wide)
+                add_product_fp32(at, dimensions, queries, 4 * wide, group, out, 4 * SPAN, ahead)
         mixed = place(room.spans, (row * model.n_heads + head * group) * n_spans + span, 0)
         step = 4 * n_spans * room.spans.columns
         for query in range(group):
@@ -328,10 +339,11 @@ def attend_spans(
             for query in range(group):
                 put_floats(out + query * step, every(np.float32(0.0)))
             values = values_at(model, memory, capacity, layer, head, slice, begin)
+            ahead = values_at(model, next_memory, next_capacity, layer, next_head, slice, next_begin) - values
             if model.half_memory:
-                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, 2 * SPAN * LANES)
+                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, ahead)
             else:
-                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, 4 * SPAN * LANES)
+                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, ahead)
 
 
 @kernel

@@ -28,7 +28,7 @@ from nextword.predict import forward as passes
 from nextword.predict.llvm import features
 
 _LOG = logging.getLogger(__name__)
-_SOURCES = ("llvm", "lanes", "records", "reserve", "groups", "elementary", "tiles", "team", "forward")
+_SOURCES = ("llvm", "reserve", "lanes", "records", "groups", "elementary", "tiles", "team", "forward")
 
 
 @cache

@@ -26,6 +26,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model, ty
 
 from nextword.predict import llvm
 from nextword.predict.llvm import BYTE, HALF, LONG, SHORT, WORD, call, cut, filled, load, splat, store
+from nextword.predict.reserve import LINE
 
 LANES = 32
 
@@ -108,7 +109,9 @@ def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], A
 
         typed.__name__, typed.__doc__ = write.__name__, write.__doc__
         typed.__signature__ = inspect.signature(write)  # type: ignore[attr-defined]
-        return intrinsic(typed)
+        made = intrinsic(typed)
+        made.write = write  # for operations that are made of others
+        return made
 
     return decorate
 
@@ -193,12 +196,17 @@ def byte_at(builder: Any, address: Any) -> Any:
     return builder.zext(load(builder, address, BYTE, 1), WORD)
 
 
-@operation(NOTHING, ADDRESS)
-def fetch(builder: Any, address: Any) -> None:
-    """Have the cache line at an address, which may be any, brought into the second cache; waits for nothing."""
-    at = builder.inttoptr(address, BYTE.as_pointer())
-    to_read, second_cache, data = WORD(0), WORD(2), WORD(1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, second_cache, data)
+def fetcher(n_lines: int) -> Any:
+    """Makes what kernels can call: neighbouring cache lines, of any address, are brought into the second cache."""
+
+    @operation(NOTHING, ADDRESS)
+    def fetch(builder: Any, address: Any) -> None:
+        to_read, second_cache, data = WORD(0), WORD(2), WORD(1)
+        for line in range(n_lines):
+            at = builder.inttoptr(builder.add(address, LONG(LINE * line)), BYTE.as_pointer())
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, second_cache, data)
+
+    return fetch
 
 
 @operation(NOTHING, ADDRESS, FLOATS)
@@ -334,11 +342,16 @@ def magnitude(builder: Any, value: Any) -> Any:
 @operation(FLOATS, FLOATS, COUNT, COUNT, FLOAT)
 def keep(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
     """The lanes from `first` to before `last`, and `other` in the rest."""
-    wide = ir.VectorType(LONG, LANES)
-    lane = ir.Constant(wide, list(range(LANES)))
-    after = builder.icmp_signed(">=", lane, splat(builder, first, LANES))
-    before = builder.icmp_signed("<", lane, splat(builder, last, LANES))
+    lane = ir.Constant(_INTS, list(range(LANES)))
+    bounds = [_within(builder, bound, 0, LANES) for bound in (first, last)]
+    after, before = (splat(builder, builder.trunc(bound, WORD), LANES) for bound in bounds)
+    after, before = builder.icmp_signed(">=", lane, after), builder.icmp_signed("<", lane, before)
     return builder.select(builder.and_(after, before), value, splat(builder, other, LANES))
+
+
+def _within(builder: Any, value: Any, low: int, high: int) -> Any:
+    value = builder.select(builder.icmp_signed("<", value, LONG(low)), LONG(low), value)
+    return builder.select(builder.icmp_signed(">", value, LONG(high)), LONG(high), value)
 
 
 @operation(FLOAT, FLOATS, COUNT)

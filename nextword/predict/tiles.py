@@ -32,6 +32,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
 
 from nextword.predict.groups import (
     GROUP,
@@ -48,6 +50,8 @@ from nextword.predict.groups import (
     wide_nibbles_at,
 )
 from nextword.predict.lanes import (
+    ADDRESS,
+    FLOATS,
     LANES,
     Floats,
     as_floats,
@@ -56,22 +60,23 @@ from nextword.predict.lanes import (
     byte_at,
     every,
     every_int,
-    fetch,
+    fetcher,
     float_at,
     floats_at,
     fma,
     halves_at,
-    inlined,
     int_at,
     kernel,
     lane,
     magnitude,
+    operation,
     peak,
     put_float,
     put_floats,
     put_int,
     total_int,
 )
+from nextword.predict.llvm import LONG
 from nextword.predict.reserve import LINE
 
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
@@ -121,44 +126,45 @@ def put_group(vectors: Vectors, row: int, group: int, x: Floats) -> None:
     put_float(vectors.sums + 4 * index, step * np.float32(count))
 
 
-@inlined
-def dot8(
-    w0: Floats, w1: Floats, w2: Floats, w3: Floats, w4: Floats, w5: Floats, w6: Floats, w7: Floats, x: int, sum: Floats
-) -> Floats:
-    """sum + eight columns times the eight float32 at x."""
-    sum = fma(w0, every(float_at(x)), sum)
-    sum = fma(w1, every(float_at(x + 4)), sum)
-    sum = fma(w2, every(float_at(x + 8)), sum)
-    sum = fma(w3, every(float_at(x + 12)), sum)
-    sum = fma(w4, every(float_at(x + 16)), sum)
-    sum = fma(w5, every(float_at(x + 20)), sum)
-    sum = fma(w6, every(float_at(x + 24)), sum)
-    return fma(w7, every(float_at(x + 28)), sum)
+_COLUMNS = types.UniTuple(FLOATS, BLOCK)
 
 
-def _float_tile(columns_at: Any, size: int) -> Any:
-    """A kernel for weights that `columns_at` reads as float32, of `size` bytes each."""
+@operation(FLOATS, _COLUMNS, ADDRESS, FLOATS)
+def dot(builder: Any, columns: Any, x: Any, sum: Any) -> Any:
+    """sum + a block of columns times as many float32 at x, one after the other."""
+    for i in range(BLOCK):
+        number = every.write(builder, float_at.write(builder, builder.add(x, LONG(4 * i))))
+        sum = fma.write(builder, builder.extract_value(columns, i), number, sum)
+    return sum
+
+
+def _float_tile(column_at: Any, size: int) -> Any:
+    """A kernel for weights that `column_at` reads as float32, of `size` bytes each."""
     step = size * LANES
+    fetch = fetcher(BLOCK * step // LINE)
+
+    @operation(_COLUMNS, ADDRESS)
+    def columns_at(builder: Any, address: Any) -> Any:
+        return cgutils.pack_array(
+            builder, [column_at.write(builder, builder.add(address, LONG(step * i))) for i in range(BLOCK)]
+        )
 
     @kernel
     def add_product(
         tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int, ahead: int
     ) -> None:
-        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks of 8.
+        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks.
 
         What lies `ahead` bytes ahead is fetched meanwhile, unless that is 0.
         """
         for column in range(0, n_columns, BLOCK):
             at = tile + column * step
             if ahead != 0:
-                for line in range(at + ahead, at + ahead + BLOCK * step, LINE):
-                    fetch(line)
-            w0, w1, w2, w3 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
-            at += 4 * step
-            w4, w5, w6, w7 = columns_at(at), columns_at(at + step), columns_at(at + 2 * step), columns_at(at + 3 * step)
+                fetch(at + ahead)
+            columns = columns_at(at)
             for row in range(n_rows):
                 to = out + row * out_step
-                put_floats(to, dot8(w0, w1, w2, w3, w4, w5, w6, w7, x + row * x_step + 4 * column, floats_at(to)))
+                put_floats(to, dot(columns, x + row * x_step + 4 * column, floats_at(to)))
 
     return add_product
 
