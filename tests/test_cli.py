@@ -192,6 +192,8 @@ def test_generate(tiny: str) -> None:
     written = nextword.open(tiny).generate(PROMPT, max_tokens=6, seed=5).finish()
     keys = {"id", "token", "text", "position", "logit", "probability", "filtered_probability", "rank", "uniform"}
     assert all(step.keys() == keys | {"removed"} for step in steps)
+    assert all([each.keys() for each in step["removed"]] == [{"filter", "tokens", "mass"}] for step in steps)
+    assert all(step["removed"][0]["mass"] <= 1 - step["probability"] for step in steps)
     assert [step["id"] for step in steps] == [choice.id for choice in written.choices]
     assert [step["probability"] for step in steps] == [choice.probability for choice in written.choices]
     assert "".join(step["text"] for step in steps) == last["text"] == written.text

@@ -221,7 +221,9 @@ def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips:
 def _emit_steps(gpt: GPT, generation: Generation) -> None:
     for step in generation:
         token = gpt.tokenizer.token_text(step.choice.id)
-        emit({"token": token, "text": step.text, **dataclasses.asdict(step.choice)})
+        assert generation.odds is not None  # what the step was drawn from
+        removed = [dataclasses.asdict(each) for each in generation.odds.removed]
+        emit({"token": token, "text": step.text, **dataclasses.asdict(step.choice), "removed": removed})
     emit(
         {
             "done": True,

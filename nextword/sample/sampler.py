@@ -23,6 +23,7 @@ from nextword.errors import ModelError, SettingError
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 LARGEST_SHIFT = 1e6  # of a logit: far more than decides any draw, far less than overflows
 
 
@@ -88,35 +89,44 @@ class Distribution:
     """The odds of every token.
 
     `logits` float32 [vocab] as the model gave them; `kept` are the ids that can be drawn, in their order (a slice if
-    no filter acted), and `shares` float64 their probabilities; `removed` is what each active filter took away, in
-    their order; `removed_by` int8 [vocab] is 0 for what was kept, else an index into `removed` counted from 1.
-    `weights` float64 [vocab] are the model's own probabilities, not yet divided by their sum, which is `total`.
+    no filter acted), and `shares` float64 their probabilities; `filters` are the names of those that acted, in their
+    order; `removed_by` int8 [vocab] is 0 for what was kept, else the number of the filter, counted from 1.
+    `log_total` is the logarithm of the sum of the logits' exponentials, to 2e-7 (they are summed up in float32 each:
+    in float64 that alone would take longer than everything else about a draw).
     """
 
     logits: npt.NDArray[np.float32]
-    weights: Floats
-    total: float
+    log_total: float
     kept: npt.NDArray[np.intp] | slice
     shares: Floats
     removed_by: npt.NDArray[np.int8]
-    removed: tuple[Removed, ...]
+    filters: tuple[str, ...]
 
     @cached_property
     def probability(self) -> Floats:
         """As the model gave them, [vocab]. Made when first asked for, like `filtered`: most draws need neither."""
-        return self.weights / self.total
+        return _softmax(self.logits)
 
     @cached_property
     def filtered(self) -> Floats:
         """What is drawn from, [vocab]."""
-        odds = np.zeros_like(self.weights)
+        odds = np.zeros(len(self.logits))
         odds[self.kept] = self.shares
         return odds
+
+    @cached_property
+    def removed(self) -> tuple[Removed, ...]:
+        """What each filter took away, in their order."""
+        gone = [self.removed_by == number for number in range(1, len(self.filters) + 1)]
+        return tuple(
+            Removed(name, int(np.count_nonzero(each)), float(self.probability[each].sum()))
+            for name, each in zip(self.filters, gone, strict=True)
+        )
 
     def remover(self, id: int) -> str | None:
         """The filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
-        return self.removed[number - 1].filter if number else None
+        return self.filters[number - 1] if number else None
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,6 @@ class Choice:
     logit, probability: as the model gave them. filtered_probability: what it was drawn with.
     rank: 1 for the model's most probable token. uniform: the random number in [0, 1) that decided;
     it fell on this token when the filtered probabilities were laid end to end in the order of ids.
-    removed: what the filters took away.
     """
 
     id: int
@@ -137,7 +146,6 @@ class Choice:
     filtered_probability: float
     rank: int
     uniform: float
-    removed: tuple[Removed, ...]
 
 
 def log_chance(probability: float) -> float:
@@ -162,14 +170,11 @@ def distribute(
     """
     if not np.isfinite(logits).all():
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
-    raw = logits.astype(np.float64)
-    weights = _exponentials(raw)
-    total = weights.sum()
-    scores = _shift(raw, sampling, prompt, generated)
-    n_tokens = len(scores) if n_tokens is None else n_tokens
-    scores[n_tokens:] = -np.inf
-    if allowed is not None:
-        scores[~allowed] = -np.inf
+    n_tokens = len(logits) if n_tokens is None else n_tokens
+    scores = _shifted(logits, sampling, prompt, generated)
+    if n_tokens < len(scores) or allowed is not None:
+        forbidden = np.arange(len(scores)) >= n_tokens
+        scores = np.where(forbidden if allowed is None else forbidden | ~allowed, -np.inf, scores)
     if not np.isfinite(scores.max()):
         raise SettingError("The logit bias forbids every token that could come next; leave at least one.")
     filters = _filters(sampling)
@@ -177,20 +182,16 @@ def distribute(
         filters.insert(0, ("grammar", lambda scores: allowed[: len(scores)]))
     if n_tokens < len(scores):
         filters.insert(0, ("no_token", lambda scores: np.arange(len(scores)) < n_tokens))
-    if sampling.temperature not in (0, 1):
-        scores /= sampling.temperature
-    removed_by = np.zeros(len(weights), dtype=np.int8)
+    removed_by = np.zeros(len(logits), dtype=np.int8)
     alive: slice | npt.NDArray[np.intp] = slice(None)
-    removed, mass = [], 1.0
-    for number, (name, keep) in enumerate(filters, 1):
+    for number, (_, keep) in enumerate(filters, 1):
         kept = np.flatnonzero(keep(scores))
         removed_by[alive] = number  # and 0 again, if they outlive all filters
         alive = kept if isinstance(alive, slice) else alive[kept]
-        left = float((weights[alive] / total).sum())
-        removed.append(Removed(name, len(scores) - len(kept), max(mass - left, 0.0)))
-        scores, mass = scores[kept], left
+        scores = scores[kept]
     removed_by[alive] = 0
-    return Distribution(logits, weights, total, alive, _softmax(scores), removed_by, tuple(removed))
+    shares = _softmax(scores, sampling.temperature)
+    return Distribution(logits, _log_total(logits), alive, shares, removed_by, tuple(name for name, _ in filters))
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:
@@ -203,15 +204,18 @@ def choose(odds: Distribution, uniform: float, position: int) -> Choice:
         id=id,
         position=position,
         logit=float(odds.logits[id]),
-        probability=float(odds.weights[id] / odds.total),
+        probability=math.exp(float(odds.logits[id]) - odds.log_total),
         filtered_probability=float(odds.shares[at]),
         rank=int(np.count_nonzero(odds.logits > odds.logits[id])) + 1,
         uniform=uniform,
-        removed=odds.removed,
     )
 
 
-def _shift(scores: Floats, s: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> Floats:
+def _shifted(logits: Scores, s: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> Scores:
+    """The logits themselves if nothing shifts them, else float64."""
+    if s.repetition_penalty == 1.0 and not (s.presence_penalty or s.frequency_penalty or s.logit_bias):
+        return logits
+    scores = logits.astype(np.float64)
     if s.repetition_penalty != 1.0:
         seen = np.unique(np.array([*prompt, *generated], dtype=np.int64))
         held = scores[seen]
@@ -226,29 +230,30 @@ def _shift(scores: Floats, s: Sampling, prompt: Sequence[int], generated: Sequen
     return scores
 
 
-def _filters(s: Sampling) -> list[tuple[str, Callable[[Floats], Mask]]]:
-    """The filters that are switched on, each from scores [n] to which of them stay; probabilities are their softmax.
+def _filters(s: Sampling) -> list[tuple[str, Callable[[Scores], Mask]]]:
+    """The filters that are switched on, each from scores [n], before the temperature, to which of them stay.
 
     Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
     """
     if s.temperature == 0:
         return [("greedy", _most_probable)]
-    table: list[tuple[str, bool, Callable[[Floats], Mask]]] = [
+    lowest = np.float64(s.temperature * math.log(s.min_p)) if s.min_p > 0 else None
+    table: list[tuple[str, bool, Callable[[Scores], Mask]]] = [
         ("top_k", s.top_k > 0, lambda scores: _top_k(scores, s.top_k)),
-        ("top_p", s.top_p < 1, lambda scores: _top_p(_softmax(scores), s.top_p)),
-        ("min_p", s.min_p > 0, lambda scores: scores >= scores.max() + math.log(s.min_p)),
-        ("typical_p", s.typical_p < 1, lambda scores: _typical(_softmax(scores), s.typical_p)),
+        ("top_p", s.top_p < 1, lambda scores: _top_p(_softmax(scores, s.temperature), s.top_p)),
+        ("min_p", s.min_p > 0, lambda scores: scores >= scores.max() + lowest),
+        ("typical_p", s.typical_p < 1, lambda scores: _typical(_softmax(scores, s.temperature), s.typical_p)),
     ]
     return [(name, keep) for name, on, keep in table if on]
 
 
-def _most_probable(scores: Floats) -> Mask:
+def _most_probable(scores: Scores) -> Mask:
     keep = np.zeros(len(scores), dtype=bool)
     keep[scores.argmax()] = True
     return keep
 
 
-def _top_k(scores: Floats, k: int) -> Mask:
+def _top_k(scores: Scores, k: int) -> Mask:
     """The k largest, and what ties with the last of them."""
     return scores >= np.partition(scores, -k)[-k] if k < len(scores) else np.ones(len(scores), dtype=bool)
 
@@ -272,13 +277,21 @@ def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
     return keep
 
 
-def _softmax(scores: Floats) -> Floats:
-    odds = _exponentials(scores)
+def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
+    """Probabilities, in float64; of one token, whatever the temperature, if there is only one."""
+    odds = scores.astype(np.float64)
+    odds -= odds.max()
+    if temperature not in (0, 1):
+        odds /= temperature
+    np.exp(odds, out=odds)
     odds /= odds.sum()
     return odds
 
 
-def _exponentials(scores: Floats) -> Floats:
-    """Of the largest 1, so that none overflows."""
-    odds: Floats = scores - scores.max()
-    return np.exp(odds, out=odds)
+def _log_total(logits: npt.NDArray[np.float32]) -> float:
+    """The logarithm of the sum of the exponentials, to 2e-7."""
+    largest = logits.max()
+    with np.errstate(over="ignore"):  # a logit that lies so far below the largest adds nothing
+        odds = logits - largest
+    np.exp(odds, out=odds)
+    return float(largest) + math.log(odds.sum(dtype=np.float64))
