@@ -486,6 +486,8 @@ def forward(
         tiles = queries + 2 * keys
         stage = share(counters, stage, tiles, n_threads, project_tiles, (model, layer, room, n_rows))
         stage = share(counters, stage, n_rows, n_threads, remember_rows, (model, layer, rows, room))
+        if layer == model.n_layers - 1 and rows.n_wanted == 0:
+            break  # nobody reads on: keys and values are all that is left of this pass
         for start in range(0, n_rows, ATTENDING):
             n = min(ATTENDING, n_rows - start)
             pieces = n * model.n_kv_heads * n_spans
