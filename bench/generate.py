@@ -30,7 +30,7 @@ from nextword.parameters.open import Stored, open_stored
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.cpu_engine import CpuEngine
 from nextword.predict.lanes import every_int, ints_at, kernel, long_at, total_int
-from nextword.predict.packed import Packed, pack
+from nextword.predict.packed import Packed
 from nextword.predict.packed_file import load_packed
 
 DECODED, PREFILLED, TEXTS = 24, 512, 8  # tokens a round
@@ -224,13 +224,15 @@ class Transformers:
 def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
     """All programs in turns; medians in tokens a second, and ratios."""
     works: dict[str, Work] = {}
-    ours = {form: Ours(stored.architecture, pack(stored.tensors, form), threads) for form in ("auto", "int8")}
-    for form, name in (("auto", "4-bit"), ("int8", "int8")):
-        works[f"nextword {name} decode"] = lambda form=form: ours[form].decode(EARLY)
-        works[f"nextword {name} decode late"] = lambda form=form: ours[form].decode(LATE)
-        works[f"nextword {name} prefill"] = lambda form=form: ours[form].prefill()
-        works[f"nextword {name} batch"] = lambda form=form: ours[form].batch()
     with tempfile.TemporaryDirectory() as folder:
+        ours: dict[str, Ours] = {}
+        for form, name in (("auto", "4-bit"), ("int8", "int8")):
+            packed = load_packed(stored.tensors, form, Path(folder) / f"{form}.safetensors")  # mapped, as everywhere
+            ours[form] = Ours(stored.architecture, packed, threads)
+            works[f"nextword {name} decode"] = lambda form=form: ours[form].decode(EARLY)
+            works[f"nextword {name} decode late"] = lambda form=form: ours[form].decode(LATE)
+            works[f"nextword {name} prefill"] = lambda form=form: ours[form].prefill()
+            works[f"nextword {name} batch"] = lambda form=form: ours[form].batch()
         if "llama.cpp" in against:
             export_gguf(stored, Path(folder) / "q8.gguf", "Q8_0")
             files = {"Q4_1": stored.path, "Q8_0": Path(folder) / "q8.gguf"}
