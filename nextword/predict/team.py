@@ -45,9 +45,14 @@ def enter(counters: int, thread: int) -> bool:
 
 @kernel
 def leave(counters: int, thread: int) -> None:
-    """The end of a pass; thread 0 waits for all that entered, and may do so twice."""
+    """The end of a pass; thread 0 waits for all that entered.
+
+    It may leave twice, and must not wait again: by then helpers that came late have been counted at the closed door.
+    """
     if thread == 0:
-        wait_for(counters + _DONE, fetch_add(counters, _CLOSED) % _CLOSED)
+        entered = fetch_add(counters, _CLOSED)
+        if entered < _CLOSED:
+            wait_for(counters + _DONE, entered)
     else:
         fetch_add(counters + _DONE, 1)
 

@@ -81,6 +81,7 @@ from nextword.predict.reserve import LINE
 
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
 BLOCK = 8  # columns of floating-point weights that are read at once
+AHEAD = 2  # groups of columns that are fetched ahead for MANY rows: a processor foresees less than it multiplies then
 LARGEST = 127 * 256  # the largest integer that a vector's number becomes: its high byte is signed
 # Bytes of one group of columns of one tile.
 FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
@@ -176,12 +177,15 @@ add_product_fp16 = _float_tile(halves_at, 2)
 
 def _int8_tile(quads_at: Any, times: Any) -> Any:
     """A kernel for 8-bit weights; `quads_at` reads a group, and `times` multiplies what it gives."""
+    fetch = fetcher(INT8_BYTES // LINE)
 
     @kernel
     def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
         """out[row] += tile @ x[row], for 32 outputs."""
         for group in range(x.groups):
             at = tile + group * INT8_BYTES
+            if n_rows >= MANY:
+                fetch(at + AHEAD * INT8_BYTES)
             scale = halves_at(at)
             q = quads_at(at + 2 * LANES)
             for row in range(n_rows):
@@ -198,12 +202,15 @@ def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any) -> Any:
     """The same for 4-bit weights, whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
     scales = size * LANES
     group_bytes = 2 * scales + GROUP // 2 * LANES
+    fetch = fetcher(group_bytes // LINE)
 
     @kernel
     def add_product(tile: int, x: Vectors, n_rows: int, out: int, out_step: int) -> None:
         """out[row] += tile @ x[row], for 32 outputs."""
         for group in range(x.groups):
             at = tile + group * group_bytes
+            if n_rows >= MANY:
+                fetch(at + AHEAD * group_bytes)
             scale, minimum = scales_at(at), scales_at(at + scales)
             q = quads_at(at + 2 * scales)
             for row in range(n_rows):
@@ -248,6 +255,7 @@ def add_product(weights: int, form: int, tile: int, x: Vectors, n_rows: int, out
     """out[row] += (tile number `tile` of the matrix) @ x[row]: 32 outputs of every row, `out_step` bytes apart."""
     skipped, columns = tile * x.groups, GROUP * x.groups
     floats, step = x.floats, 4 * columns
+    halves, ahead = weights + skipped * HALF_BYTES, AHEAD * HALF_BYTES if n_rows >= MANY else 0
     if form == INT8:
         add_product_int8(weights + skipped * INT8_BYTES, x, n_rows, out, out_step)
     elif form == INT4:
@@ -255,11 +263,11 @@ def add_product(weights: int, form: int, tile: int, x: Vectors, n_rows: int, out
     elif form == INT4_WIDE:
         add_product_int4_wide(weights + skipped * WIDE_BYTES, x, n_rows, out, out_step)
     elif form == BF16:
-        add_product_bf16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step, 0)
+        add_product_bf16(halves, columns, floats, step, n_rows, out, out_step, ahead)
     elif form == FP16:
-        add_product_fp16(weights + skipped * HALF_BYTES, columns, floats, step, n_rows, out, out_step, 0)
+        add_product_fp16(halves, columns, floats, step, n_rows, out, out_step, ahead)
     else:
-        add_product_fp32(weights + skipped * FP32_BYTES, columns, floats, step, n_rows, out, out_step, 0)
+        add_product_fp32(weights + skipped * FP32_BYTES, columns, floats, step, n_rows, out, out_step, 2 * ahead)
 
 
 @kernel
