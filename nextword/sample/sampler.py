@@ -91,8 +91,8 @@ class Distribution:
     `logits` float32 [vocab] as the model gave them; `kept` are the ids that can be drawn, in their order (a slice if
     no filter acted), and `shares` float64 their probabilities; `filters` are the names of those that acted, in their
     order; `removed_by` int8 [vocab] is 0 for what was kept, else the number of the filter, counted from 1.
-    `log_total` is the logarithm of the sum of the logits' exponentials, to 2e-7 (they are summed up in float32 each:
-    in float64 that alone would take longer than everything else about a draw).
+    `log_total` is the logarithm of the sum of the logits' exponentials, to 2e-7 (each is made in float32: in
+    float64 they alone would take longer than everything else about a draw).
     """
 
     logits: npt.NDArray[np.float32]
