@@ -49,15 +49,16 @@ def main() -> None:
         parser.error("give the held-out text")
     FOLDER.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    export_gguf(open_stored(given.run), path, "Q8_0")
+    export_gguf(open_stored(given.run), path, "Q4_1")
     data = path.read_bytes()
     file = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     card = json.loads((given.run / "card.json").read_text())
+    allowed = licences(card["corpus"]["paths"])  # before what takes long: the text may be gone
     bits = {name: measure(str(model), given.heldout, None) for name, model in (("fp32", given.run), ("shipped", path))}
     card = {
         "name": given.name,
         "file": file,
-        "licences": licences(card["corpus"]["paths"]),
+        "licences": allowed,
         "heldout_bits_per_byte": {name: round(found.bits_per_byte, 4) for name, found in bits.items()},
         **card,
         "curve": curve(given.run / "log.jsonl"),

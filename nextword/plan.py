@@ -37,6 +37,7 @@ from nextword.optimize.preflight import (
     pays_to_compile,
     peak_memory,
     pick_dtype,
+    rows_for,
     shape,
 )
 from nextword.optimize.recipe import Recipe
@@ -375,6 +376,7 @@ def _fit(
     def trial(n_layers: int) -> tuple[Recipe, float]:
         doing(f"Trying out how fast this machine trains {n_layers} layers.")
         architecture, rows = shape(n_layers, text.vocab, len(text.tokens))
+        rows = rows_for(device, architecture.context, rows, len(text.tokens))
         recipe = Recipe(architecture, budget.steps or 1000, rows, seed=seed, dtype=pick_dtype(device))
         if from_pairs:
             untied = replace(architecture, tied=False)

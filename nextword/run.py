@@ -41,7 +41,7 @@ from nextword.parameters.checkpoints import Checkpoint, load_checkpoint, run_ste
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.open import open_stored
 from nextword.parameters.trained import Origin, form, read_origin
-from nextword.plan import MEASURING, Budget, Doing, Tell, begin_id, open_corpus, plan, prepare
+from nextword.plan import MEASURING, Budget, Corpus, Doing, Facts, Tell, begin_id, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
 from nextword.run_from import origin_of, recipe_from, weights_of
 from nextword.run_page import write_page
@@ -237,26 +237,46 @@ def start(
             floor=facts.get("floor_bits_per_byte"),
             doing=doing,
         )
-        card = {
-            "nextword": nextword.__version__,
-            "seed": seed,
-            "recipe": recipe.to_json(),
-            "parameters": recipe.architecture.n_parameters,
-            "budget": asdict(budget),
-            "machine": _machine(device),
-            "from": origin and asdict(origin),
-            "corpus": facts,
-            "forecast": asdict(forecast),
-            "results": None,
-        }
-        atomic_write(folder / "card.json", to_json(card))
-        numbers = {name: card[name] for name in ("recipe", "budget", "from")}
-        numbers["hashes"] = corpus.stated_hashes()
         seconds = time.monotonic() - began
-        _save(folder, Trainer(recipe, corpus.text, weights=weights).state(), {**numbers, "seconds": seconds})
+        begin(folder, recipe, budget, corpus, facts, asdict(forecast), seconds, device, origin=origin, weights=weights)
         if out.exists():
             out.rmdir()  # it is empty; not every system lets a folder be renamed to it
     return Run(out, device, began + seconds)
+
+
+def begin(
+    folder: Path,
+    recipe: Recipe,
+    budget: Budget,
+    corpus: Corpus,
+    facts: Facts,
+    forecast: Mapping[str, Any],
+    seconds: float,
+    device: str,
+    *,
+    origin: Origin | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Make `folder`, which holds what `nextword.plan.prepare` wrote, a run that can be resumed, before its first step.
+
+    seconds: how long the run has taken so far. weights: those that it starts from; none: the recipe's own.
+    """
+    card = {
+        "nextword": nextword.__version__,
+        "seed": recipe.seed,
+        "recipe": recipe.to_json(),
+        "parameters": recipe.architecture.n_parameters,
+        "budget": asdict(budget),
+        "machine": _machine(device),
+        "from": origin and asdict(origin),
+        "corpus": facts,
+        "forecast": forecast,
+        "results": None,
+    }
+    atomic_write(folder / "card.json", to_json(card))
+    numbers = {name: card[name] for name in ("recipe", "budget", "from")}
+    numbers["hashes"] = corpus.stated_hashes()
+    _save(folder, Trainer(recipe, corpus.text, weights=weights).state(), {**numbers, "seconds": seconds})
 
 
 def resume(folder: Path, *, device: str = "auto") -> Run:
@@ -635,10 +655,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 def _machine(device: str) -> dict[str, Any]:
     return {
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": device,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }

@@ -69,6 +69,7 @@ class Weights(StrEnum):
     f32 = "f32"
     f16 = "f16"
     q8_0 = "q8_0"
+    q4_1 = "q4_1"
 
 
 @app.command()

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 Tensor = torch.Tensor
 
-_LOGITS = 1 << 20  # held at once, if that is at least _TOKENS tokens' worth
+_LOGITS = {"cpu": 1 << 20}  # held at once, if that is at least _TOKENS tokens' worth: what stays in a cache
+_MOST_LOGITS = 1 << 26  # on other devices, which many small pieces keep waiting
 _TOKENS = 256
 
 
@@ -66,7 +67,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _chunks(unembedding: Tensor, *tensors: Tensor) -> Any:
     """The tensors [tokens, ...] cut alike into pieces whose logits fit."""
-    size = max(_TOKENS, _LOGITS // len(unembedding))
+    size = max(_TOKENS, _LOGITS.get(unembedding.device.type, _MOST_LOGITS) // len(unembedding))
     return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 

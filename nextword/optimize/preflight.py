@@ -26,6 +26,8 @@ FEWEST_LAYERS, MOST_LAYERS = 2, 14
 _WEIGHTS_PER_ROOT = 0.8  # weights in blocks / sqrt(operations / 6)
 _WEIGHTS_PER_TOKEN = 8  # with more weights in blocks, a text that is read often is learned by heart
 _BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # context and rows below so many layers
+_GPU_TOKENS = 131_072  # of a batch on a GPU: with half as many an H200 reads a tenth fewer tokens a second
+_LEAST_STEPS = 50  # for each reading of a text
 _COMPILE_FROM = 240  # seconds: below, compiling takes longer than it saves on a CPU
 _TRIAL_STEPS = 24
 _PEAK_SIZE, _PEAK_TRIALS = {"cpu": 1024, "cuda": 8192}, 8
@@ -41,6 +43,13 @@ def shape(n_layers: int, vocab: int, n_tokens: int) -> tuple[Architecture, int]:
     while context >= n_tokens and context > 8:
         context //= 2
     return standard(width, n_layers, vocab, context), rows
+
+
+def rows_for(device: str, context: int, rows: int, n_tokens: int) -> int:
+    """How many rows a batch has on this device: `rows`, or on a GPU, which so few leave idle, many more."""
+    if device != "cuda":
+        return rows
+    return max(rows, min(_GPU_TOKENS, n_tokens // _LEAST_STEPS) // context)
 
 
 def n_layers_for(operations: float, vocab: int, n_tokens: int) -> int:

@@ -27,7 +27,7 @@ from nextword.parameters.layout import Piece, store
 from nextword.parameters.open import Stored
 from nextword.parameters.quants import FORMS
 
-GGUF_FORMS = {"F32": 0, "F16": 1, "Q8_0": 7}  # by their general.file_type (llama.h, enum llama_ftype)
+GGUF_FORMS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 7}  # by their general.file_type (llama.h, enum llama_ftype)
 
 
 def export_hf(stored: Stored, folder: Path) -> None:
@@ -79,7 +79,8 @@ def export_gguf(stored: Stored, path: Path, form: str = "F32") -> None:
     """Write an opened model as the GGUF file `path`, which must not exist yet, with its matrices in `form`.
 
     `form` is one of GGUF_FORMS. As llama.cpp's converter does, vectors and learned positions stay F32, and a matrix
-    whose rows are no whole number of Q8_0's blocks becomes F16. One tensor is in memory at a time.
+    whose rows are no whole number of blocks becomes F16. Beside Q4_1, embedding and unembedding, which lose most by
+    fewer bits, are Q8_0. One tensor is in memory at a time.
 
     Raises InputError if there is something at `path`, UnsupportedModel and TokenizerError for what GGUF cannot say,
     NoDiskRoom if the disk is full.
@@ -111,7 +112,9 @@ def _gguf_tensors(stored: Stored, form: str) -> Iterator[NewTensor]:
 def _form(name: str, shape: tuple[int, ...], wanted: str) -> str:
     if len(shape) == 1 or name == "position_embd.weight":
         return "F32"
-    return "F16" if shape[-1] % FORMS[wanted].block_weights else wanted
+    if shape[-1] % FORMS[wanted].block_weights:
+        return "F16"
+    return "Q8_0" if wanted == "Q4_1" and name in ("token_embd.weight", "output.weight") else wanted
 
 
 def _weights(piece: Piece, stored: Stored) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Writing GGUF, llama.cpp's model file: the inverse of `gguf.py`, one tensor in memory at a time.
 
 What is written here, `read_gguf` reads back: the same keys and values, the same shapes, and the same bits for F32;
-F16 is rounded to the nearest, Q8_0 quantized as ggml does it (`quantize_row_q8_0_ref`). The file appears under
-its name only when all of it is on the disk.
+F16 is rounded to the nearest, Q8_0 and Q4_1 quantized as ggml does it (`quantize_row_q8_0_ref`, `..._q4_1_ref`). The
+file appears under its name only when all of it is on the disk.
 Format: ggml/docs/gguf.md, version 3, little endian.
 """
 
@@ -32,7 +32,7 @@ _INTEGER, _FLOAT = _ITEMS[np.dtype("<u4")], _ITEMS[np.dtype("<f4")]
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written in `form` ("F32", "F16" or "Q8_0"); `weights` gives it, float32 of `shape`."""
+    """A tensor to be written in `form` ("F32", "F16", "Q8_0" or "Q4_1"); `weights` gives it, float32 of `shape`."""
 
     name: str
     form: str
@@ -136,4 +136,23 @@ def _q8_0(blocks: Floats) -> Bytes | None:
     return np.concatenate([halves.view(np.uint8), nearest.view(np.uint8)], axis=1)
 
 
-_PACK: Mapping[str, Callable[[Floats], npt.NDArray[Any] | None]] = {"F32": _f32, "F16": _f16, "Q8_0": _q8_0}
+def _q4_1(blocks: Floats) -> Bytes | None:
+    """block_q4_1 {half d, m; uint8 qs[16]}: m = min w, d = (max w - m) / 15, q = (w - m) / d to the nearest integer."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        least = blocks.min(axis=1, keepdims=True)
+        scales = (blocks.max(axis=1, keepdims=True) - least) / np.float32(15)
+        inverses = np.where(scales == 0, np.float32(0), 1 / scales)
+        scaled = (blocks - least) * inverses + np.float32(0.5)
+        halves = np.concatenate([scales, least], axis=1).astype("<f2")
+    if not (np.isfinite(halves).all() and np.isfinite(scaled).all()):
+        return None
+    q = np.minimum(scaled, 15).astype(np.uint8)
+    return np.concatenate([halves.view(np.uint8), q[:, :16] | (q[:, 16:] << 4)], axis=1)
+
+
+_PACK: Mapping[str, Callable[[Floats], npt.NDArray[Any] | None]] = {
+    "F32": _f32,
+    "F16": _f16,
+    "Q8_0": _q8_0,
+    "Q4_1": _q4_1,
+}

@@ -16,7 +16,7 @@ Tensor = torch.Tensor
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "_LOGITS", 37 * 64)
+    monkeypatch.setitem(objective._LOGITS, "cpu", 37 * 64)
     monkeypatch.setattr(objective, "_TOKENS", 8)
 
 

@@ -16,6 +16,7 @@ from nextword.optimize.preflight import (
     measure_peak,
     n_layers_for,
     operations_per_step,
+    rows_for,
     shape,
 )
 from nextword.optimize.recipe import Recipe
@@ -27,6 +28,13 @@ def test_more_arithmetic_or_more_text_never_makes_a_shallower_model() -> None:
     assert depths == sorted(depths)
     assert (depths[0], depths[-1]) == (FEWEST_LAYERS, MOST_LAYERS)
     assert n_layers_for(1e19, 1024, 1000) == FEWEST_LAYERS
+
+
+def test_a_gpu_reads_many_rows_and_a_short_text_still_in_many_steps() -> None:
+    assert rows_for("cpu", 512, 32, 10**8) == 32
+    assert rows_for("cuda", 512, 32, 10**8) == 256
+    assert rows_for("cuda", 64, 16, 320_000) == 100
+    assert rows_for("cuda", 64, 16, 1_000) == 16
 
 
 def test_a_context_is_no_longer_than_the_text() -> None:

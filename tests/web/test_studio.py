@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import nextword
+from nextword.parameters.open import open_stored
 from nextword.trace.indexed import index_files
 from nextword.web.api import create_app
 from nextword.web.guard import Rules
@@ -23,6 +24,7 @@ from tests.web.looks import faint, kept, shot, unnamed, wait_until
 from tests.web.served import call, served
 
 KING = "The king had three sons, and the youngest"
+SHAPE = open_stored("tales").architecture
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +68,10 @@ def test_only_listed_files_are_served(address: str) -> None:
         ("odds", {"prompt": "a", "number": 1}, "number"),
         ("odds", {"prompt": 7}, "prompt"),
         ("tokens", {"prompt": "a\ud800"}, "valid string"),
-        ("odds", {"prompt": "word " * 1000}, "context"),
+        ("odds", {"prompt": "word " * 3000}, "context"),
         ("without", {"prompt": "a"}, "which token"),
         ("without", {"prompt": "a", "token": 10**6}, "no token 1000000"),
-        ("remove", {"prompt": "a", "layer": 3, "head": 99}, "units 0 to 3"),
+        ("remove", {"prompt": "a", "layer": 3, "head": 99}, f"units 0 to {SHAPE.n_heads - 1}"),
         ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
         ("odds", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
     ],
@@ -199,7 +201,7 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
 
     page.click("#layers > details > summary")
     page.wait_for_selector(".nw-arcs path")
-    assert page.locator(".nw-depths li").count() == 7
+    assert page.locator(".nw-depths li").count() == SHAPE.n_layers + 1
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
     assert page.locator("nw-why .nw-mark", has_text="✓").count() > 0
@@ -234,7 +236,7 @@ def test_an_error_is_a_sentence_in_place_and_goes_away(page: Any) -> None:
     assert page.locator("main").is_hidden()  # it was about another text
     type_prompt(page, "Once")
     page.locator("main").wait_for()
-    page.fill("#prompt", "word " * 300)
+    page.fill("#prompt", "word " * 3000)
     page.locator("#error", has_text="context").wait_for()
     page.fill("#prompt", "lorem ipsum " * 8_000)
     page.locator("#error", has_text="tokens").wait_for()
@@ -252,7 +254,15 @@ def test_a_slow_answer_is_told(page: Any) -> None:
     page.locator("#odds .busy").wait_for(state="hidden")
 
 
+def leave_a_choice(page: Any) -> None:
+    """More than one word can come next."""
+    with page.expect_response("**/api/odds"):
+        page.fill("#temperature", "1.5")
+    assert wait_until(lambda: page.locator("#odds .nw-odds-rows li:not(.nw-removed)").count() > 1)
+
+
 def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -> None:
+    leave_a_choice(page)
     word = page.inner_text("#word bdi")
     page.focus("#number")
     page.keyboard.press("Home" if float(page.input_value("#number")) > 0.5 else "End")
@@ -285,6 +295,7 @@ def test_the_number_is_dragged_along_its_line(page: Any) -> None:
 
 
 def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
+    leave_a_choice(page)
     for _ in range(2):
         with page.expect_response("**/api/odds"):
             page.click("#next")
@@ -517,7 +528,7 @@ def test_a_layer_and_a_head_are_chosen_beside_what_the_layer_would_have_said(pag
     page.wait_for_selector(".nw-depths .nw-cell")
     rows = page.locator(".nw-depths li")
     assert rows.nth(0).locator(".nw-cell").count() == 0
-    assert rows.nth(3).locator(".nw-cell").count() == 4
+    assert rows.nth(3).locator(".nw-cell").count() == SHAPE.n_heads
     rows.nth(3).locator(".nw-cell").nth(1).click()
     assert page.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith("head 2.1")
     assert page.input_value("nw-attention input") == "2"
