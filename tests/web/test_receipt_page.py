@@ -96,7 +96,8 @@ def test_the_views_of_the_studio_are_in_the_file(whole: Any, viewed: dict[str, A
     assert whole.locator(".nw-arcs text").count() == len(views["attention"]["tokens"])
     assert whole.locator(".nw-depths li").count() == len(views["attention"]["lens"])
     whole.locator(".nw-heads button").nth(2).click()
-    assert whole.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith(f"head {viewed['model']['layers'] - 1}.1")
+    last = viewed["model"]["layers"] - 1
+    assert whole.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith(f"head {last}.1")
     assert whole.locator("nw-without .nw-rows li").count() == 6
     assert whole.locator("nw-without details tbody tr").count() == len(views["without"]["rows"])
     assert whole.locator(".nw-pairs tbody tr").count() == len(views["pairs"]["rows"])
