@@ -86,7 +86,7 @@ def test_the_verb_tells_them() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["head", "9.1"], 1, "There is no head 9.1"),
+        (["head", "99.1"], 1, "There is no head 99.1"),
         (["neuron", "5.9999"], 1, "There is no neuron 5.9999"),
         (["head", "5.1", "--on", "unheard-of"], 1, "not one token"),
         (["neuron", "5.1", "--on", " apple"], 2, "for heads"),
