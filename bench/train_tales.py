@@ -23,16 +23,17 @@ from nextword.optimize.evaluate import evaluate
 from nextword.optimize.forecast import forecast_bits_per_byte
 from nextword.optimize.preflight import measure_pace, measure_peak, operations_per_step, pick_dtype
 from nextword.optimize.recipe import Recipe, standard
-from nextword.plan import Budget, open_corpus, prepare
+from nextword.plan import Budget, open_corpus, plan, prepare
 from nextword.run import begin, resume
 
 WIDTH, LAYERS, CONTEXT, ROWS = 512, 10, 1024, 128
 DROPOUT, WEIGHT_DECAY = 0.1, 0.04  # the text is read more than ten times
 
 
-def recipe_for(vocab: int, device: str, steps: int) -> Recipe:
+def recipe_for(vocab: int, device: str) -> Recipe:
+    """Its steps are planned later."""
     architecture = standard(WIDTH, LAYERS, vocab, CONTEXT)
-    recipe = Recipe(architecture, steps, ROWS, dtype=pick_dtype(device), compiled=True)
+    recipe = Recipe(architecture, 1000, ROWS, dtype=pick_dtype(device), compiled=True)
     return replace(recipe, dropout=DROPOUT, weight_decay=WEIGHT_DECAY)
 
 
@@ -40,15 +41,12 @@ def train(folder: Path, minutes: float, device: str) -> None:
     began = time.monotonic()
     corpus = open_corpus(folder)
     assert corpus.heldout is not None
-    recipe = recipe_for(corpus.text.vocab, device, 1000)
-    pace = measure_pace(recipe, corpus.text, device, 2.0)
-    budget = Budget(minutes=minutes)
-    steps = int((60 * minutes - (time.monotonic() - began)) * 0.93 / pace)
-    recipe = replace(recipe, steps=steps)
-    tokens = steps * ROWS * CONTEXT
-    bits = forecast_bits_per_byte(corpus.text, corpus.heldout, tokens)
-    print(f"{pace:.4f} s a step, {steps:,} steps, {tokens / len(corpus.text.tokens):.1f} readings; {bits=}", flush=True)
-    forecast = {"steps": steps, "bits_per_byte": bits, "seconds": 60 * minutes, "memory_bytes": None}
+    budget, recipe = Budget(minutes=minutes), recipe_for(corpus.text.vocab, device)
+    recipe, forecast = plan(corpus, budget, None, recipe.seed, device, began, print, recipe=recipe)
+    read = recipe.steps * recipe.rows * recipe.architecture.context
+    bits = forecast_bits_per_byte(corpus.text, corpus.heldout, read)
+    forecast = replace(forecast, bits_per_byte=bits)
+    print(f"Forecast: {bits} bits per byte.", flush=True)
     facts = json.loads((folder / "facts.json").read_text())
     begin(folder, recipe, budget, corpus, facts, forecast, time.monotonic() - began, device)
     run = resume(folder, device=device)
@@ -62,7 +60,7 @@ def train(folder: Path, minutes: float, device: str) -> None:
 
 def paces(folder: Path, device: str) -> None:
     corpus = open_corpus(folder)
-    recipe = recipe_for(corpus.text.vocab, device, 1000)
+    recipe = recipe_for(corpus.text.vocab, device)
     peak = measure_peak(recipe.dtype, torch.device(device))
     print(f"peak {peak / 1e12:.0f} TFLOP/s")
     for each in (recipe, replace(recipe, dropout=0.0), replace(recipe, rows=ROWS // 2)):

@@ -41,7 +41,7 @@ from nextword.parameters.checkpoints import Checkpoint, load_checkpoint, run_ste
 from nextword.parameters.export import to_json, write_hf
 from nextword.parameters.open import open_stored
 from nextword.parameters.trained import Origin, form, read_origin
-from nextword.plan import MEASURING, Budget, Corpus, Doing, Facts, Tell, begin_id, open_corpus, plan, prepare
+from nextword.plan import MEASURING, Budget, Corpus, Doing, Facts, Forecast, Tell, begin_id, open_corpus, plan, prepare
 from nextword.predict.torch_engine import TorchEngine, pick_device
 from nextword.run_from import origin_of, recipe_from, weights_of
 from nextword.run_page import write_page
@@ -238,7 +238,7 @@ def start(
             doing=doing,
         )
         seconds = time.monotonic() - began
-        begin(folder, recipe, budget, corpus, facts, asdict(forecast), seconds, device, origin=origin, weights=weights)
+        begin(folder, recipe, budget, corpus, facts, forecast, seconds, device, origin=origin, weights=weights)
         if out.exists():
             out.rmdir()  # it is empty; not every system lets a folder be renamed to it
     return Run(out, device, began + seconds)
@@ -250,7 +250,7 @@ def begin(
     budget: Budget,
     corpus: Corpus,
     facts: Facts,
-    forecast: Mapping[str, Any],
+    forecast: Forecast,
     seconds: float,
     device: str,
     *,
@@ -270,7 +270,7 @@ def begin(
         "machine": _machine(device),
         "from": origin and asdict(origin),
         "corpus": facts,
-        "forecast": forecast,
+        "forecast": asdict(forecast),
         "results": None,
     }
     atomic_write(folder / "card.json", to_json(card))
