@@ -294,6 +294,27 @@ def test_the_number_is_dragged_along_its_line(page: Any) -> None:
     assert word.strip() in page.inner_text("#latest")
 
 
+def test_a_late_answer_does_not_move_the_number(page: Any) -> None:
+    def slowly(route: Any) -> None:
+        time.sleep(0.1)
+        route.continue_()
+
+    page.locator("#draw").scroll_into_view_if_needed()
+    page.evaluate("""() => {
+        window.places = [];
+        const note = () => window.places.push(Number(document.querySelector("#number").value));
+        new MutationObserver(note).observe(document.querySelector("nw-draw"), { childList: true, subtree: true });
+    }""")
+    page.route("**/api/odds", slowly)
+    box = page.locator("nw-draw .nw-line svg").bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.05 * box["width"], box["y"] + 30)
+    page.mouse.up()
+    page.locator("nw-draw", has_text="0.05").wait_for()
+    assert page.evaluate("window.places") and all(abs(at - 0.05) < 0.01 for at in page.evaluate("window.places"))
+
+
 def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
     leave_a_choice(page)
     for _ in range(2):

@@ -64,7 +64,7 @@ const drawOdds = soon(() =>
     state.odds = told;
     $("nw-odds").data = told.odds;
     $("nw-draw").data = told.draw;
-    if (document.activeElement !== $("#number")) $("#number").value = told.draw.number;
+    $("#number").value = state.number ?? told.draw.number; // a late answer does not move what a hand holds
     $("#number").setAttribute("aria-valuetext", `${told.draw.number.toFixed(4)}: ${visible(told.draw.token.token)}`);
     $("#number").disabled = told.draw.how === "greedy";
     $("#fate").hidden = state.number === null;
