@@ -200,26 +200,26 @@ def times_bytes(builder: Any, weights: Any, x: Any) -> Any:
 def times_nibbles(builder: Any, weights: Any, x: Any) -> Any:
     """start + sum q x of a group of nibbles."""
     low, four_bits = filled(15, _BYTES), filled(4, _BYTES)
-    parts = []
-    for first in range(0, _QUAD_BYTES, 32):
-        high_sum = low_sum = filled(0, _SHORTS)
-        for i in range(_QUADS // 2):
+    firsts = range(0, _QUAD_BYTES, 32)
+    sums = [filled(0, _SHORTS)] * (2 * len(firsts))  # of high bytes of x, then of low ones, for eight outputs each
+    for i in range(_QUADS // 2):
+        fours = [_four(builder, _after(builder, x, first + 4 * i)) for first in (0, GROUP // 2, GROUP, 3 * GROUP // 2)]
+        for part, first in enumerate(firsts):
             both = load(builder, _after(builder, weights, _QUAD_BYTES * i + first), _BYTES, 1)
-            for quad, q in ((i, builder.and_(both, low)), (i + _QUADS // 2, builder.lshr(both, four_bits))):
-                high_sum = builder.add(high_sum, _pairs(builder, q, _after(builder, x, 4 * quad)))
-                low_sum = builder.add(low_sum, _pairs(builder, q, _after(builder, x, GROUP + 4 * quad)))
-        high, low_part = (
-            call(builder, "llvm.x86.avx2.pmadd.wd", _PART, each, filled(unit, _SHORTS))
-            for each, unit in ((high_sum, 256), (low_sum, 1))
-        )
-        parts.append(builder.add(high, low_part))
-    return joined(builder, parts)
+            halves = builder.and_(both, low), builder.lshr(both, four_bits)
+            for digit in (0, 1):
+                at = 2 * part + digit
+                for q, four in zip(halves, fours[2 * digit :], strict=False):
+                    sums[at] = builder.add(sums[at], call(builder, "llvm.x86.avx2.pmadd.ub.sw", _SHORTS, q, four))
+        sums = _known(builder, sums)
+    units = [filled(256, _SHORTS), filled(1, _SHORTS)] * len(firsts)
+    digits = [call(builder, "llvm.x86.avx2.pmadd.wd", _PART, *each) for each in zip(sums, units, strict=True)]
+    return joined(builder, [builder.add(*digits[at : at + 2]) for at in range(0, len(digits), 2)])
 
 
-def _pairs(builder: Any, q: Any, x: Any) -> Any:
-    """Products of a quad's bytes with the four at x, added up in twos."""
-    four = builder.bitcast(splat(builder, load(builder, x, WORD, 1), 8), _BYTES)
-    return call(builder, "llvm.x86.avx2.pmadd.ub.sw", _SHORTS, q, four)
+def _four(builder: Any, x: Any) -> Any:
+    """The four bytes at x, over and over."""
+    return builder.bitcast(splat(builder, load(builder, x, WORD, 1), 8), _BYTES)
 
 
 def _by_words(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:

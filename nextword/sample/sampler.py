@@ -168,7 +168,7 @@ def distribute(
 
     Raises ModelError if the logits are not numbers, SettingError if no token is left.
     """
-    if not np.isfinite(logits).all():
+    if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     n_tokens = len(logits) if n_tokens is None else n_tokens
     scores = _shifted(logits, sampling, prompt, generated)
@@ -217,7 +217,7 @@ def _shifted(logits: Scores, s: Sampling, prompt: Sequence[int], generated: Sequ
         return logits
     scores = logits.astype(np.float64)
     if s.repetition_penalty != 1.0:
-        seen = np.unique(np.array([*prompt, *generated], dtype=np.int64))
+        seen = np.array([*prompt, *generated], dtype=np.int64)  # a token seen twice is set twice, to the same
         held = scores[seen]
         scores[seen] = np.where(held > 0, held / s.repetition_penalty, held * s.repetition_penalty)
     if s.presence_penalty or s.frequency_penalty:
