@@ -30,15 +30,13 @@ from nextword.model.architecture import (
     tensor_shapes,
 )
 from nextword.parameters.stored import StoredTensor
-from nextword.predict import forward as passes
+from nextword.predict import shapes
 from nextword.predict.engine import Logits, check_room
 from nextword.predict.kernel_cache import compiled
-from nextword.predict.lanes import LANES
 from nextword.predict.packed import Packed, pack
-from nextword.predict.records import record
 from nextword.predict.reserve import reserve
-from nextword.predict.team import Team, leave, new_counters
-from nextword.predict.tiles import GROUP_BYTES, INT4, INT4_WIDE, INT8
+from nextword.predict.shapes import GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES, SPAN, Model, n_stages, record
+from nextword.predict.team import Team, new_counters
 from nextword.predict.workroom import Workroom, whole
 
 CHUNK = 128  # rows of a pass: what they need beside the weights stays in a core's cache
@@ -67,7 +65,7 @@ class CpuEngine:
         self._team = Team(threads or _cores())
         self._workroom = Workroom(self._model, self._team.size, CHUNK)
         self._turn = threading.Lock()
-        self._forward = compiled()
+        self._kernels = compiled()
 
     def start(self, capacity: int | None = None) -> CpuReading:
         """A new text; see nextword.predict.engine.Engine."""
@@ -104,20 +102,20 @@ class CpuEngine:
             if is_wanted:
                 wanted.append(row)
             ahead[reading] = before + 1
-        n_spans = max(positions) // passes.SPAN + 1
-        counters = new_counters(passes.n_stages(self._model.n_layers, len(ids)))
+        n_spans = max(positions) // SPAN + 1
+        counters = new_counters(n_stages(self._model.n_layers, len(ids)))
         with self._turn:
             rows_at = self._workroom.rows(ids, positions, memories, capacities, wanted)
             room_at = self._workroom.room(len(ids), n_spans, len(wanted))
             model_at, n_threads = self._record.ctypes.data, self._team.size
 
             def work(thread: int) -> None:  # keeps the counters: a helper may look at them when all is over
-                self._forward(thread, n_threads, counters.ctypes.data, model_at, rows_at, room_at, n_spans)
+                self._kernels.forward(thread, n_threads, counters.ctypes.data, model_at, rows_at, room_at, n_spans)
 
             try:
                 self._team.run(work)
             except BaseException:  # Ctrl-C, maybe before the pass began here: nobody else may go on with it
-                leave(counters.ctypes.data, 0)
+                self._kernels.leave(counters.ctypes.data, 0)
                 raise
             logits = self._workroom.logits(len(wanted))
         for reading, id, _ in rows:
@@ -137,7 +135,7 @@ class CpuReading:
     def __init__(self, engine: CpuEngine, capacity: int) -> None:
         self.ids: list[int] = []
         self.capacity = capacity
-        self.places = -(-capacity // passes.SPAN) * passes.SPAN
+        self.places = -(-capacity // SPAN) * SPAN
         self._engine = engine
         model = engine._model
         numbers = 2 * model.n_layers * model.n_kv_heads * self.places * whole(model.head_size)
@@ -212,7 +210,7 @@ def _cores() -> int:
     return min(there, _MOST_THREADS)
 
 
-def _model(a: Architecture, packed: Packed) -> tuple[passes.Model, list[npt.NDArray[Any]]]:
+def _model(a: Architecture, packed: Packed) -> tuple[Model, list[npt.NDArray[Any]]]:
     """What the kernels must know of a model, and the tables that its addresses point into."""
     matrices = np.zeros((a.n_layers + 1, len(_MATRICES), 4), np.int64)
     norms = np.zeros((a.n_layers + 1, len(_NORMS), 2), np.int64)
@@ -230,16 +228,16 @@ def _model(a: Architecture, packed: Packed) -> tuple[passes.Model, list[npt.NDAr
             matrix(layer, which, f"blocks.{layer}.{name}")
         for which, name in enumerate(_NORMS):
             norms[layer, which] = [address(f"blocks.{layer}.{name}.{part}") for part in ("weight", "bias")]
-    matrix(a.n_layers, passes.EMBED, "embed")
-    matrix(a.n_layers, passes.UNEMBED, "embed" if a.tied else "unembed")
-    matrix(a.n_layers, passes.POSITION, "position")
-    norms[a.n_layers, passes.FINAL] = [address(f"norm.{part}") for part in ("weight", "bias")]
+    matrix(a.n_layers, shapes.EMBED, "embed")
+    matrix(a.n_layers, shapes.UNEMBED, "embed" if a.tied else "unembed")
+    matrix(a.n_layers, shapes.POSITION, "position")
+    norms[a.n_layers, shapes.FINAL] = [address(f"norm.{part}") for part in ("weight", "bias")]
     windows = np.array([_NO_WINDOW if window is None else window for window in a.windows], np.int64)
     frequencies = np.zeros(0, np.float32)
     if isinstance(a.position, Rotary):
         frequencies = rotary_frequencies(a.position, a.rotary_size)
     forms = {tensor.form for tensor in packed.values()}
-    model = passes.Model(
+    model = Model(
         n_layers=a.n_layers,
         width=a.width,
         vocab=a.vocab,
@@ -264,6 +262,6 @@ def _model(a: Architecture, packed: Packed) -> tuple[passes.Model, list[npt.NDAr
 def _mlp(mlp: Gelu | SwiGLU) -> int:
     match mlp:
         case SwiGLU():
-            return passes.GATED
+            return shapes.GATED
         case Gelu(approximate=approximate):
-            return passes.TANH if approximate == "tanh" else passes.EXACT
+            return shapes.TANH if approximate == "tanh" else shapes.EXACT

@@ -11,7 +11,6 @@ import math
 import numpy as np
 
 from nextword.predict.lanes import (
-    LANES,
     Floats,
     as_floats,
     as_ints,
@@ -27,6 +26,7 @@ from nextword.predict.lanes import (
     magnitude,
     total,
 )
+from nextword.predict.shapes import LANES
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum is ln 2; the first has few bits

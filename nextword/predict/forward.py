@@ -25,14 +25,11 @@ tiles times vectors.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from nextword.predict.elementary import centre_and_scale, exponential, gelu_exact, gelu_tanh, normed, silu
-from nextword.predict.groups import GROUP
 from nextword.predict.lanes import (
-    LANES,
     every,
     float_at,
     floats_at,
@@ -49,99 +46,43 @@ from nextword.predict.lanes import (
     scatter_halves,
     total,
 )
-from nextword.predict.records import reader
-from nextword.predict.team import enter, leave, share
-from nextword.predict.tiles import (
+from nextword.predict.readers import reader
+from nextword.predict.shapes import (
+    ATTENDING,
+    ATTENTION_NORM,
+    DOWN,
+    EMBED,
+    FINAL,
+    GATE,
+    GATED,
+    GROUP,
+    KEY,
+    KEY_NORM,
+    LANES,
+    MLP_NORM,
+    OUTPUT,
+    POSITION,
+    QUERY,
+    QUERY_NORM,
+    SPAN,
+    TANH,
+    UNEMBED,
+    UP,
+    VALUE,
+    Grid,
+    Model,
+    Room,
+    Rows,
     Vectors,
+)
+from nextword.predict.stages import enter, leave, share
+from nextword.predict.tiles import (
     add_product,
     add_product_fp16,
     add_product_fp32,
     add_row,
     put_group,
 )
-
-SPAN = 128  # positions whose softmax is taken together; later spans are joined to it
-ATTENDING = 16  # rows that attend at once: bounds the room for spans
-
-# Which matrix of a layer, and which norm. The layer after the last holds EMBED, UNEMBED, POSITION and FINAL.
-QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
-EMBED, UNEMBED, POSITION = range(3)
-ATTENTION_NORM, MLP_NORM, QUERY_NORM, KEY_NORM = range(4)
-FINAL = 0
-TANH, EXACT, GATED = range(3)  # what the MLP does
-
-
-class Grid(NamedTuple):
-    """float32 [rows, columns]: where it begins, and how many columns it has."""
-
-    at: int
-    columns: int
-
-
-class Model(NamedTuple):
-    """What stays the same: sizes, and addresses of tables of int64.
-
-    matrices: [n_layers + 1, 7, 4]: address of the weights (0: there are none), form, bytes of a group, address of the
-    bias. norms: [n_layers + 1, 4, 2]: addresses of weight and bias. windows: [n_layers], how many positions each
-    layer sees. frequencies: float32 [n_pairs], of the rotated pairs.
-    """
-
-    n_layers: int
-    width: int
-    vocab: int
-    n_heads: int
-    n_kv_heads: int
-    head_size: int
-    mlp_width: int
-    mlp: int
-    eps: np.float32
-    centred: bool
-    parallel: bool
-    half_memory: bool
-    matrices: int
-    norms: int
-    windows: int
-    n_pairs: int
-    frequencies: int
-
-
-class Rows(NamedTuple):
-    """What a pass reads; addresses of int64 [n]. `memories` are addresses, `capacities` their positions."""
-
-    n: int
-    ids: int
-    positions: int
-    memories: int
-    capacities: int
-    n_wanted: int
-    wanted: int  # the rows whose logits are asked for
-
-
-class Room(NamedTuple):
-    """Where a pass works: a row of each for each row of the pass, in whole vectors of lanes.
-
-    scores: a row for each thread, SPAN numbers for each query head of a group. spans: a row for each row that
-    attends, head and span: the largest score, the sum of the exponentials, and from number LANES on the values
-    mixed by them. last, logits: a row for each that is wanted.
-    """
-
-    x: Grid
-    normed: Vectors
-    normed_mlp: Vectors
-    query: Grid
-    key: Grid
-    value: Grid
-    turned: Grid
-    turns: Grid
-    scores: Grid
-    spans: Grid
-    mixed: Vectors
-    gate: Grid
-    up: Grid
-    hidden: Vectors
-    last: Vectors
-    logits: Grid
-
 
 the_model, the_rows, the_room = reader(Model), reader(Rows), reader(Room)
 
@@ -505,8 +446,3 @@ def forward(
     stage = share(counters, stage, wanted, n_threads, finish_rows, (model, rows, room))
     share(counters, stage, tiles, n_threads, unembed_tiles, (model, room, wanted))
     leave(counters, thread)
-
-
-def n_stages(n_layers: int, n_rows: int) -> int:
-    """How many stages a pass has at most."""
-    return 3 + n_layers * (7 + 2 * -(-n_rows // ATTENDING))

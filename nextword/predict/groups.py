@@ -30,14 +30,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nextword.predict import llvm
-from nextword.predict.lanes import ADDRESS, INTS, LANES, Ints, every_int, inlined, operation, put_bytes, put_shorts
+from nextword.predict import processor
+from nextword.predict.lanes import ADDRESS, INTS, Ints, every_int, inlined, operation, put_bytes, put_shorts
 from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, joined, load, splat, store, vector
+from nextword.predict.shapes import GROUP, LANES
 
-GROUP = 32
-X_BYTES = 4 * GROUP
 MANY = 8  # vectors, from which on it pays to widen a group for all of them
-WIDENS = "avx2" in llvm.features() and "avx512vnni" not in llvm.features()  # whether it ever pays here
+WIDENS = "avx2" in processor.features() and "avx512vnni" not in processor.features()  # whether it ever pays here
 _QUADS = GROUP // 4
 _QUAD_BYTES = 4 * LANES
 _HELD = types.UniTuple(INTS, _QUADS)
@@ -60,7 +59,7 @@ def _reader(read: Callable[[Any, Any], list[Any]]) -> Any:
     """Makes what kernels can call of a function that reads eight quads into registers: (builder, address)."""
 
     def typed(typing_context: Any, address: Any) -> Any:
-        quads = _HELD if "avx512vnni" in llvm.features() else ADDRESS
+        quads = _HELD if "avx512vnni" in processor.features() else ADDRESS
 
         def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return context.make_tuple(builder, quads, read(builder, *values)) if quads == _HELD else values[0]
@@ -80,7 +79,7 @@ def _multiplier(read: Callable[[Any, Any], list[Any]]) -> Callable[[Callable[[An
                 begin, weights, x_at = values
                 if quads == _HELD:
                     return _by_vnni(builder, begin, [builder.extract_value(weights, i) for i in range(_QUADS)], x_at)
-                if "avx2" in llvm.features():
+                if "avx2" in processor.features():
                     return builder.add(begin, write(builder, weights, x_at))
                 return _by_words(builder, begin, read(builder, weights), x_at)
 

@@ -1,67 +1,77 @@
 """The compiled forward pass, and the folder it is kept in between processes.
 
-Whoever can write what is loaded from here can run programs as the user: the folder is made for its owner alone, and
-one that others own or may write to is refused.
+What is kept is machine code (an object file), which LLVM alone loads in a few milliseconds: numba, which writes it, and
+the kernels' source are imported only where it has to be written. Whoever can write what is loaded from here can run
+programs as the user: the folder is made for its owner alone, and one that others own or may write to is refused.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
-from inspect import signature
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numba
-from numba import types
-from numba.core import entrypoints
-from numba.core.compiler_lock import global_compiler_lock
+from llvmlite import binding
 
+from nextword.atomic import atomic_write
 from nextword.errors import SettingError
 from nextword.parameters.cache import cache_folder
-from nextword.predict import forward as passes
-from nextword.predict.llvm import features
+from nextword.predict.processor import features
 
 _LOG = logging.getLogger(__name__)
-_SOURCES = ("llvm", "reserve", "lanes", "records", "groups", "elementary", "tiles", "team", "forward")
+_SOURCES = (
+    *("kernel_cache", "processor", "reserve", "shapes"),
+    *("llvm", "lanes", "readers", "groups", "elementary", "tiles", "stages", "forward"),
+)
+_FILE = "kernels.o"
+_DIGEST_BYTES = hashlib.sha256().digest_size  # before the code: for a damaged file LLVM would end the process
+_LOADING = threading.Lock()
+
+
+class Kernels(NamedTuple):
+    """What the engine calls, with numbers and addresses: see nextword.predict.forward and nextword.predict.stages."""
+
+    forward: Callable[[int, int, int, int, int, int, int], None]
+    leave: Callable[[int, int], None]
 
 
 @cache
-def compiled() -> Any:
-    """The forward pass, compiled for this processor; from the cache's folder if it was compiled before.
+def compiled() -> Kernels:
+    """The kernels, compiled for this processor; from the cache's folder if they were compiled before.
 
-    Raises SettingError for a folder that is not ours alone.
+    They run without Python's global lock. Raises SettingError for a folder that is not ours alone.
     """
-    with global_compiler_lock:
-        is_kept = False
-        with suppress(OSError, RuntimeError):  # without a folder to write to it is compiled again each time
-            folder = private_folder(kernel_folder())
-            is_kept = is_compiled(folder)
-            before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
-            try:
-                passes.forward.enable_caching()  # type: ignore[attr-defined]
-            finally:
-                numba.config.CACHE_DIR = before
-        if not is_kept:
+    with _LOADING:
+        file = None
+        with suppress(OSError, RuntimeError):  # without a folder to write to they are compiled again each time
+            file = private_folder(kernel_folder()) / _FILE
+        code = None if file is None else _read(file)
+        if code is None:
             _LOG.info("Compiling the kernels for this processor: once, about half a minute.")
-        with _without_extensions():
-            passes.forward.compile((types.int64,) * len(signature(passes.forward.py_func).parameters))  # type: ignore[attr-defined]
-    return passes.forward
+            code = _compile()
+            if file is not None:
+                with suppress(OSError):
+                    atomic_write(file, hashlib.sha256(code).digest() + code)
+        return _load(code)
 
 
 def is_compiled(folder: Path) -> bool:
-    """Whether the forward pass was compiled before, and is kept in this folder."""
-    return any(folder.glob("*/*.nbc"))
+    """Whether the kernels were compiled before, and are kept in this folder."""
+    return (folder / _FILE).is_file()
 
 
 def kernel_folder() -> Path:
     """Where compiled kernels are kept: one folder for each state of their source and of numba, and each processor."""
-    digest = hashlib.sha256(f"{numba.__version__} {sorted(features())}".encode())
+    digest = hashlib.sha256(f"{metadata.version('numba')} {sorted(features())}".encode())
     for source in _SOURCES:
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     return cache_folder() / "kernels" / digest.hexdigest()[:16]
@@ -87,16 +97,64 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def _without_extensions() -> Iterator[None]:
-    """numba imports every installed package that extends it before it compiles or loads anything.
-
-    Our kernels use no such extension, and to import them takes longer than to load the kernels; they are
-    imported when somebody else compiles.
-    """
-    before = entrypoints._already_initialized
-    entrypoints._already_initialized = True
+def _read(file: Path) -> bytes | None:
+    """The object file that was kept; None if there is none, or not as it was written."""
     try:
-        yield
-    finally:
-        entrypoints._already_initialized = before
+        kept = file.read_bytes()
+    except OSError:
+        return None
+    code = kept[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == kept[:_DIGEST_BYTES] else None
+
+
+def _compile() -> bytes:
+    """An object file of the functions of `Kernels`, under their names and with nothing that they do not use."""
+    from numba import types
+
+    from nextword.predict.forward import forward
+    from nextword.predict.stages import leave
+
+    whole = None
+    for name, kernel in zip(Kernels._fields, (forward, leave), strict=True):
+        dispatcher: Any = kernel
+        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
+        (made,) = dispatcher.overloads.values()
+        module = binding.parse_assembly(made.library.get_llvm_str())
+        for each in (*module.functions, *module.global_variables):
+            if each.name == made.fndesc.llvm_func_name:
+                each.name = name
+            elif not each.is_declaration:
+                each.linkage = "internal"
+        if whole is None:
+            whole, target = module, made.library.codegen._tm
+        else:
+            whole.link_in(module)
+    passes = binding.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(whole, binding.create_pass_builder(target, binding.create_pipeline_tuning_options(0)))
+    code: bytes = target.emit_object(whole)
+    return code
+
+
+def _load(code: bytes) -> Kernels:
+    """The functions of an object file.
+
+    They are called as numba's compiled functions are: first two addresses for a result and an exception, of which our
+    kernels have neither, then the arguments.
+    """
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    nothing = ctypes.create_string_buffer(2 * ctypes.sizeof(ctypes.c_void_p))
+    at = ctypes.addressof(nothing)
+
+    def function(name: str, n_arguments: int) -> Any:
+        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * n_arguments
+        call = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(name))
+        call.held = engine, nothing  # type: ignore[attr-defined]  # the code lives as long as whoever calls it
+        return partial(call, at, at + ctypes.sizeof(ctypes.c_void_p))
+
+    return Kernels(function("forward", 7), function("leave", 2))

@@ -24,11 +24,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from nextword.predict import llvm
+from nextword.predict import llvm, processor
 from nextword.predict.llvm import BYTE, HALF, LONG, SHORT, WORD, call, cut, filled, load, splat, store
 from nextword.predict.reserve import LINE
-
-LANES = 32
+from nextword.predict.shapes import LANES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -157,7 +156,7 @@ def brains_at(builder: Any, address: Any) -> Any:
 
 
 def _converts_halves() -> bool:
-    return "f16c" in llvm.features() or platform.machine() in ("aarch64", "arm64")
+    return "f16c" in processor.features() or platform.machine() in ("aarch64", "arm64")
 
 
 @operation(FLOATS, ADDRESS)

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import binding, ir
-from numba.core import config
+from llvmlite import ir
 
 BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
-
-
-def features() -> set[str]:
-    """What compiled code may use of this machine's processor, in LLVM's names."""
-    if config.CPU_NAME == "generic":
-        return set()
-    return {name for name, there in binding.get_host_cpu_features().items() if there}
 
 
 def vector(*values: int) -> Any:

@@ -25,10 +25,8 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.parameters.quants import Bytes, Floats, six_bit_scales
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
-from nextword.predict.groups import GROUP
-from nextword.predict.lanes import LANES
 from nextword.predict.reserve import aligned
-from nextword.predict.tiles import BF16, FP16, FP32, GROUP_BYTES, INT4, INT4_WIDE, INT8
+from nextword.predict.shapes import BF16, FP16, FP32, GROUP, GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES
 
 _LOSSLESS = {
     "F32": FP32,
@@ -181,7 +179,7 @@ def _int8_tiles(chunk: StoredTensor, data: Bytes) -> None:
     tiles, groups, _ = data.shape
     if chunk.form == "Q8_0":
         blocks = chunk.data.reshape(chunk.shape[0], groups, 34)
-        scales, q = blocks[..., :2].copy().view("<f2")[..., 0], blocks[..., 2:] ^ np.uint8(0x80)
+        scales, q = blocks.view("<f2")[..., 0], blocks[..., 2:] ^ np.uint8(0x80)
         _check_finite(scales)
     else:
         values = _groups(chunk)
@@ -196,12 +194,9 @@ def _int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
     tiles, groups, _ = data.shape
     if chunk.form in ("Q4_0", "Q4_1"):
         blocks = chunk.data.reshape(chunk.shape[0], groups, -1)
-        scales, bytes_ = blocks[..., :2].copy().view("<f2")[..., 0], blocks[..., -16:]
-        minima = (
-            _scale(-8 * scales.astype(np.float32))
-            if chunk.form == "Q4_0"
-            else blocks[..., 2:4].copy().view("<f2")[..., 0]
-        )
+        halves, bytes_ = blocks.view("<f2"), blocks[..., -16:]
+        scales = halves[..., 0]
+        minima = _scale(-8 * scales.astype(np.float32)) if chunk.form == "Q4_0" else halves[..., 1]
         _check_finite(scales)
         _check_finite(minima)
     else:
@@ -260,8 +255,9 @@ def _scale_bytes(scales: npt.NDArray[np.floating], tiles: int, groups: int) -> B
 
 def _quads(bytes_: Bytes, tiles: int, groups: int, quads: int) -> Bytes:
     """[rows, groups, 4 * quads] as [tiles, groups, quads * 32 outputs * 4]."""
-    ordered = _padded(bytes_, tiles, groups).reshape(tiles, LANES, groups, quads, 4).transpose(0, 2, 3, 1, 4)
-    return ordered.reshape(tiles, groups, quads * LANES * 4)
+    fours = np.ascontiguousarray(bytes_).view(np.uint32)  # single bytes would take three times as long
+    ordered = np.ascontiguousarray(_padded(fours, tiles, groups).transpose(0, 2, 3, 1))
+    return ordered.view(np.uint8).reshape(tiles, groups, quads * LANES * 4)
 
 
 _TILES: dict[int, Callable[[StoredTensor, Bytes], None]] = {

@@ -29,17 +29,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.core import cgutils
 
 from nextword.predict.groups import (
-    GROUP,
     MANY,
     WIDENS,
-    X_BYTES,
     bytes_at,
     nibbles_at,
     put_x,
@@ -52,7 +50,6 @@ from nextword.predict.groups import (
 from nextword.predict.lanes import (
     ADDRESS,
     FLOATS,
-    LANES,
     Floats,
     as_floats,
     as_ints,
@@ -78,38 +75,27 @@ from nextword.predict.lanes import (
 )
 from nextword.predict.llvm import LONG
 from nextword.predict.reserve import LINE
+from nextword.predict.shapes import (
+    BF16,
+    FP16,
+    FP32,
+    FP32_BYTES,
+    GROUP,
+    HALF_BYTES,
+    INT4,
+    INT4_BYTES,
+    INT4_WIDE,
+    INT8,
+    INT8_BYTES,
+    LANES,
+    WIDE_BYTES,
+    X_BYTES,
+    Vectors,
+)
 
-FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
 BLOCK = 8  # columns of floating-point weights that are read at once
 AHEAD = 2  # groups of columns that are fetched ahead for MANY rows: a processor foresees less than it multiplies then
 LARGEST = 127 * 256  # the largest integer that a vector's number becomes: its high byte is signed
-# Bytes of one group of columns of one tile.
-FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
-INT8_BYTES, INT4_BYTES, WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
-GROUP_BYTES = {
-    FP32: FP32_BYTES,
-    BF16: HALF_BYTES,
-    FP16: HALF_BYTES,
-    INT8: INT8_BYTES,
-    INT4: INT4_BYTES,
-    INT4_WIDE: WIDE_BYTES,
-}
-
-
-class Vectors(NamedTuple):
-    """What matrices are multiplied with: rows of float32, and the same rows as integers; addresses, [rows, ...] each.
-
-    floats: float32 [32 * groups]. integers: [groups, 128] bytes, see `put_x`. steps, sums: float32 [groups], a group's
-    step and the sum of its numbers; counts: int32, the sum of its integers.
-    Columns are padded with zeros to whole groups.
-    """
-
-    groups: int
-    floats: int
-    integers: int
-    steps: int
-    counts: int
-    sums: int
 
 
 @kernel

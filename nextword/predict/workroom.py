@@ -10,12 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nextword.predict.forward import ATTENDING, SPAN, Grid, Model, Room, Rows
-from nextword.predict.groups import GROUP, X_BYTES
-from nextword.predict.lanes import LANES
-from nextword.predict.records import record
 from nextword.predict.reserve import aligned
-from nextword.predict.tiles import Vectors
+from nextword.predict.shapes import ATTENDING, GROUP, LANES, SPAN, X_BYTES, Grid, Model, Room, Rows, Vectors, record
 
 
 def whole(size: int) -> int:

@@ -1,17 +1,21 @@
-"""Compiled kernels are loaded only from a folder that nobody else can write to, and without numba's extensions."""
+"""Compiled kernels are loaded from a folder that nobody else can write to, as they were written, without numba."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nextword.errors import SettingError
 from nextword.predict import kernel_cache
+from nextword.predict.cpu_engine import warm_up
 from nextword.predict.kernel_cache import is_compiled, kernel_folder, private_folder
+from nextword.predict.team import new_counters
 
 
 @pytest.fixture
@@ -51,10 +55,10 @@ def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not is_compiled(kernel_folder())
-    (folder / "predict").mkdir(parents=True)
-    (folder / "predict" / "forward.nbc").touch()
+    folder.mkdir(parents=True)
+    (folder / "kernels.o").touch()
     assert is_compiled(kernel_folder())
-    monkeypatch.setattr(kernel_cache, "features", lambda: {"another processor's"})
+    monkeypatch.setattr(kernel_cache, "features", lambda: frozenset({"another processor's"}))
     assert not is_compiled(kernel_folder())
 
 
@@ -82,20 +86,43 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(folder: Path) 
     assert str(folder) in done.stderr
 
 
-def test_kernels_are_of_the_types_that_they_are_called_with() -> None:
-    """One form is compiled, and calling it compiles no other."""
-    import nextword
+@pytest.fixture
+def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kernels of this processor, in a folder of the test's."""
+    compiled_before = folder.parents[1]
+    with monkeypatch.context() as usual:
+        usual.delenv("NEXTWORD_CACHE")
+        warm_up()
+        compiled_before = kernel_folder()
+    assert is_compiled(compiled_before)
+    shutil.copytree(compiled_before, private_folder(folder), dirs_exist_ok=True)
+    return folder
 
-    nextword.open("tales", device="cpu").predict("Once")
-    assert kernel_cache.compiled().nopython_signatures == [kernel_cache.compiled().nopython_signatures[0]]
 
-
-def test_extensions_of_numba_are_not_imported_for_us_but_for_others() -> None:
-    program = (
-        "import sys, nextword\n"
-        "from numba.core import entrypoints\n"
-        "nextword.open('tales', device='cpu').predict('Once')\n"
-        "assert not entrypoints._already_initialized"
-    )
+def run(program: str) -> str:
+    """What a program prints in a process of its own."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+PREDICT = "import sys, nextword\nprint(nextword.open('tales', device='cpu').predict('Once upon a').top(1)[0])\n"
+
+
+def test_kernels_that_were_compiled_before_need_no_compiler(copied: Path) -> None:
+    assert "time" in run(PREDICT + "assert 'numba' not in sys.modules, 'numba takes half a second to import'")
+
+
+@pytest.mark.parametrize("damage", [lambda code: code[:-100], lambda code: code[:2000] + b"x" + code[2001:]])
+def test_damaged_kernels_are_compiled_again(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    (file,) = copied.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    monkeypatch.setattr(kernel_cache, "_compile", lambda: whole[32:])
+    kernels = kernel_cache.compiled.__wrapped__()
+    assert file.read_bytes() == whole
+    counters = new_counters(1)
+    kernels.leave(counters.ctypes.data, 0)
+    assert counters[0] != 0, "the door is closed"

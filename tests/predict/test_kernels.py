@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from nextword.predict import llvm
+from nextword.predict import processor as this_machine
 from nextword.predict.elementary import exponential, gelu_exact, gelu_tanh, silu
 from nextword.predict.groups import (
-    X_BYTES,
     bytes_at,
     nibbles_at,
     put_x,
@@ -39,15 +38,19 @@ from nextword.predict.lanes import (
     scatter_halves,
     total,
 )
-from nextword.predict.records import reader, record
-from nextword.predict.team import Team, enter, leave, new_counters, share
+from nextword.predict.readers import reader
+from nextword.predict.shapes import X_BYTES, record
+from nextword.predict.stages import enter, leave, share
+from nextword.predict.team import Team, new_counters
 
 BEFORE_VNNI = {"avx2", "f16c"}
 every_processor = pytest.mark.parametrize(
     "features",
     [
         None,
-        pytest.param(BEFORE_VNNI, marks=pytest.mark.skipif(not llvm.features() >= BEFORE_VNNI, reason="needs AVX2")),
+        pytest.param(
+            BEFORE_VNNI, marks=pytest.mark.skipif(not this_machine.features() >= BEFORE_VNNI, reason="needs AVX2")
+        ),
         set(),
     ],
     ids=["this one", "one of AVX2", "a plain one"],
@@ -58,7 +61,7 @@ every_processor = pytest.mark.parametrize(
 def processor(features: set[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What kernels compiled in this test may use."""
     if features is not None:
-        monkeypatch.setattr(llvm, "features", lambda: features)
+        monkeypatch.setattr(this_machine, "features", lambda: features)
 
 
 def _quads(q: np.ndarray) -> np.ndarray:
@@ -73,7 +76,7 @@ def test_products_of_a_group_are_exact(bits: int) -> None:
     _check_products(bits, *((bytes_at, times_bytes) if bits == 8 else (nibbles_at, times_nibbles)))
 
 
-@pytest.mark.skipif("avx2" not in llvm.features(), reason="needs AVX2")
+@pytest.mark.skipif("avx2" not in processor.features(), reason="needs AVX2")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_products_of_a_widened_group_are_exact(bits: int) -> None:
     _check_products(bits, wide_bytes_at if bits == 8 else wide_nibbles_at, times_pairs)

@@ -13,7 +13,7 @@ from nextword.parameters.stored import StoredTensor
 from nextword.predict import packed_file
 from nextword.predict.engine import check_weights
 from nextword.predict.packed import form_of, is_lossless, pack, pack_tensor, packed_shape, unpack
-from nextword.predict.tiles import BF16, FP16, FP32, INT4, INT4_WIDE, INT8
+from nextword.predict.shapes import BF16, FP16, FP32, INT4, INT4_WIDE, INT8
 
 SHAPE = (70, 512)  # no whole number of tiles
 

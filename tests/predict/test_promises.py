@@ -129,7 +129,7 @@ def test_a_plain_processor_computes_the_same_up_to_rounding(tiny_folder: Folder,
     """
     program = (
         "import sys, numpy, nextword\n"
-        "from nextword.predict.llvm import features\n"
+        "from nextword.predict.processor import features\n"
         "if sys.argv[3] == 'plain': assert features() == set()\n"
         "logits = [nextword.open(sys.argv[1], device='cpu', weights=form).engine.start().extend_all(range(1, 30))\n"
         "          for form in ('fp32', 'bf16', 'int8', 'int4')]\n"

@@ -312,7 +312,9 @@ def test_a_late_answer_does_not_move_the_number(page: Any) -> None:
     page.mouse.move(box["x"] + 0.05 * box["width"], box["y"] + 30)
     page.mouse.up()
     page.locator("nw-draw", has_text="0.05").wait_for()
-    assert page.evaluate("window.places") and all(abs(at - 0.05) < 0.01 for at in page.evaluate("window.places"))
+    places = page.evaluate("window.places")
+    assert places
+    assert all(abs(place - 0.05) < 0.01 for place in places)
 
 
 def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
