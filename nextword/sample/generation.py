@@ -9,6 +9,7 @@ its token.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -78,6 +79,7 @@ class Writing:
         if max_tokens < 1:
             raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
         self.tokenizer, self.prompt = tokenizer, tuple(prompt)
+        self._read = array("q", prompt)  # as numpy can see it without a copy; so is what is generated
         self.seed = new_seed() if seed is None else check_seed(seed)
         self.choices: list[Choice] = []
         self.text = ""
@@ -88,7 +90,7 @@ class Writing:
         self._capacity, self._sampling, self._max_tokens = capacity, sampling, max_tokens
         self._grammar = grammar
         self._decoded = 0
-        self._generated: list[int] = []
+        self._generated = array("q")
         self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
         for id in prompt:  # the text goes on in the middle of a line, maybe of a character
@@ -108,7 +110,7 @@ class Writing:
 
     def _distribute(self, logits: Logits) -> Distribution:
         allowed = None if self._grammar is None else self._grammar.allowed()
-        return distribute(logits, self._sampling, self.prompt, self._generated, self._n_tokens, allowed)
+        return distribute(logits, self._sampling, self._read, self._generated, self._n_tokens, allowed)
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""

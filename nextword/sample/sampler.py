@@ -168,14 +168,15 @@ def distribute(
 
     Raises ModelError if the logits are not numbers, SettingError if no token is left.
     """
-    if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):
+    largest = float(logits.max())
+    if not (math.isfinite(largest) and math.isfinite(logits.min())):
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     n_tokens = len(logits) if n_tokens is None else n_tokens
     scores = _shifted(logits, sampling, prompt, generated)
     if n_tokens < len(scores) or allowed is not None:
         forbidden = np.arange(len(scores)) >= n_tokens
         scores = np.where(forbidden if allowed is None else forbidden | ~allowed, -np.inf, scores)
-    if not np.isfinite(scores.max()):
+    if (sampling.logit_bias or allowed is not None) and not np.isfinite(scores.max()):
         raise SettingError("The logit bias forbids every token that could come next; leave at least one.")
     filters = _filters(sampling)
     if allowed is not None:
@@ -191,14 +192,13 @@ def distribute(
         scores = scores[kept]
     removed_by[alive] = 0
     shares = _softmax(scores, sampling.temperature)
-    return Distribution(logits, _log_total(logits), alive, shares, removed_by, tuple(name for name, _ in filters))
+    return Distribution(logits, _log_total(logits, largest), alive, shares, removed_by, tuple(name for name, _ in filters))
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:
     """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
-    alive = np.flatnonzero(odds.shares > 0)
-    ends = np.cumsum(odds.shares[alive])
-    at = alive[np.searchsorted(ends, uniform * ends[-1], side="right")]
+    ends = np.cumsum(odds.shares)
+    at = ends.searchsorted(uniform * ends[-1], side="right")  # one whose share is 0 ends where it begins
     id = int(at if isinstance(odds.kept, slice) else odds.kept[at])
     return Choice(
         id=id,
@@ -217,8 +217,8 @@ def _shifted(logits: Scores, s: Sampling, prompt: Sequence[int], generated: Sequ
         return logits
     scores = logits.astype(np.float64)
     if s.repetition_penalty != 1.0:
-        seen = np.array([*prompt, *generated], dtype=np.int64)  # a token seen twice is set twice, to the same
-        held = scores[seen]
+        seen = np.concatenate([np.asarray(ids, np.int64) for ids in (prompt, generated)])
+        held = scores[seen]  # a token that was seen twice is set twice, to the same
         scores[seen] = np.where(held > 0, held / s.repetition_penalty, held * s.repetition_penalty)
     if s.presence_penalty or s.frequency_penalty:
         seen, times = np.unique(np.array(generated, dtype=np.int64), return_counts=True)
@@ -288,10 +288,9 @@ def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
     return odds
 
 
-def _log_total(logits: npt.NDArray[np.float32]) -> float:
+def _log_total(logits: npt.NDArray[np.float32], largest: float) -> float:
     """The logarithm of the sum of the exponentials, to 2e-7."""
-    largest = logits.max()
     with np.errstate(over="ignore"):  # a logit that lies so far below the largest adds nothing
-        odds = logits - largest
+        odds = logits - np.float32(largest)
     np.exp(odds, out=odds)
-    return float(largest) + math.log(odds.sum(dtype=np.float64))
+    return largest + math.log(odds.sum(dtype=np.float64))
