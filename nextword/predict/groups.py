@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 
 from nextword.predict import processor
 from nextword.predict.lanes import ADDRESS, INTS, Ints, every_int, inlined, operation, put_bytes, put_shorts
-from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, joined, load, splat, store, vector
+from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, held, joined, load, splat, store, vector
 from nextword.predict.shapes import GROUP, LANES
 
 MANY = 8  # vectors, from which on it pays to widen a group for all of them
@@ -148,17 +148,8 @@ def times_pairs(builder: Any, start: Any, pairs: Any, x: Any) -> Any:
             q = load(builder, _after(builder, pairs, _QUAD_BYTES * i + 32 * at), _SHORTS, 32)
             sums[at] = builder.add(sum, call(builder, "llvm.x86.avx2.pmadd.wd", _PART, q, two))
         if i % 4 == 3:
-            sums = _known(builder, sums)
+            sums = held(builder, sums)
     return joined(builder, sums)
-
-
-def _known(builder: Any, sums: list[Any]) -> list[Any]:
-    """The same registers, all of them needed here: LLVM can't put off a sum, which would keep too many x waiting."""
-    kinds, numbers = [each.type for each in sums], range(len(sums))
-    constraints = ",".join([*("=x" for _ in numbers), *map(str, numbers)])
-    same = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType(kinds), kinds), "", constraints, side_effect=True)
-    held = builder.call(same, sums)
-    return [builder.extract_value(held, i) for i in numbers]
 
 
 def _by_vnni(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
@@ -210,7 +201,7 @@ def times_nibbles(builder: Any, weights: Any, x: Any) -> Any:
                 at = 2 * part + digit
                 for q, four in zip(halves, fours[2 * digit :], strict=False):
                     sums[at] = builder.add(sums[at], call(builder, "llvm.x86.avx2.pmadd.ub.sw", _SHORTS, q, four))
-        sums = _known(builder, sums)
+        sums = held(builder, sums)
     units = [filled(256, _SHORTS), filled(1, _SHORTS)] * len(firsts)
     digits = [call(builder, "llvm.x86.avx2.pmadd.wd", _PART, *each) for each in zip(sums, units, strict=True)]
     return joined(builder, [builder.add(*digits[at : at + 2]) for at in range(0, len(digits), 2)])

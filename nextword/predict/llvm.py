@@ -58,3 +58,15 @@ def call(builder: Any, name: str, result: Any, *values: Any) -> Any:
     module = builder.module
     function = module.globals[name] if name in module.globals else ir.Function(module, kind, name)
     return builder.call(function, values)
+
+
+def held(builder: Any, values: Sequence[Any]) -> list[Any]:
+    """The same values, all of them in registers of x86 here.
+
+    LLVM can put off none of the sums that they are, for which too many of their terms would have to wait.
+    """
+    kinds, numbers = [each.type for each in values], range(len(values))
+    constraints = ",".join([*("=x" for _ in numbers), *map(str, numbers)])
+    same = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType(kinds), kinds), "", constraints, side_effect=True)
+    kept = builder.call(same, values)
+    return [builder.extract_value(kept, i) for i in numbers]

@@ -3,13 +3,14 @@
 A matrix lies in memory as tiles: 32 outputs by all inputs, so that one vector of 32 lanes holds a weight of 32
 outputs and no sum runs across lanes. Every kernel here is the same three lines,
 
-    for some neighbouring columns of a tile:     read them once
-        for every vector x:
-            out += columns * x[columns]
+    for every vector x:
+        for every column of a tile:
+            out += column * x[column]
 
-once for floating-point weights and once for integers. What is read once serves all vectors: a prompt, or the next
-token of many texts. Each output is summed in the order of its columns, whatever the number of vectors, so that a
-text gives the same bits alone and in company.
+for floating-point weights with up to three vectors at once, whose sums stay in registers; for integers the other way
+round, so that what is read and widened once serves all vectors: a prompt, or the next token of many texts. Each output
+is summed in the order of its columns, whatever the number of vectors, so that a text gives the same bits alone and in
+company.
 
 Integers come in groups of 32 columns that share a scale (and, with 4 bits, a minimum): w = scale * q (+ minimum).
 Matrices are padded with zeros to whole groups and whole tiles. A vector meets them as integers of 16 bits, each group
@@ -49,7 +50,9 @@ from nextword.predict.groups import (
 )
 from nextword.predict.lanes import (
     ADDRESS,
+    COUNT,
     FLOATS,
+    NOTHING,
     Floats,
     as_floats,
     as_ints,
@@ -73,7 +76,8 @@ from nextword.predict.lanes import (
     put_int,
     total_int,
 )
-from nextword.predict.llvm import LONG
+from nextword.predict.llvm import LONG, call, cut, held, joined, splat
+from nextword.predict.processor import features
 from nextword.predict.reserve import LINE
 from nextword.predict.shapes import (
     BF16,
@@ -93,7 +97,8 @@ from nextword.predict.shapes import (
     Vectors,
 )
 
-BLOCK = 8  # columns of floating-point weights that are read at once
+_REGISTER = 16 if "avx512f" in features() else 8  # float32 in a register
+BLOCK = 8  # columns of floating-point weights that are fetched at once
 AHEAD = 2  # groups of columns that are fetched ahead for MANY rows: a processor foresees less than it multiplies then
 LARGEST = 127 * 256  # the largest integer that a vector's number becomes: its high byte is signed
 
@@ -113,45 +118,74 @@ def put_group(vectors: Vectors, row: int, group: int, x: Floats) -> None:
     put_float(vectors.sums + 4 * index, step * np.float32(count))
 
 
-_COLUMNS = types.UniTuple(FLOATS, BLOCK)
-
-
-@operation(FLOATS, _COLUMNS, ADDRESS, FLOATS)
-def dot(builder: Any, columns: Any, x: Any, sum: Any) -> Any:
-    """sum + a block of columns times as many float32 at x, one after the other."""
-    for i in range(BLOCK):
-        number = every.write(builder, float_at.write(builder, builder.add(x, LONG(4 * i))))
-        sum = fma.write(builder, builder.extract_value(columns, i), number, sum)
-    return sum
-
-
 def _float_tile(column_at: Any, size: int) -> Any:
     """A kernel for weights that `column_at` reads as float32, of `size` bytes each."""
-    step = size * LANES
-    fetch = fetcher(BLOCK * step // LINE)
-
-    @operation(_COLUMNS, ADDRESS)
-    def columns_at(builder: Any, address: Any) -> Any:
-        return cgutils.pack_array(
-            builder, [column_at.write(builder, builder.add(address, LONG(step * i))) for i in range(BLOCK)]
-        )
+    of_one, of_two, of_three = (_float_sums(column_at, size, n_rows) for n_rows in (1, 2, 3))
 
     @kernel
     def add_product(
         tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int, ahead: int
     ) -> None:
-        """out[row] += tile @ x[row], for 32 outputs and so many columns, in blocks.
+        """out[row] += tile @ x[row], for 32 outputs and so many columns, a multiple of BLOCK.
 
         What lies `ahead` bytes ahead is fetched meanwhile, unless that is 0.
         """
-        for column in range(0, n_columns, BLOCK):
-            at = tile + column * step
+        for row in range(0, n_rows, 3):
+            numbers, to, wanted = x + row * x_step, out + row * out_step, ahead if row == 0 else 0
+            if n_rows - row >= 3:
+                of_three(tile, n_columns, numbers, x_step, to, out_step, wanted)
+            elif n_rows - row == 2:
+                of_two(tile, n_columns, numbers, x_step, to, out_step, wanted)
+            else:
+                of_one(tile, n_columns, numbers, x_step, to, out_step, wanted)
+
+    return add_product
+
+
+def _float_sums(column_at: Any, size: int, n_rows: int) -> Any:
+    """The same for so many rows, whose sums stay in registers: those of three rows fill twelve of AVX2's sixteen."""
+    rows, step = range(n_rows), size * LANES
+    sums_type = types.UniTuple(FLOATS, n_rows)
+    fetch = fetcher(BLOCK * step // LINE)
+
+    def place(builder: Any, at: Any, row: int, row_bytes: Any) -> Any:
+        return builder.add(at, builder.mul(row_bytes, LONG(row)))
+
+    @operation(sums_type, ADDRESS, COUNT)
+    def sums_at(builder: Any, out: Any, out_step: Any) -> Any:
+        places = [place(builder, out, row, out_step) for row in rows]
+        return cgutils.pack_array(builder, [floats_at.write(builder, each) for each in places])
+
+    @operation(NOTHING, ADDRESS, COUNT, sums_type)
+    def put_sums(builder: Any, out: Any, out_step: Any, sums: Any) -> None:
+        for row in rows:
+            put_floats.write(builder, place(builder, out, row, out_step), builder.extract_value(sums, row))
+
+    @operation(sums_type, sums_type, ADDRESS, ADDRESS, COUNT)
+    def add_column(builder: Any, sums: Any, column: Any, x: Any, x_step: Any) -> Any:
+        """sums + a column times the number of each row at x, one register of outputs after the other."""
+        weights = column_at.write(builder, column)
+        numbers = [float_at.write(builder, place(builder, x, row, x_step)) for row in rows]
+        parts = []
+        for first in range(0, LANES, _REGISTER):
+            some = cut(builder, weights, first, _REGISTER)
+            added = []
+            for row, number in enumerate(numbers):
+                before = cut(builder, builder.extract_value(sums, row), first, _REGISTER)
+                same = splat(builder, number, _REGISTER)
+                added.append(call(builder, f"llvm.fma.v{_REGISTER}f32", some.type, some, same, before))
+            parts.append(held(builder, added) if WIDENS and n_rows == 3 else added)
+        return cgutils.pack_array(builder, [joined(builder, of_row) for of_row in zip(*parts, strict=True)])
+
+    @kernel
+    def add_product(tile: int, n_columns: int, x: int, x_step: int, out: int, out_step: int, ahead: int) -> None:
+        sums = sums_at(out, out_step)
+        for block in range(0, n_columns, BLOCK):
             if ahead != 0:
-                fetch(at + ahead)
-            columns = columns_at(at)
-            for row in range(n_rows):
-                to = out + row * out_step
-                put_floats(to, dot(columns, x + row * x_step + 4 * column, floats_at(to)))
+                fetch(tile + block * step + ahead)
+            for column in range(block, block + BLOCK):
+                sums = add_column(sums, tile + column * step, x + 4 * column, x_step)
+        put_sums(out, out_step, sums)
 
     return add_product
 

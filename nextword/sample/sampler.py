@@ -192,7 +192,9 @@ def distribute(
         scores = scores[kept]
     removed_by[alive] = 0
     shares = _softmax(scores, sampling.temperature)
-    return Distribution(logits, _log_total(logits, largest), alive, shares, removed_by, tuple(name for name, _ in filters))
+    return Distribution(
+        logits, _log_total(logits, largest), alive, shares, removed_by, tuple(name for name, _ in filters)
+    )
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:

@@ -76,7 +76,7 @@ def test_products_of_a_group_are_exact(bits: int) -> None:
     _check_products(bits, *((bytes_at, times_bytes) if bits == 8 else (nibbles_at, times_nibbles)))
 
 
-@pytest.mark.skipif("avx2" not in processor.features(), reason="needs AVX2")
+@pytest.mark.skipif("avx2" not in this_machine.features(), reason="needs AVX2")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_products_of_a_widened_group_are_exact(bits: int) -> None:
     _check_products(bits, wide_bytes_at if bits == 8 else wide_nibbles_at, times_pairs)
