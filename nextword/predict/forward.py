@@ -7,7 +7,7 @@ texts. `forward` is the whole pass and is run by all threads of a team at once; 
     each layer:
       read               x -> norm(x)                                   rows
       project            query, key, value = W norm(x)                  tiles of 32 outputs
-      remember           norm and turn them by position; keys, values -> memory    rows
+      remember           norm and turn them by position; keys, values -> memory    rows, heads
       attend, gather     softmax(q.k / sqrt(head size)) mixes values    rows, heads, 128 positions at a time
       give back          x += W_output mixed                            tiles
       read, widen        hidden = silu(W_gate norm(x)) * (W_up norm(x)), or gelu     tiles
@@ -30,12 +30,14 @@ import numpy as np
 
 from nextword.predict.elementary import centre_and_scale, exponential, gelu_exact, gelu_tanh, normed, silu
 from nextword.predict.lanes import (
+    Floats,
     every,
     float_at,
     floats_at,
     fma,
     keep,
     kernel,
+    lane,
     larger,
     long_at,
     peak,
@@ -197,34 +199,37 @@ def values_at(model: Model, memory: int, capacity: int, layer: int, head: int, s
 
 
 @kernel
-def remember_rows(first: int, last: int, model: Model, layer: int, rows: Rows, room: Room) -> None:
-    """Queries and keys normed and turned; keys and values written into the memory of their text."""
-    size, wide = model.head_size, head_room(model)
-    bytes_ = 2 if model.half_memory else 4
+def remember_heads(first: int, last: int, model: Model, layer: int, rows: Rows, room: Room) -> None:
+    """Queries and keys normed and turned; keys and values written into the memory of their text.
+
+    A piece is a row's key/value head, with the query heads that share it.
+    """
+    size, wide, group = model.head_size, head_room(model), model.n_heads // model.n_kv_heads
+    bytes_, scale = 2 if model.half_memory else 4, np.float32(1.0 / math.sqrt(size))
     query_norm, _ = norm_of(model, layer, QUERY_NORM)
     key_norm, _ = norm_of(model, layer, KEY_NORM)
-    for row in range(first, last):
-        turns, scale = place(room.turns, row, 0), np.float32(1.0 / math.sqrt(size))
-        for head in range(model.n_heads):
-            x, out = place(room.query, row, head * size), place(room.turned, row, head * wide)
+    for piece in range(first, last):
+        row, head = piece // model.n_kv_heads, piece % model.n_kv_heads
+        turns = place(room.turns, row, 0)
+        for query in range(head * group, (head + 1) * group):
+            x, out = place(room.query, row, query * size), place(room.turned, row, query * wide)
             turn_head(x, out, size, query_norm, model, turns, scale)
+        x, out = place(room.key, row, head * size), place(room.turned, row, (model.n_heads + head) * wide)
+        turn_head(x, out, size, key_norm, model, turns, np.float32(1.0))
         position, memory = number(rows.positions, row), number(rows.memories, row)
         capacity = number(rows.capacities, row)
-        for head in range(model.n_kv_heads):
-            x, out = place(room.key, row, head * size), place(room.turned, row, (model.n_heads + head) * wide)
-            turn_head(x, out, size, key_norm, model, turns, np.float32(1.0))
-            tile = keys_at(model, memory, capacity, layer, head, position // LANES * LANES)
-            for at in range(0, size, LANES):
-                key = floats_at(out + 4 * at)
-                value = keep(floats_at(place(room.value, row, head * size + at)), 0, size - at, np.float32(0.0))
-                to = tile + bytes_ * (LANES * at + position % LANES)
-                value_to = values_at(model, memory, capacity, layer, head, at // LANES, position)
-                if model.half_memory:
-                    scatter_halves(to, bytes_ * LANES, key)
-                    put_halves(value_to, value)
-                else:
-                    scatter_floats(to, bytes_ * LANES, key)
-                    put_floats(value_to, value)
+        tile = keys_at(model, memory, capacity, layer, head, position // LANES * LANES)
+        for at in range(0, size, LANES):
+            key = floats_at(out + 4 * at)
+            value = keep(floats_at(place(room.value, row, head * size + at)), 0, size - at, np.float32(0.0))
+            to = tile + bytes_ * (LANES * at + position % LANES)
+            value_to = values_at(model, memory, capacity, layer, head, at // LANES, position)
+            if model.half_memory:
+                scatter_halves(to, bytes_ * LANES, key)
+                put_halves(value_to, value)
+            else:
+                scatter_floats(to, bytes_ * LANES, key)
+                put_floats(value_to, value)
 
 
 # --- attention ---
@@ -305,15 +310,39 @@ def exponentials(scores: int, after: int, end: int, out: int) -> None:
 
 
 @kernel
-def gather_rows(
+def put_some(address: int, numbers: Floats, n: int) -> None:
+    """Write the first n of 32 float32, all if n is more: what follows may be another thread's."""
+    if n >= LANES:
+        put_floats(address, numbers)
+    else:
+        for i in range(n):
+            put_float(address + 4 * i, lane(numbers, i))
+
+
+@kernel
+def heads_together(model: Model) -> int:
+    """The fewest heads whose numbers fill whole groups."""
+    size, group = model.head_size, GROUP
+    while group % 2 == 0 and size % 2 == 0:
+        size, group = size // 2, group // 2
+    return group
+
+
+@kernel
+def gather_heads(
     first: int, last: int, model: Model, layer: int, rows: Rows, room: Room, start: int, n_spans: int
 ) -> None:
-    """The spans of each head joined: softmax over all positions, and the values mixed by it."""
-    size, step = model.head_size, 4 * room.spans.columns
-    for row in range(first, last):
+    """The spans of each head joined: softmax over all positions, and the values mixed by it.
+
+    A piece is some heads of a row that fill whole groups.
+    """
+    size, step, together = model.head_size, 4 * room.spans.columns, heads_together(model)
+    n_pieces = -(-model.n_heads // together)
+    for piece in range(first, last):
+        row, first_head = piece // n_pieces, piece % n_pieces * together
         here = number(rows.positions, start + row)
         from_span, to_span = max(0, here + 1 - number(model.windows, layer)) // SPAN, here // SPAN + 1
-        for head in range(model.n_heads):
+        for head in range(first_head, min(first_head + together, model.n_heads)):
             spans = place(room.spans, (row * model.n_heads + head) * n_spans, 0)
             largest = float_at(spans + from_span * step)
             for span in range(from_span, to_span):
@@ -325,11 +354,11 @@ def gather_rows(
                     weight = exponential(every(float_at(there) - largest))
                     sum = fma(weight, every(float_at(there + 4)), sum)
                     mixed = fma(weight, floats_at(there + 4 * (LANES + at)), mixed)
-                put_floats(place(room.query, start + row, head * size + at), mixed / sum)
-        mixed_size = model.n_heads * size
-        for group in range(room.mixed.groups):
+                put_some(place(room.query, start + row, head * size + at), mixed / sum, size - at)
+        end = min((first_head + together) * size, model.n_heads * size)
+        for group in range(first_head * size // GROUP, -(-end // GROUP)):
             at = group * GROUP
-            x = keep(floats_at(place(room.query, start + row, at)), 0, mixed_size - at, np.float32(0.0))
+            x = keep(floats_at(place(room.query, start + row, at)), 0, end - at, np.float32(0.0))
             put_group(room.mixed, start + row, group, x)
 
 
@@ -426,7 +455,7 @@ def forward(
         stage = share(counters, stage, n_rows, n_threads, read_rows, (model, layer, ATTENTION_NORM, room))
         tiles = queries + 2 * keys
         stage = share(counters, stage, tiles, n_threads, project_tiles, (model, layer, room, n_rows))
-        stage = share(counters, stage, n_rows, n_threads, remember_rows, (model, layer, rows, room))
+        stage = share(counters, stage, n_rows * model.n_kv_heads, n_threads, remember_heads, (model, layer, rows, room))
         if layer == model.n_layers - 1 and rows.n_wanted == 0:
             break  # nobody reads on: keys and values are all that is left of this pass
         for start in range(0, n_rows, ATTENDING):
@@ -434,7 +463,8 @@ def forward(
             pieces = n * model.n_kv_heads * n_spans
             what = (model, layer, rows, room, start, n_spans, thread)
             stage = share(counters, stage, pieces, n_threads, attend_spans, what)
-            stage = share(counters, stage, n, n_threads, gather_rows, (model, layer, rows, room, start, n_spans))
+            pieces = n * -(-model.n_heads // heads_together(model))
+            stage = share(counters, stage, pieces, n_threads, gather_heads, (model, layer, rows, room, start, n_spans))
         what_back = (model, layer, OUTPUT, room.mixed, room, n_rows)
         stage = share(counters, stage, out, n_threads, give_back_tiles, what_back)
         if not model.parallel:

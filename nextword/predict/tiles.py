@@ -195,8 +195,11 @@ add_product_bf16 = _float_tile(brains_at, 2)
 add_product_fp16 = _float_tile(halves_at, 2)
 
 
-def _int8_tile(quads_at: Any, times: Any) -> Any:
-    """A kernel for 8-bit weights; `quads_at` reads a group, and `times` multiplies what it gives."""
+def _int8_tile(quads_at: Any, times: Any, late: bool) -> Any:
+    """A kernel for 8-bit weights; `quads_at` reads a group, and `times` multiplies what it gives.
+
+    late: whether scales are read after a product, because it leaves no registers to keep them in.
+    """
     fetch = fetcher(INT8_BYTES // LINE)
 
     @kernel
@@ -213,12 +216,14 @@ def _int8_tile(quads_at: Any, times: Any) -> Any:
                 index = row * x.groups + group
                 unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
                 sum = as_floats(times(unshift, q, x.integers + X_BYTES * index))
+                if late:
+                    scale = halves_at(at)
                 put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
 
     return add_product
 
 
-def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any) -> Any:
+def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any, late: bool) -> Any:
     """The same for 4-bit weights, whose scales and minima `scales_at` reads as float32, of `size` bytes each."""
     scales = size * LANES
     group_bytes = 2 * scales + GROUP // 2 * LANES
@@ -237,16 +242,18 @@ def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any) -> Any:
                 to = out + row * out_step
                 index = row * x.groups + group
                 sum = as_floats(times(every_int(0), q, x.integers + X_BYTES * index))
+                if late:
+                    scale, minimum = scales_at(at), scales_at(at + scales)
                 so_far = fma(minimum, every(float_at(x.sums + 4 * index)), floats_at(to))
                 put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), so_far))
 
     return add_product
 
 
-Way = tuple[Any, Any]  # how a group of integers is read and multiplied
+Way = tuple[Any, Any, bool]  # how a group of integers is read and multiplied, and when its scales are read
 
 
-def _for_few_and_many(make: Callable[[Any, Any], Any], few: Way, many: Way) -> Any:
+def _for_few_and_many(make: Callable[[Any, Any, bool], Any], few: Way, many: Way) -> Any:
     """The kernel that `make` makes of one way for few rows, and of another for many."""
     of_few = make(*few)
     if not WIDENS:
@@ -263,8 +270,8 @@ def _for_few_and_many(make: Callable[[Any, Any], Any], few: Way, many: Way) -> A
     return add_product
 
 
-_BYTES = (bytes_at, times_bytes), (wide_bytes_at, times_pairs)
-_NIBBLES = (nibbles_at, times_nibbles), (wide_nibbles_at, times_pairs)
+_BYTES = (bytes_at, times_bytes, WIDENS), (wide_bytes_at, times_pairs, False)
+_NIBBLES = (nibbles_at, times_nibbles, WIDENS), (wide_nibbles_at, times_pairs, False)
 add_product_int8 = _for_few_and_many(_int8_tile, *_BYTES)
 add_product_int4 = _for_few_and_many(partial(_int4_tile, halves_at, 2), *_NIBBLES)
 add_product_int4_wide = _for_few_and_many(partial(_int4_tile, floats_at, 4), *_NIBBLES)
