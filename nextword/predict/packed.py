@@ -25,7 +25,7 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.parameters.quants import Bytes, Floats, six_bit_scales
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Weights
-from nextword.predict.reserve import aligned
+from nextword.predict.reserve import aligned, reserve_large
 from nextword.predict.shapes import BF16, FP16, FP32, GROUP, GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES
 
 _LOSSLESS = {
@@ -63,7 +63,14 @@ def pack(tensors: Mapping[str, StoredTensor], weights: Weights = "auto") -> dict
     Raises CorruptFile for a weight that is no finite number, UnsupportedModel
     for one that the form cannot hold, with the tensor's name.
     """
-    return {name: pack_tensor(name, tensor, form_of(name, tensor, weights)) for name, tensor in tensors.items()}
+    forms = {name: form_of(name, tensor, weights) for name, tensor in tensors.items()}
+    shapes = {name: packed_shape(forms[name], tensor.shape) for name, tensor in tensors.items()}
+    room, packed, begin = reserve_large(sum(map(math.prod, shapes.values()))), {}, 0
+    for name, shape in shapes.items():
+        end = begin + math.prod(shape)  # a multiple of a cache line, whatever the form
+        packed[name] = pack_tensor(name, tensors[name], forms[name], room[begin:end].reshape(shape))
+        begin = end
+    return packed
 
 
 def form_of(name: str, tensor: StoredTensor, weights: Weights) -> int:
@@ -92,10 +99,10 @@ def packed_shape(form: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return -(-shape[0] // LANES), -(-shape[1] // GROUP), GROUP_BYTES[form]
 
 
-def pack_tensor(name: str, tensor: StoredTensor, form: int) -> PackedTensor:
-    """One tensor, packed. Raises as `pack`."""
-    room = packed_shape(form, tensor.shape)
-    data = aligned(room, np.uint8)
+def pack_tensor(name: str, tensor: StoredTensor, form: int, data: Bytes | None = None) -> PackedTensor:
+    """One tensor, packed into `data`, zeros of its packed shape, or into an array of its own. Raises as `pack`."""
+    if data is None:
+        data = aligned(packed_shape(form, tensor.shape), np.uint8)
     try:
         if len(tensor.shape) < 2:
             values = tensor.dequantize().reshape(-1)
