@@ -35,7 +35,7 @@ from nextword.predict.engine import Logits, check_room
 from nextword.predict.kernel_cache import compiled
 from nextword.predict.packed import Packed, pack
 from nextword.predict.reserve import reserve
-from nextword.predict.shapes import GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES, SPAN, Model, n_stages, record
+from nextword.predict.shapes import GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES, SPAN, Call, Model, n_stages, record
 from nextword.predict.team import Team, new_counters
 from nextword.predict.workroom import Workroom, whole
 
@@ -62,10 +62,9 @@ class CpuEngine:
         self._packed = packed  # the kernels know only addresses
         self._model, self._tables = _model(architecture, packed)
         self._record = record(self._model)
-        self._team = Team(threads or _cores())
+        self._team = Team(threads or _cores(), compiled())
         self._workroom = Workroom(self._model, self._team.size, CHUNK)
         self._turn = threading.Lock()
-        self._kernels = compiled()
 
     def start(self, capacity: int | None = None) -> CpuReading:
         """A new text; see nextword.predict.engine.Engine."""
@@ -108,15 +107,8 @@ class CpuEngine:
             rows_at = self._workroom.rows(ids, positions, memories, capacities, wanted)
             room_at = self._workroom.room(len(ids), n_spans, len(wanted))
             model_at, n_threads = self._record.ctypes.data, self._team.size
-
-            def work(thread: int) -> None:  # keeps the counters: a helper may look at them when all is over
-                self._kernels.forward(thread, n_threads, counters.ctypes.data, model_at, rows_at, room_at, n_spans)
-
-            try:
-                self._team.run(work)
-            except BaseException:  # Ctrl-C, maybe before the pass began here: nobody else may go on with it
-                self._kernels.leave(counters.ctypes.data, 0)
-                raise
+            call = record(Call(counters.ctypes.data, n_threads, model_at, rows_at, room_at, n_spans))
+            self._team.run(call.ctypes.data)
             logits = self._workroom.logits(len(wanted))
         for reading, id, _ in rows:
             reading.ids.append(id)

@@ -46,6 +46,7 @@ from nextword.predict.lanes import (
     put_halves,
     scatter_floats,
     scatter_halves,
+    spliced,
     total,
 )
 from nextword.predict.readers import reader
@@ -71,13 +72,14 @@ from nextword.predict.shapes import (
     UNEMBED,
     UP,
     VALUE,
+    Call,
     Grid,
     Model,
     Room,
     Rows,
     Vectors,
 )
-from nextword.predict.stages import enter, leave, share
+from nextword.predict.stages import share, shared
 from nextword.predict.tiles import (
     add_product,
     add_product_fp16,
@@ -86,7 +88,7 @@ from nextword.predict.tiles import (
     put_group,
 )
 
-the_model, the_rows, the_room = reader(Model), reader(Rows), reader(Room)
+the_call, the_model, the_rows, the_room = reader(Call), reader(Model), reader(Rows), reader(Room)
 
 
 @kernel
@@ -436,17 +438,15 @@ def unembed_tiles(first: int, last: int, model: Model, room: Room, n_rows: int) 
 # --- the whole ---
 
 
-@kernel
-def forward(
-    thread: int, n_threads: int, counters: int, model_at: int, rows_at: int, room_at: int, n_spans: int
-) -> None:
+@spliced
+def forward(thread: int, call: int) -> None:
     """One pass, by all threads of a team: keys and values into the memories, wanted logits into room.logits.
 
-    Addresses of counters and of the records of a Model, of Rows and of a Room.
+    call: the address of a record of a Call.
     """
-    if not enter(counters, thread):
-        return
-    model, rows, room = the_model(model_at), the_rows(rows_at), the_room(room_at)
+    told = the_call(call)
+    counters, n_threads, n_spans = told.counters, told.n_threads, told.n_spans
+    model, rows, room = the_model(told.model), the_rows(told.rows), the_room(told.room)
     n_rows, size = rows.n, model.head_size
     queries, keys = -(-model.n_heads * size // LANES), -(-model.n_kv_heads * size // LANES)
     out, wide = room.x.columns // LANES, room.hidden.groups
@@ -475,4 +475,6 @@ def forward(
     wanted, tiles = rows.n_wanted, -(-model.vocab // LANES)
     stage = share(counters, stage, wanted, n_threads, finish_rows, (model, rows, room))
     share(counters, stage, tiles, n_threads, unembed_tiles, (model, room, wanted))
-    leave(counters, thread)
+
+
+take_part = shared(forward)

@@ -38,10 +38,11 @@ _LOADING = threading.Lock()
 
 
 class Kernels(NamedTuple):
-    """What the engine calls, with numbers and addresses: see nextword.predict.forward and nextword.predict.stages."""
+    """What the engine's team calls, with numbers and addresses: see nextword.predict.stages."""
 
-    forward: Callable[[int, int, int, int, int, int, int], None]
-    leave: Callable[[int, int], None]
+    take_part: Callable[[int, int, int, int], None]
+    call_helpers: Callable[[int, int, int], None]
+    dismiss: Callable[[int, int], None]
 
 
 @cache
@@ -111,11 +112,11 @@ def _compile() -> bytes:
     """An object file of the functions of `Kernels`, under their names and with nothing that they do not use."""
     from numba import types
 
-    from nextword.predict.forward import forward
-    from nextword.predict.stages import leave
+    from nextword.predict.forward import take_part
+    from nextword.predict.stages import call_helpers, dismiss
 
     whole = None
-    for name, kernel in zip(Kernels._fields, (forward, leave), strict=True):
+    for name, kernel in zip(Kernels._fields, (take_part, call_helpers, dismiss), strict=True):
         dispatcher: Any = kernel
         dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
         (made,) = dispatcher.overloads.values()
@@ -157,4 +158,4 @@ def _load(code: bytes) -> Kernels:
         call.held = engine, nothing  # type: ignore[attr-defined]  # the code lives as long as whoever calls it
         return partial(call, at, at + ctypes.sizeof(ctypes.c_void_p))
 
-    return Kernels(function("forward", 7), function("leave", 2))
+    return Kernels(function("take_part", 4), function("call_helpers", 3), function("dismiss", 2))

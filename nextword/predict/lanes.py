@@ -398,6 +398,25 @@ def fetch_add(builder: Any, address: Any, value: Any) -> Any:
     return builder.atomic_rmw("add", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
 
 
+@operation(COUNT, ADDRESS, COUNT)
+def exchange(builder: Any, address: Any, value: Any) -> Any:
+    """Sets an int64 that threads share; what it was before."""
+    return builder.atomic_rmw("xchg", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
+
+
+@operation(types.boolean, ADDRESS, COUNT, COUNT)
+def replace(builder: Any, address: Any, before: Any, after: Any) -> Any:
+    """Sets an int64 that threads share if it is `before`; whether it was."""
+    pointer = builder.inttoptr(address, LONG.as_pointer())
+    return builder.extract_value(builder.cmpxchg(pointer, before, after, "acq_rel", "acquire"), 1)
+
+
+@operation(NOTHING, ADDRESS, COUNT)
+def put_long(builder: Any, address: Any, value: Any) -> None:
+    """Write one int64."""
+    store(builder, address, value, 8)
+
+
 @operation(COUNT, ADDRESS)
 def counter_at(builder: Any, address: Any) -> Any:
     """A counter that threads share, and with it all that was written before it was raised."""

@@ -20,6 +20,10 @@ SPAN = 128  # positions whose softmax is taken together; later spans are joined 
 ATTENDING = 16  # rows that attend at once: bounds the room for spans
 STAGE_BYTES = 128  # of a stage's two counters, pieces taken and pieces done, each in a cache line of its own
 
+# A helper's door (nextword.predict.stages), a cache line of int64: how it stands, a pass, whether the helper slept.
+DOOR_BYTES, CALL_AT, ASLEEP_AT = 64, 8, 16
+AWAY, WAITING, CALLED, BUSY = range(4)
+
 # How weights are stored: see nextword.predict.tiles.
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
 # Bytes of one group of columns of one tile.
@@ -128,6 +132,17 @@ class Room(NamedTuple):
     hidden: Vectors
     last: Vectors
     logits: Grid
+
+
+class Call(NamedTuple):
+    """A pass: addresses of its counters and of the records of a Model, of Rows and of a Room; by how many threads."""
+
+    counters: int
+    n_threads: int
+    model: int
+    rows: int
+    room: int
+    n_spans: int
 
 
 def n_stages(n_layers: int, n_rows: int) -> int:

@@ -5,38 +5,48 @@ thread of the team runs through all stages of the pass by itself; within a stage
 nobody has taken (`share`) until all are done. A stage ends when its pieces are done, whoever did them, so a thread
 that the system has put to sleep holds up nothing but the piece in its hands, and one that comes late or not at all
 is not missed. Which thread does a piece changes no bit of it.
+
+A helper waits at a door of its own, where it is told of a pass by an address, and looks at the door for a while before
+it goes to sleep: between two tokens is less time than it takes to wake a thread. Its door says who may do what next,
+
+    AWAY      the helper sleeps, or is on its way: it must be woken
+    WAITING   the helper looks at the door
+    CALLED    there is a pass; the helper may take part by making the door BUSY, or the leader call the pass over
+    BUSY      the helper takes part; the pass is over only when it has made the door WAITING again
+
+so that nobody touches the memory of a pass that is over.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from nextword.predict.lanes import counter_at, fetch_add, kernel, pause, spliced, yield_core
-from nextword.predict.shapes import STAGE_BYTES
+from nextword.predict.lanes import (
+    counter_at,
+    exchange,
+    fetch_add,
+    kernel,
+    long_at,
+    pause,
+    put_long,
+    replace,
+    spliced,
+    yield_core,
+)
+from nextword.predict.shapes import (
+    ASLEEP_AT,
+    AWAY,
+    BUSY,
+    CALL_AT,
+    CALLED,
+    DOOR_BYTES,
+    STAGE_BYTES,
+    WAITING,
+)
 
 _DONE = 64
 _LOOKS = 4000  # at a counter, before the core is offered to others
-_CLOSED = 1 << 32  # added to the number of threads that entered, when no more may
-
-
-@kernel
-def enter(counters: int, thread: int) -> bool:
-    """Whether this thread may take part in the pass: it is not over yet."""
-    return thread == 0 or fetch_add(counters, 1) < _CLOSED
-
-
-@kernel
-def leave(counters: int, thread: int) -> None:
-    """The end of a pass; thread 0 waits for all that entered.
-
-    It may leave twice, and must not wait again: by then helpers that came late have been counted at the closed door.
-    """
-    if thread == 0:
-        entered = fetch_add(counters, _CLOSED)
-        if entered < _CLOSED:
-            wait_for(counters + _DONE, entered)
-    else:
-        fetch_add(counters + _DONE, 1)
+_PATIENCE = 8000  # looks at a door, before a helper goes to sleep: a millisecond or two
 
 
 @spliced
@@ -66,12 +76,73 @@ def share(counters: int, stage: int, n_pieces: int, n_threads: int, work: Any, a
 
 
 @kernel
+def after_look(looks: int) -> int:
+    """A breath between two looks, of which there were so many; then the core is offered to others. How many now."""
+    if looks < _LOOKS:
+        pause()
+    else:
+        yield_core()
+    return looks + 1
+
+
+@kernel
 def wait_for(counter: int, value: int) -> None:
     """Until the counter at this address has reached the value."""
     looks = 0
     while counter_at(counter) < value:
-        looks += 1
-        if looks < _LOOKS:
-            pause()
-        else:
-            yield_core()
+        looks = after_look(looks)
+
+
+@kernel
+def call_helpers(doors: int, n_helpers: int, call: int) -> None:
+    """There is a pass: `call` is the address that says which. Tells at each door whether its helper must be woken."""
+    for door in range(doors, doors + n_helpers * DOOR_BYTES, DOOR_BYTES):
+        put_long(door + CALL_AT, call)
+        put_long(door + ASLEEP_AT, exchange(door, CALLED) == AWAY)
+
+
+@kernel
+def dismiss(doors: int, n_helpers: int) -> None:
+    """The pass is over as soon as those who take part are done; who has not begun does not begin."""
+    for door in range(doors, doors + n_helpers * DOOR_BYTES, DOOR_BYTES):
+        if not replace(door, CALLED, WAITING):
+            looks = 0
+            while counter_at(door) == BUSY:
+                looks = after_look(looks)
+
+
+@kernel
+def wait_at(door: int) -> int:
+    """A helper's wait for a pass, which it then takes part in: the address that says which; 0 if it is to sleep."""
+    replace(door, AWAY, WAITING)
+    looks = 0
+    while True:
+        if counter_at(door) == CALLED and replace(door, CALLED, BUSY):
+            return long_at(door + CALL_AT)
+        if looks >= _PATIENCE and replace(door, WAITING, AWAY):
+            return 0
+        looks = after_look(looks)
+
+
+def shared(part: Any) -> Any:
+    """A kernel that does `part(thread, call)` with all threads of a team.
+
+    Thread 0 leads: it does the pass that `call` tells of. Others help with one pass after the other, and return when
+    they are to sleep.
+    """
+
+    @kernel
+    def take_part(thread: int, doors: int, n_helpers: int, call: int) -> None:
+        door = doors + (thread - 1) * DOOR_BYTES
+        if thread != 0:
+            call = wait_at(door)
+        while call != 0:
+            part(thread, call)
+            if thread == 0:
+                dismiss(doors, n_helpers)
+                call = 0
+            else:
+                exchange(door, WAITING)
+                call = wait_at(door)
+
+    return take_part

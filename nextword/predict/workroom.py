@@ -13,6 +13,8 @@ import numpy.typing as npt
 from nextword.predict.reserve import aligned
 from nextword.predict.shapes import ATTENDING, GROUP, LANES, SPAN, X_BYTES, Grid, Model, Room, Rows, Vectors, record
 
+_N, _N_WANTED = Rows._fields.index("n"), Rows._fields.index("n_wanted")
+
 
 def whole(size: int) -> int:
     """`size` numbers, in whole vectors of lanes."""
@@ -55,10 +57,10 @@ class Workroom:
 
     def rows(self, *lists: Sequence[int]) -> int:
         """The address of a pass's `Rows`: ids, positions, addresses of memories, their capacities, wanted rows."""
-        for numbers, given in zip(self._lists, lists, strict=True):
-            numbers[: len(given)] = given
-        self._rows[Rows._fields.index("n")] = len(lists[0])
-        self._rows[Rows._fields.index("n_wanted")] = len(lists[4])
+        n, n_wanted = len(lists[0]), len(lists[4])
+        self._lists[:4, :n] = lists[:4]
+        self._lists[4, :n_wanted] = lists[4]
+        self._rows[_N], self._rows[_N_WANTED] = n, n_wanted
         return self._rows_at
 
     def room(self, n_rows: int, n_spans: int, n_wanted: int) -> int:

@@ -4,6 +4,7 @@ instructions that only some processors have."""
 from __future__ import annotations
 
 import math
+import random
 import subprocess
 import sys
 import threading
@@ -32,15 +33,18 @@ from nextword.predict.lanes import (
     floats_at,
     halves_at,
     kernel,
+    long_at,
     put_bytes,
     put_floats,
     put_halves,
+    put_long,
     scatter_halves,
+    spliced,
     total,
 )
 from nextword.predict.readers import reader
 from nextword.predict.shapes import X_BYTES, record
-from nextword.predict.stages import enter, leave, share
+from nextword.predict.stages import call_helpers, dismiss, share, shared
 from nextword.predict.team import Team, new_counters
 
 BEFORE_VNNI = {"avx2", "f16c"}
@@ -166,30 +170,82 @@ def test_elementary_functions_are_as_near_as_they_say(
         assert abs(found - exact(given)) <= error(given) + 1e-12
 
 
-def test_pieces_are_done_once_whoever_does_them() -> None:
-    teams = dict[int, Team]()
+class Marking(NamedTuple):
+    """A pass of two stages over `size` int64 at `out`, to which they add 1 and 10."""
+
+    counters: int
+    n_threads: int
+    out: int
+    size: int
+
+
+class MarkingKernels(NamedTuple):
+    """What a team calls, for passes that mark."""
+
+    take_part: Any
+    call_helpers: Any
+    dismiss: Any
+
+
+@pytest.fixture(scope="module")
+def marking() -> MarkingKernels:
+    marking_at = reader(Marking)
 
     @kernel
-    def mark(first: int, last: int, out: np.ndarray, amount: int) -> None:
+    def mark(first: int, last: int, out: int, amount: int) -> None:
         for piece in range(first, last):
-            out[piece] += amount
+            put_long(out + 8 * piece, long_at(out + 8 * piece) + amount)
 
-    @kernel
-    def passes(thread: int, n_threads: int, counters: int, out: np.ndarray) -> None:
-        if enter(counters, thread):
-            stage = share(counters, 1, len(out), n_threads, mark, (out, 1))
-            share(counters, stage, len(out), n_threads, mark, (out, 10))
-            leave(counters, thread)
+    @spliced
+    def passes(thread: int, call: int) -> None:
+        told = marking_at(call)
+        stage = share(told.counters, 1, told.size, told.n_threads, mark, (told.out, 1))
+        share(told.counters, stage, told.size, told.n_threads, mark, (told.out, 10))
 
-    for n_threads, size in [(4, 1000)] * 50 + [(n, size) for n in (1, 2, 3, 16) for size in range(70)]:
-        counters, out = new_counters(2), np.zeros(size, np.int64)
-        team = teams.setdefault(n_threads, Team(n_threads))
-        team.run(lambda thread, n=n_threads, c=counters, o=out: passes(thread, n, c.ctypes.data, o))
-        assert (out == 11).all()
-        passes(1, n_threads, counters.ctypes.data, out)  # a helper that comes too late
-        assert (out == 11).all()
-        leave(counters.ctypes.data, 0)  # after Ctrl-C: waits for nobody
+    return MarkingKernels(shared(passes), call_helpers, dismiss)
+
+
+def marked(team: Team, size: int) -> np.ndarray:
+    """What a team makes of zeros, which nobody touches any more."""
+    counters, out = new_counters(2), np.zeros(size, np.int64)
+    call = record(Marking(counters.ctypes.data, team.size, out.ctypes.data, size))
+    team.run(call.ctypes.data)
+    counters[:] = call[:] = -1  # who came too late would do anything
+    return out
+
+
+def test_pieces_are_done_once_whoever_does_them(marking: MarkingKernels) -> None:
+    """Also by helpers that sleep or fall asleep: some passes follow at once, others after a pause."""
+    teams = dict[int, Team]()
+    sizes = [(4, 1000)] * 50 + [(n, size) for n in (1, 2, 3, 16) for size in range(70)]
+    for number, (n_threads, size) in enumerate(sizes):
+        team = teams.setdefault(n_threads, Team(n_threads, marking))
+        assert (marked(team, size) == 11).all()
+        if number % 7 == 0:
+            time.sleep(random.Random(number).choice([0, 1e-4, 1e-3, 1e-2]))
     assert threading.active_count() >= 4
+
+
+@pytest.mark.parametrize("name", ["call_helpers", "take_part"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_team_goes_on_after_ctrl_c_wherever_it_comes(marking: MarkingKernels, name: str, after: bool) -> None:
+    """Before or after the helpers are called, before or after the pass; also while they sleep."""
+
+    def interrupted(*arguments: int) -> None:
+        if after:
+            getattr(marking, name)(*arguments)
+        raise KeyboardInterrupt
+
+    team = Team(3, marking)
+    for pause in (0, 0.02) * 5:
+        assert (marked(team, 40) == 11).all()
+        time.sleep(pause)
+        team._kernels = marking._replace(**{name: interrupted})
+        with pytest.raises(KeyboardInterrupt):
+            marked(team, 1000)
+        team._kernels = marking
+        for size in range(40):
+            assert (marked(team, size) == 11).all()
 
 
 class Inner(NamedTuple):
@@ -229,10 +285,10 @@ def test_sums_over_lanes_pair_the_same_lanes() -> None:
     assert sum_of(x.ctypes.data) == folded[0]
 
 
-def test_a_team_that_is_let_go_ends_its_helpers() -> None:
+def test_a_team_that_is_let_go_ends_its_helpers(marking: MarkingKernels) -> None:
     before = threading.active_count()
-    team = Team(3)
-    team.run(lambda thread: None)
+    team = Team(3, marking)
+    marked(team, 10)
     del team
     patience = time.monotonic() + 30
     while threading.active_count() > before:
@@ -241,6 +297,6 @@ def test_a_team_that_is_let_go_ends_its_helpers() -> None:
 
 
 def test_a_team_is_still_there_when_the_process_ends_and_nothing_is_said() -> None:
-    program = "from nextword.predict.team import Team; team = Team(2); team.run(lambda thread: None)"
+    program = "import nextword; gpt = nextword.open('tales', device='cpu'); gpt.predict('Once')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
