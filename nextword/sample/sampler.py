@@ -24,6 +24,7 @@ from nextword.errors import ModelError, SettingError
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_LEAST = 5e-324  # the least float above 0: a probability that underflowed has a logarithm all the same
 LARGEST_SHIFT = 1e6  # of a logit: far more than decides any draw, far less than overflows
 
 
@@ -147,10 +148,15 @@ class Choice:
     rank: int
     uniform: float
 
+    @property
+    def surprise(self) -> float:
+        """What the token costs in bits, by the model's own odds."""
+        return -math.log2(max(self.probability, _LEAST))
+
 
 def log_chance(probability: float) -> float:
     """A probability's logarithm in nats; of nothing, the least that a float can tell from it."""
-    return math.log(max(probability, 5e-324))
+    return math.log(max(probability, _LEAST))
 
 
 def distribute(

@@ -191,6 +191,8 @@ class EditedReading:
 
 def _check(edit: Edit, a: Architecture) -> None:
     """Raise InputError unless the edit's point, unit, positions and shape fit the model."""
+    if not isinstance(edit, Edit):
+        raise InputError(f"{edit!r:.60} is no edit; give a Scale, a Steer or a Patch of nextword.trace.edits.")
     if edit.point not in set(point_names(a)):
         raise InputError(f"There is no point {edit.point!r:.60} in this model; the names are in nextword.model.probe.")
     if edit.point.endswith(".scores") or (edit.point.endswith(".pattern") and not isinstance(edit, Scale)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -66,9 +65,8 @@ def receipt_html(receipt: Receipt) -> str:
 
 def _word(tokenizer: Tokenizer, choice: Choice) -> str:
     token = tokenizer.token_text(choice.id)
-    surprise = -math.log2(max(choice.probability, 5e-324))
-    words = f"{choice.probability:.2%}, {surprise:.1f} bits of surprise, rank {choice.rank}"
-    line = f"border-bottom-width:{min(5.0, surprise / 2):.1f}px"
+    words = f"{choice.probability:.2%}, {choice.surprise:.1f} bits of surprise, rank {choice.rank}"
+    line = f"border-bottom-width:{min(5.0, choice.surprise / 2):.1f}px"
     return f'<span style="{line}" title="{escape(words)}">{escape(visible(token))}</span>'
 
 

@@ -9,7 +9,6 @@ would be cut. A draw is decided by seed and position, or by a `number` in [0, 1)
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -200,7 +199,7 @@ class Views:
             "id": choice.id,
             "token": self.spell(choice.id),
             "probability": choice.probability,
-            "surprise": -math.log2(max(choice.probability, 5e-324)),
+            "surprise": choice.surprise,
             "rank": choice.rank,
             "position": choice.position,
             "number": choice.uniform,

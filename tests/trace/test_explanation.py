@@ -137,6 +137,8 @@ def test_generation_runs_under_edits(gpt: nextword.GPT) -> None:
     assert gpt.generate("She ate", max_tokens=8, sampling=GREEDY).finish().text == plain.text
     with pytest.raises(InputError):
         gpt.with_edit(Scale("blocks.7.mlp", 0.0))
+    with pytest.raises(InputError, match="'x' is no edit"):
+        gpt.with_edit("x")  # type: ignore[arg-type]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
