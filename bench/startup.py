@@ -25,7 +25,8 @@ PROCESSES = {
     "nextword --help": ["-m", "nextword", "--help"],
     "import numpy, numba": ["-c", "import numpy, numba"],
 }
-GENERATE = ["-m", "nextword", "generate", "Once upon a time", "--max-tokens", "2", "--device", "cpu"]
+FIRST_COMMAND = ["-m", "nextword", "generate", "Once upon a time"]
+GENERATE = [*FIRST_COMMAND, "--max-tokens", "2", "--device", "cpu"]
 FIRST_TOKENS = {"first token of tales": GENERATE, "first token of smollm2": [*GENERATE, "--model", "smollm2"]}
 
 
@@ -50,7 +51,7 @@ def seconds_to_output(words: list[str]) -> float:
 
 def tokens_per_second(seed: int) -> float:
     """What the README's first command says of its speed, which does not count the first token."""
-    words = [*GENERATE[:4], "--seed", str(seed)]
+    words = [*FIRST_COMMAND, "--seed", str(seed)]
     told = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stderr
     found = re.search(r"([\d,.]+) tokens/s", told)
     assert found is not None, told

@@ -13,12 +13,11 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import binding
 
@@ -26,6 +25,7 @@ from nextword.atomic import atomic_write
 from nextword.errors import SettingError
 from nextword.parameters.cache import cache_folder
 from nextword.predict.processor import features
+from nextword.predict.team import Kernels
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = (
@@ -35,14 +35,6 @@ _SOURCES = (
 _FILE = "kernels.o"
 _DIGEST_BYTES = hashlib.sha256().digest_size  # before the code: for a damaged file LLVM would end the process
 _LOADING = threading.Lock()
-
-
-class Kernels(NamedTuple):
-    """What the engine's team calls, with numbers and addresses: see nextword.predict.stages."""
-
-    take_part: Callable[[int, int, int, int], None]
-    call_helpers: Callable[[int, int, int], None]
-    dismiss: Callable[[int, int], None]
 
 
 @cache
@@ -63,11 +55,6 @@ def compiled() -> Kernels:
                 with suppress(OSError):
                     atomic_write(file, hashlib.sha256(code).digest() + code)
         return _load(code)
-
-
-def is_compiled(folder: Path) -> bool:
-    """Whether the kernels were compiled before, and are kept in this folder."""
-    return (folder / _FILE).is_file()
 
 
 def kernel_folder() -> Path:

@@ -137,7 +137,7 @@ def shared(part: Any) -> Any:
         if thread != 0:
             call = wait_at(door)
         while call != 0:
-            part(thread, call)
+            part(thread, call)  # the only place: it is long, and becomes part of this kernel
             if thread == 0:
                 dismiss(doors, n_helpers)
                 call = 0

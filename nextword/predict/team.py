@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +29,18 @@ def new_counters(n_stages: int) -> Counters:
     return np.zeros((n_stages + 1) * STAGE_BYTES // 8, np.int64)
 
 
-class TeamKernels(Protocol):
+class Kernels(NamedTuple):
     """What a team calls, with numbers and addresses: see nextword.predict.stages."""
 
-    @property
-    def take_part(self) -> Callable[[int, int, int, int], None]: ...
-    @property
-    def call_helpers(self) -> Callable[[int, int, int], None]: ...
-    @property
-    def dismiss(self) -> Callable[[int, int], None]: ...
+    take_part: Callable[[int, int, int, int], None]
+    call_helpers: Callable[[int, int, int], None]
+    dismiss: Callable[[int, int], None]
 
 
 class Team:
     """`size` threads: the caller and its helpers, which start with the first pass."""
 
-    def __init__(self, size: int, kernels: TeamKernels) -> None:
+    def __init__(self, size: int, kernels: Kernels) -> None:
         self.size = size
         self._kernels = kernels
         self._tasks: list[SimpleQueue[bool]] = []
@@ -83,6 +80,6 @@ def _end(process: int, helpers: Sequence[SimpleQueue[bool]]) -> None:
             tasks.put(False)
 
 
-def _help(thread: int, tasks: SimpleQueue[bool], kernels: TeamKernels, doors: Doors) -> None:
+def _help(thread: int, tasks: SimpleQueue[bool], kernels: Kernels, doors: Doors) -> None:
     while tasks.get():
         kernels.take_part(thread, doors.ctypes.data, len(doors), 0)

@@ -14,8 +14,7 @@ import pytest
 
 from nextword.errors import SettingError
 from nextword.predict import kernel_cache
-from nextword.predict.cpu_engine import warm_up
-from nextword.predict.kernel_cache import is_compiled, kernel_folder, private_folder
+from nextword.predict.kernel_cache import kernel_folder, private_folder
 from nextword.predict.shapes import CALLED, DOOR_BYTES
 
 
@@ -55,12 +54,15 @@ def test_a_folder_that_others_could_only_read_is_closed_to_them(folder: Path) ->
 def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not is_compiled(kernel_folder())
+    def kept() -> bool:
+        return (kernel_folder() / "kernels.o").is_file()
+
+    assert not kept()
     folder.mkdir(parents=True)
     (folder / "kernels.o").touch()
-    assert is_compiled(kernel_folder())
+    assert kept()
     monkeypatch.setattr(kernel_cache, "features", lambda: frozenset({"another processor's"}))
-    assert not is_compiled(kernel_folder())
+    assert not kept()
 
 
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,19 +89,6 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(folder: Path) 
     assert str(folder) in done.stderr
 
 
-@pytest.fixture
-def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The kernels of this processor, in a folder of the test's."""
-    compiled_before = folder.parents[1]
-    with monkeypatch.context() as usual:
-        usual.delenv("NEXTWORD_CACHE")
-        warm_up()
-        compiled_before = kernel_folder()
-    assert is_compiled(compiled_before)
-    shutil.copytree(compiled_before, private_folder(folder), dirs_exist_ok=True)
-    return folder
-
-
 def run(program: str) -> str:
     """What a program prints in a process of its own."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -108,6 +97,16 @@ def run(program: str) -> str:
 
 
 PREDICT = "import sys, nextword\nprint(nextword.open('tales', device='cpu').predict('Once upon a').top(1)[0])\n"
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kernels of this processor, in a folder of the test's."""
+    run(PREDICT)
+    usual = kernel_folder()
+    assert (usual / "kernels.o").is_file()
+    monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
+    return shutil.copytree(usual, private_folder(kernel_folder()), dirs_exist_ok=True)
 
 
 def test_kernels_that_were_compiled_before_need_no_compiler(copied: Path) -> None:

@@ -45,7 +45,7 @@ from nextword.predict.lanes import (
 from nextword.predict.readers import reader
 from nextword.predict.shapes import X_BYTES, record
 from nextword.predict.stages import call_helpers, dismiss, share, shared
-from nextword.predict.team import Team, new_counters
+from nextword.predict.team import Kernels, Team, new_counters
 
 BEFORE_VNNI = {"avx2", "f16c"}
 every_processor = pytest.mark.parametrize(
@@ -179,16 +179,8 @@ class Marking(NamedTuple):
     size: int
 
 
-class MarkingKernels(NamedTuple):
-    """What a team calls, for passes that mark."""
-
-    take_part: Any
-    call_helpers: Any
-    dismiss: Any
-
-
 @pytest.fixture(scope="module")
-def marking() -> MarkingKernels:
+def marking() -> Kernels:
     marking_at = reader(Marking)
 
     @kernel
@@ -202,7 +194,7 @@ def marking() -> MarkingKernels:
         stage = share(told.counters, 1, told.size, told.n_threads, mark, (told.out, 1))
         share(told.counters, stage, told.size, told.n_threads, mark, (told.out, 10))
 
-    return MarkingKernels(shared(passes), call_helpers, dismiss)
+    return Kernels(shared(passes), call_helpers, dismiss)
 
 
 def marked(team: Team, size: int) -> np.ndarray:
@@ -214,7 +206,7 @@ def marked(team: Team, size: int) -> np.ndarray:
     return out
 
 
-def test_pieces_are_done_once_whoever_does_them(marking: MarkingKernels) -> None:
+def test_pieces_are_done_once_whoever_does_them(marking: Kernels) -> None:
     """Also by helpers that sleep or fall asleep: some passes follow at once, others after a pause."""
     teams = dict[int, Team]()
     sizes = [(4, 1000)] * 50 + [(n, size) for n in (1, 2, 3, 16) for size in range(70)]
@@ -228,7 +220,7 @@ def test_pieces_are_done_once_whoever_does_them(marking: MarkingKernels) -> None
 
 @pytest.mark.parametrize("name", ["call_helpers", "take_part"])
 @pytest.mark.parametrize("after", [False, True])
-def test_a_team_goes_on_after_ctrl_c_wherever_it_comes(marking: MarkingKernels, name: str, after: bool) -> None:
+def test_a_team_goes_on_after_ctrl_c_wherever_it_comes(marking: Kernels, name: str, after: bool) -> None:
     """Before or after the helpers are called, before or after the pass; also while they sleep."""
 
     def interrupted(*arguments: int) -> None:
@@ -285,7 +277,7 @@ def test_sums_over_lanes_pair_the_same_lanes() -> None:
     assert sum_of(x.ctypes.data) == folded[0]
 
 
-def test_a_team_that_is_let_go_ends_its_helpers(marking: MarkingKernels) -> None:
+def test_a_team_that_is_let_go_ends_its_helpers(marking: Kernels) -> None:
     before = threading.active_count()
     team = Team(3, marking)
     marked(team, 10)
