@@ -223,7 +223,7 @@ def _emit_steps(gpt: GPT, generation: Generation) -> None:
         token = gpt.tokenizer.token_text(step.choice.id)
         assert generation.odds is not None  # what the step was drawn from
         removed = [dataclasses.asdict(each) for each in generation.odds.removed]
-        emit({"token": token, "text": step.text, **dataclasses.asdict(step.choice), "removed": removed})
+        emit({"token": token, "text": step.text, **step.choice._asdict(), "removed": removed})
     emit(
         {
             "done": True,

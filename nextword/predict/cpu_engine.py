@@ -91,7 +91,7 @@ class CpuEngine:
     def _read(self, rows: Sequence[tuple[CpuReading, int, bool]]) -> Logits:
         """One pass of at most CHUNK rows: tokens read in their texts, the logits after the wanted, [wanted, vocab]."""
         ids, positions, memories, capacities, wanted = [], [], [], [], []
-        ahead = dict[CpuReading, int]()
+        ahead: dict[CpuReading, int] = {}
         for row, (reading, id, is_wanted) in enumerate(rows):
             before = ahead.get(reading, 0)
             ids.append(id)

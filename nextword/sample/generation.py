@@ -11,8 +11,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
@@ -25,8 +24,7 @@ from nextword.sample.stops import StopScanner
 Finish = Literal["stop", "length", "context"]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One chosen token, and the text that can be shown now that it is known."""
 
     choice: Choice
@@ -79,7 +77,7 @@ class Writing:
         if max_tokens < 1:
             raise SettingError(f"max_tokens must be at least 1, not {max_tokens}.")
         self.tokenizer, self.prompt = tokenizer, tuple(prompt)
-        self._read = array("q", prompt)  # as numpy can see it without a copy; so is what is generated
+        self._ids = array("q", prompt)  # and what is generated, as numpy can see it without a copy
         self.seed = new_seed() if seed is None else check_seed(seed)
         self.choices: list[Choice] = []
         self.text = ""
@@ -90,7 +88,6 @@ class Writing:
         self._capacity, self._sampling, self._max_tokens = capacity, sampling, max_tokens
         self._grammar = grammar
         self._decoded = 0
-        self._generated = array("q")
         self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
         for id in prompt:  # the text goes on in the middle of a line, maybe of a character
@@ -103,14 +100,14 @@ class Writing:
         self.odds = self._distribute(logits)
         choice = choose(self.odds, uniform(self.seed, position), position)
         self.choices.append(choice)
-        self._generated.append(choice.id)
+        self._ids.append(choice.id)
         step = Step(choice, self._show(choice.id))
         self.text += step.text
         return step
 
     def _distribute(self, logits: Logits) -> Distribution:
         allowed = None if self._grammar is None else self._grammar.allowed()
-        return distribute(logits, self._sampling, self._read, self._generated, self._n_tokens, allowed)
+        return distribute(logits, self._sampling, self._ids, len(self.choices), self._n_tokens, allowed)
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""

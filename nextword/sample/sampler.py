@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,15 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _LEAST = 5e-324  # the least float above 0: a probability that underflowed has a logarithm all the same
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LARGEST_SHIFT = 1e6  # of a logit: far more than decides any draw, far less than overflows
+
+
+class Filter(NamedTuple):
+    """What removes tokens: `keep` tells of scores [n], before the temperature, which of them stay, bool [n]."""
+
+    name: str
+    keep: Callable[[Scores], Mask]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,26 @@ class Sampling:
         biases_hold = all(bias == -math.inf or abs(bias) <= LARGEST_SHIFT for bias in self.logit_bias.values())
         check("logit_bias", biases_hold, "at most 1e6 either way, by token id (-inf forbids)")
 
+    @cached_property
+    def filters(self) -> tuple[Filter, ...]:
+        """Those that are switched on, in their order.
+
+        Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
+        """
+        if self.temperature == 0:
+            return (Filter("greedy", _most_probable),)
+        lowest = np.float64(self.temperature * math.log(self.min_p)) if self.min_p > 0 else None
+        table: list[tuple[bool, Filter]] = [
+            (self.top_k > 0, Filter("top_k", lambda scores: _top_k(scores, self.top_k))),
+            (self.top_p < 1, Filter("top_p", lambda scores: _top_p(_softmax(scores, self.temperature), self.top_p))),
+            (self.min_p > 0, Filter("min_p", lambda scores: scores >= scores.max() + lowest)),
+            (
+                self.typical_p < 1,
+                Filter("typical_p", lambda scores: _typical(_softmax(scores, self.temperature), self.typical_p)),
+            ),
+        ]
+        return tuple(each for on, each in table if on)
+
 
 @dataclass(frozen=True)
 class Removed:
@@ -85,23 +114,27 @@ class Removed:
     mass: float
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Distribution:
     """The odds of every token.
 
-    `logits` float32 [vocab] as the model gave them; `kept` are the ids that can be drawn, in their order (a slice if
-    no filter acted), and `shares` float64 their probabilities; `filters` are the names of those that acted, in their
-    order; `removed_by` int8 [vocab] is 0 for what was kept, else the number of the filter, counted from 1.
-    `log_total` is the logarithm of the sum of the logits' exponentials, to 2e-7 (each is made in float32: in
-    float64 they alone would take longer than everything else about a draw).
+    `logits` float32 [vocab] as the model gave them; `filters` are the names of those that acted, in their order, and
+    `left` the ids that each of them let through, in their order; `shares` float64 are the probabilities of what can be
+    drawn, which is what the last of them let through. `log_total` is the logarithm of the sum of the logits'
+    exponentials, to 2e-7 (each is made in float32: in float64 they alone would take longer than everything else about
+    a draw).
     """
 
     logits: npt.NDArray[np.float32]
     log_total: float
-    kept: npt.NDArray[np.intp] | slice
+    filters: list[str]
+    left: list[npt.NDArray[np.intp]]
     shares: Floats
-    removed_by: npt.NDArray[np.int8]
-    filters: tuple[str, ...]
+
+    @property
+    def kept(self) -> npt.NDArray[np.intp] | slice:
+        """The ids that can be drawn, in their order."""
+        return self.left[-1] if self.left else slice(None)
 
     @cached_property
     def probability(self) -> Floats:
@@ -114,6 +147,14 @@ class Distribution:
         odds = np.zeros(len(self.logits))
         odds[self.kept] = self.shares
         return odds
+
+    @cached_property
+    def removed_by(self) -> npt.NDArray[np.int8]:
+        """0 for what was kept, else the number of the filter, counted from 1; [vocab]."""
+        numbers = np.full(len(self.logits), min(1, len(self.left)), dtype=np.int8)
+        for number, left in enumerate(self.left, 1):
+            numbers[left] = (number + 1) % (len(self.left) + 1)
+        return numbers
 
     @cached_property
     def removed(self) -> tuple[Removed, ...]:
@@ -130,8 +171,7 @@ class Distribution:
         return self.filters[number - 1] if number else None
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One drawn token and how it came about.
 
     id: the token. position: where it stands in the text, from 0, the prompt included.
@@ -162,97 +202,76 @@ def log_chance(probability: float) -> float:
 def distribute(
     logits: npt.NDArray[np.float32],
     sampling: Sampling,
-    prompt: Sequence[int] = (),
-    generated: Sequence[int] = (),
+    text: Sequence[int] = (),
+    n_generated: int = 0,
     n_tokens: int | None = None,
     allowed: Mask | None = None,
 ) -> Distribution:
-    """The odds of every token, from logits [vocab] and the text so far.
+    """The odds of every token, from logits [vocab] and the text so far, of which the last tokens were generated.
 
     n_tokens: ids from here on stand for no token and are removed ("no_token"); None if all of them do.
     allowed: bool [vocab], what a grammar lets through ("grammar"); None if there is none.
 
     Raises ModelError if the logits are not numbers, SettingError if no token is left.
     """
-    largest = float(logits.max())
-    if not (math.isfinite(largest) and math.isfinite(logits.min())):
+    largest, least = float(logits.max()), float(logits.min())
+    if not (math.isfinite(largest) and math.isfinite(least)):
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     n_tokens = len(logits) if n_tokens is None else n_tokens
-    scores = _shifted(logits, sampling, prompt, generated)
+    scores = _shifted(logits, sampling, text, n_generated)
+    filters = sampling.filters
     if n_tokens < len(scores) or allowed is not None:
         forbidden = np.arange(len(scores)) >= n_tokens
         scores = np.where(forbidden if allowed is None else forbidden | ~allowed, -np.inf, scores)
     if (sampling.logit_bias or allowed is not None) and not np.isfinite(scores.max()):
         raise SettingError("The logit bias forbids every token that could come next; leave at least one.")
-    filters = _filters(sampling)
     if allowed is not None:
-        filters.insert(0, ("grammar", lambda scores: allowed[: len(scores)]))
+        filters = (Filter("grammar", lambda scores: allowed[: len(scores)]), *filters)
     if n_tokens < len(scores):
-        filters.insert(0, ("no_token", lambda scores: np.arange(len(scores)) < n_tokens))
-    removed_by = np.zeros(len(logits), dtype=np.int8)
-    alive: slice | npt.NDArray[np.intp] = slice(None)
-    for number, (_, keep) in enumerate(filters, 1):
-        kept = np.flatnonzero(keep(scores))
-        removed_by[alive] = number  # and 0 again, if they outlive all filters
-        alive = kept if isinstance(alive, slice) else alive[kept]
+        filters = (Filter("no_token", lambda scores: np.arange(len(scores)) < n_tokens), *filters)
+    left: list[npt.NDArray[np.intp]] = []
+    for each in filters:
+        (kept,) = each.keep(scores).nonzero()
+        left.append(left[-1][kept] if left else kept)
         scores = scores[kept]
-    removed_by[alive] = 0
     shares = _softmax(scores, sampling.temperature)
-    return Distribution(
-        logits, _log_total(logits, largest), alive, shares, removed_by, tuple(name for name, _ in filters)
-    )
+    return Distribution(logits, _log_total(logits, largest, least), [each.name for each in filters], left, shares)
 
 
 def choose(odds: Distribution, uniform: float, position: int) -> Choice:
     """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
-    ends = np.cumsum(odds.shares)
-    at = ends.searchsorted(uniform * ends[-1], side="right")  # one whose share is 0 ends where it begins
-    id = int(at if isinstance(odds.kept, slice) else odds.kept[at])
+    ends = odds.shares.cumsum()
+    at = int(ends.searchsorted(uniform * ends[-1], side="right"))  # one whose share is 0 ends where it begins
+    id = int(odds.left[-1][at]) if odds.left else at
+    logit = odds.logits[id]
     return Choice(
         id=id,
         position=position,
-        logit=float(odds.logits[id]),
-        probability=math.exp(float(odds.logits[id]) - odds.log_total),
+        logit=float(logit),
+        probability=math.exp(float(logit) - odds.log_total),
         filtered_probability=float(odds.shares[at]),
-        rank=int(np.count_nonzero(odds.logits > odds.logits[id])) + 1,
+        rank=int(np.count_nonzero(odds.logits > logit)) + 1,
         uniform=uniform,
     )
 
 
-def _shifted(logits: Scores, s: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> Scores:
+def _shifted(logits: Scores, s: Sampling, text: Sequence[int], n_generated: int) -> Scores:
     """The logits themselves if nothing shifts them, else float64."""
     if s.repetition_penalty == 1.0 and not (s.presence_penalty or s.frequency_penalty or s.logit_bias):
         return logits
-    scores = logits.astype(np.float64)
+    scores, ids = logits.astype(np.float64), np.asarray(text, np.int64)
     if s.repetition_penalty != 1.0:
-        seen = np.concatenate([np.asarray(ids, np.int64) for ids in (prompt, generated)])
-        held = scores[seen]  # a token that was seen twice is set twice, to the same
-        scores[seen] = np.where(held > 0, held / s.repetition_penalty, held * s.repetition_penalty)
+        held = scores[ids]  # a token that was seen twice is set twice, to the same
+        lower_or_higher = np.minimum if s.repetition_penalty > 1 else np.maximum  # divided if positive, else multiplied
+        scores[ids] = lower_or_higher(held / s.repetition_penalty, held * s.repetition_penalty)
     if s.presence_penalty or s.frequency_penalty:
-        seen, times = np.unique(np.array(generated, dtype=np.int64), return_counts=True)
+        seen, times = np.unique(ids[len(ids) - n_generated :], return_counts=True)
         scores[seen] -= s.presence_penalty + s.frequency_penalty * times
     for id, bias in s.logit_bias.items():
         if not 0 <= id < len(scores):
             raise SettingError(f"logit_bias names token {id}, but the ids go from 0 to {len(scores) - 1}.")
         scores[id] += bias
     return scores
-
-
-def _filters(s: Sampling) -> list[tuple[str, Callable[[Scores], Mask]]]:
-    """The filters that are switched on, each from scores [n], before the temperature, to which of them stay.
-
-    Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
-    """
-    if s.temperature == 0:
-        return [("greedy", _most_probable)]
-    lowest = np.float64(s.temperature * math.log(s.min_p)) if s.min_p > 0 else None
-    table: list[tuple[str, bool, Callable[[Scores], Mask]]] = [
-        ("top_k", s.top_k > 0, lambda scores: _top_k(scores, s.top_k)),
-        ("top_p", s.top_p < 1, lambda scores: _top_p(_softmax(scores, s.temperature), s.top_p)),
-        ("min_p", s.min_p > 0, lambda scores: scores >= scores.max() + lowest),
-        ("typical_p", s.typical_p < 1, lambda scores: _typical(_softmax(scores, s.temperature), s.typical_p)),
-    ]
-    return [(name, keep) for name, on, keep in table if on]
 
 
 def _most_probable(scores: Scores) -> Mask:
@@ -296,9 +315,9 @@ def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
     return odds
 
 
-def _log_total(logits: npt.NDArray[np.float32], largest: float) -> float:
+def _log_total(logits: npt.NDArray[np.float32], largest: float, least: float) -> float:
     """The logarithm of the sum of the exponentials, to 2e-7."""
-    with np.errstate(over="ignore"):  # a logit that lies so far below the largest adds nothing
-        odds = logits - np.float32(largest)
+    numbers = logits if largest - least <= _LARGEST_FLOAT32 else logits.astype(np.float64)
+    odds: Scores = numbers - numbers.dtype.type(largest)
     np.exp(odds, out=odds)
     return largest + math.log(odds.sum(dtype=np.float64))

@@ -68,7 +68,7 @@ def transformers_odds(logits: np.ndarray, s: Sampling, text: list[int]) -> np.nd
 def test_each_setting_is_transformers(one: dict[str, Any]) -> None:
     for seed in range(5):
         logits, text = random_logits(seed), [3, 7, 7, 190]
-        ours = distribute(logits, Sampling(**one), text[:2], text[2:]).filtered
+        ours = distribute(logits, Sampling(**one), text, len(text) - 2).filtered
         np.testing.assert_allclose(ours, transformers_odds(logits, Sampling(**one), text), atol=1e-12)
 
 
@@ -115,7 +115,7 @@ def test_greedy_takes_the_most_probable_and_the_first_of_equals() -> None:
 def test_presence_and_frequency_penalties_are_openais_formula() -> None:
     """OpenAI: mu[j] - c[j] * frequency - (c[j] > 0) * presence, c counting generated tokens only."""
     logits = random_logits(1, 6)
-    odds = distribute(logits, Sampling(presence_penalty=0.4, frequency_penalty=0.3), [5], [2, 2, 4])
+    odds = distribute(logits, Sampling(presence_penalty=0.4, frequency_penalty=0.3), [5, 2, 2, 4], 3)
     counts = np.array([0, 0, 2, 0, 1, 0])
     expected = np.exp(logits.astype(np.float64) - counts * 0.3 - (counts > 0) * 0.4)
     np.testing.assert_allclose(odds.filtered, expected / expected.sum(), atol=1e-12)
@@ -218,7 +218,7 @@ def test_extreme_logits_neither_overflow_nor_vanish() -> None:
     assert np.isfinite(odds.filtered).all()
     assert odds.filtered[1] == 0
     extreme = Sampling(temperature=1e-6, repetition_penalty=1e-3, logit_bias={1: 1e6}, frequency_penalty=-1e6)
-    odds = distribute(np.array([3e38, -3e38, 5], dtype=np.float32), extreme, [0, 1], [2])
+    odds = distribute(np.array([3e38, -3e38, 5], dtype=np.float32), extreme, [0, 1, 2], 1)
     assert odds.filtered.sum() == pytest.approx(1)
 
 
