@@ -29,6 +29,7 @@ from nextword.parameters.export import export_gguf
 from nextword.parameters.open import Stored, open_stored
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.cpu_engine import CpuEngine
+from nextword.predict.engine import KvCache
 from nextword.predict.lanes import every_int, ints_at, kernel, long_at, total_int
 from nextword.predict.packed import Packed
 from nextword.predict.packed_file import load_packed
@@ -104,10 +105,17 @@ def far_memory(threads: int) -> Memory:
 class Ours:
     """nextword's engine of CPUs."""
 
-    def __init__(self, architecture: Architecture, packed: Packed, threads: int, context: int = CONTEXT) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        packed: Packed,
+        threads: int,
+        context: int = CONTEXT,
+        kv_cache: KvCache = "auto",
+    ) -> None:
         self.n_bytes = sum(tensor.data.nbytes for tensor in packed.values())
         self.weights = [tensor.data for tensor in packed.values()]
-        self._engine = CpuEngine(architecture, packed, threads=threads)
+        self._engine = CpuEngine(architecture, packed, threads=threads, kv_cache=kv_cache)
         self._readings = {place: self._engine.start(context) for place in (0, EARLY, LATE)}
         self._texts = [self._engine.start(EARLY + DECODED) for _ in range(TEXTS)]
         self._ids = np.random.default_rng(0).integers(0, architecture.vocab, context).tolist()
@@ -233,6 +241,9 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
             works[f"nextword {name} decode late"] = lambda form=form: ours[form].decode(LATE)
             works[f"nextword {name} prefill"] = lambda form=form: ours[form].prefill()
             works[f"nextword {name} batch"] = lambda form=form: ours[form].batch()
+            ours[f"{form}, bytes"] = Ours(stored.architecture, packed, threads, kv_cache="int8")
+            works[f"nextword {name} decode, int8 cache"] = lambda form=form: ours[f"{form}, bytes"].decode(EARLY)
+            works[f"nextword {name} decode late, int8 cache"] = lambda form=form: ours[f"{form}, bytes"].decode(LATE)
         if "llama.cpp" in against:
             export_gguf(stored, Path(folder) / "q8.gguf", "Q8_0")
             files = {"Q4_1": stored.path, "Q8_0": Path(folder) / "q8.gguf"}
@@ -281,6 +292,13 @@ def _ratios(taken: dict[str, list[float]], ours: dict[str, Ours]) -> dict[str, A
         ),
         "decode int8 at 1,900 / at 100": (ratio("nextword int8 decode late", "nextword int8 decode"), 0.7),
         "decode 4-bit at 1,900 / at 100": (ratio("nextword 4-bit decode late", "nextword 4-bit decode"), 0.7),
+        **{
+            f"the same, {name}, --kv-cache int8": (
+                ratio(f"nextword {name} decode late, int8 cache", f"nextword {name} decode, int8 cache"),
+                None,
+            )
+            for name in sizes
+        },
         "int8 share of memory's bandwidth": (_share(taken, "int8", sizes, "memory"), 0.85),
         "int8 share of reading the same bytes": (_share(taken, "int8", sizes, "memory, the int8 weights"), None),
         "4-bit share of memory's bandwidth": (_share(taken, "4-bit", sizes, "memory"), None),

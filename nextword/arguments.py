@@ -30,6 +30,13 @@ Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or 
 HeldAs = Annotated[
     str, typer.Option(help="How a CPU holds the weights: auto (as they are stored), fp32, bf16, int8 or int4.")
 ]
+KvCache = Annotated[
+    str,
+    typer.Option(
+        help="How a CPU holds keys and values: auto (fp16 beside int8 and int4 weights, else fp32), fp32, fp16, or "
+        "int8, which long texts are read faster from, and rounded."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int | None, typer.Option(show_default="a new one", help="Same seed, same text.")]
 ServerUrl = Annotated[

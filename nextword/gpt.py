@@ -54,7 +54,9 @@ x / v is the time it needs; but nobody at sea has ever been told what v is. At l
 of them, low over the water. He lit the lamp, although it was not yet dark, and put the kettle on."""
 
 
-def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto", weights: str = "auto") -> GPT:
+def open(
+    model: str | Path = DEFAULT_MODEL, *, device: str = "auto", weights: str = "auto", kv_cache: str = "auto"
+) -> GPT:
     """Open a model.
 
     model: "tales", which comes with nextword, a pulled name ("smollm2", "owner/model"), a Hugging Face folder, the
@@ -62,19 +64,20 @@ def open(model: str | Path = DEFAULT_MODEL, *, device: str = "auto", weights: st
     device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
     weights: how a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
     in (nextword.predict.packed).
+    kv_cache: how a CPU holds keys and values: "fp32", "fp16", "int8", or "auto" for fp16 beside weights of 4 or 8 bits
+    and fp32 beside others (nextword.predict.forward).
 
     Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
     """
-    return GPT(open_stored(model), device=device, weights=weights)
+    return GPT(open_stored(model), device=device, weights=weights, kv_cache=kv_cache)
 
 
 class GPT:
     """An opened model. Not to be shared between threads."""
 
-    def __init__(self, stored: Stored, *, device: str = "auto", weights: str = "auto") -> None:
+    def __init__(self, stored: Stored, *, device: str = "auto", weights: str = "auto", kv_cache: str = "auto") -> None:
         self._stored = stored
-        self._device = device
-        self._weights = weights
+        self._device, self._weights, self._kv_cache = device, weights, kv_cache
         self._edits: tuple[Edit, ...] = ()
 
     @property
@@ -102,7 +105,13 @@ class GPT:
         """What reads tokens and answers with logits; loads the weights when first asked for."""
         stored = self._stored
         return open_engine(
-            stored.architecture, stored.tensors, stored.path, self._device, self._weights, self._yardstick
+            stored.architecture,
+            stored.tensors,
+            stored.path,
+            device=self._device,
+            weights=self._weights,
+            kv_cache=self._kv_cache,
+            yardstick=self._yardstick,
         )
 
     @cached_property

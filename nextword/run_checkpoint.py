@@ -16,12 +16,14 @@ def as_checkpoint(name: str) -> tuple[str, int] | None:
     return (run, int(step)) if run and step.isascii() and step.isdecimal() and len(step) < 19 else None
 
 
-def open_checkpoint(run: Path, step: int, *, device: str = "auto", weights: str = "auto") -> GPT:
-    """The model that a run was after `step` steps; `device` and `weights` as in `nextword.open`.
+def open_checkpoint(
+    run: Path, step: int, *, device: str = "auto", weights: str = "auto", kv_cache: str = "auto"
+) -> GPT:
+    """The model that a run was after `step` steps; `device`, `weights` and `kv_cache` as in `nextword.open`.
 
     Raises ModelNotFound for a folder without checkpoints, InputError for a step without one, CorruptFile,
     TokenizerError.
     """
     from nextword.trace.checkpoint import stored_checkpoint
 
-    return GPT(stored_checkpoint(run, step), device=device, weights=weights)
+    return GPT(stored_checkpoint(run, step), device=device, weights=weights, kv_cache=kv_cache)

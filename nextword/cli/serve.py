@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextword import terminal
-from nextword.arguments import Device, HeldAs, Model
+from nextword.arguments import Device, HeldAs, KvCache, Model
 from nextword.cli.root import app
 from nextword.cli.shared import open_model
 from nextword.errors import InputError
@@ -48,12 +48,13 @@ def serve(
     ] = None,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
 ) -> None:
     """Serve OpenAI's API, and a page that shows each step from text to word.
 
     Set OPENAI_BASE_URL to the address it prints, with /v1, and existing programs work unchanged.
     """
-    gpt = open_model(model, device=device, weights=weights)
+    gpt = open_model(model, device, weights, kv_cache)
     from nextword.web.api import create_app
     from nextword.web.guard import Rules, hosts_of
 
@@ -66,7 +67,7 @@ def serve(
         queue=queue,
         context=context,
         text=text,
-        others={_called(other): open_model(other, device=device, weights=weights) for other in compare or ()},
+        others={_called(other): open_model(other, device, weights, kv_cache) for other in compare or ()},
         run=run,
         runs=runs,
     )

@@ -16,6 +16,7 @@ from nextword.arguments import (
     AsJson,
     Device,
     HeldAs,
+    KvCache,
     MaxTokens,
     Model,
     Seed,
@@ -47,12 +48,13 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The probability of every token to come next. With sampling options: what they make of it."""
     from nextword.sample.sampler import Sampling
 
-    sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights)
+    sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights, kv_cache)
     with starting(), terminal.busy("reading"):
         prediction = gpt.predict(text, sampling)
     rows, removed = prediction.top(top), prediction.removed_mass
@@ -79,17 +81,18 @@ def generate(
     chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
     server: ServerUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, token by token. In a pipe, the continuation alone."""
     if server is not None:
-        _only_there(device, weights, as_json)
+        _only_there((device, weights, kv_cache), as_json)
         remote = _server(server, model).generate(text_of(prompt), given, stop or (), seed, **_limit(max_tokens))
         _show(terminal.Page(), remote, chips)
         terminal.note(_summary(remote, len(remote.pieces)))
         return
-    sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights)
+    sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights, kv_cache)
     with starting(), terminal.busy("reading"):
         generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
     if as_json:
@@ -113,6 +116,7 @@ def chat(
     seed: Seed = None,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
     server: ServerUrl = None,
 ) -> None:
     """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
@@ -121,11 +125,11 @@ def chat(
     begin: Callable[[], Conversation | RemoteConversation]
     how: dict[str, Any]
     if server is not None:
-        _only_there(device, weights)
+        _only_there((device, weights, kv_cache))
         there = _server(server, model)
         begin, how = there.chat, {"given": given}
     else:
-        begin, how = open_model(model or CHAT_MODEL, device, weights).chat, {"sampling": _writing(given)}
+        begin, how = open_model(model or CHAT_MODEL, device, weights, kv_cache).chat, {"sampling": _writing(given)}
     conversation = begin()
     talking = terminal.talking()
     if talking:
@@ -156,13 +160,14 @@ def score(
     model: Model = None,
     device: Device = "auto",
     weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
     as_json: AsJson = False,
 ) -> None:
     """How probable a text is: the log-probability of each token."""
     if text is not None and file is not None:
         raise typer.BadParameter("give TEXT or --file, not both")
     words = text_of(text) if file is None else file_text(file)
-    gpt = open_model(model, device, weights)
+    gpt = open_model(model, device, weights, kv_cache)
     with starting(), terminal.busy("reading"):
         result = gpt.score(words)
     ids = [piece.id for piece in result.pieces]
@@ -189,10 +194,11 @@ def _server(url: str, model: str | None) -> Server:
     return Server(url, model, os.environ.get("NEXTWORD_API_KEY"))
 
 
-def _only_there(device: str, weights: str, as_json: bool = False) -> None:
+def _only_there(how: tuple[str, str, str], as_json: bool = False) -> None:
     """Wrong usage: options that have no meaning when a server does the work."""
-    if (device, weights, as_json) != ("auto", "auto", False):
-        raise typer.BadParameter("a server has its own --device and --weights, and its own JSON", param_hint="--server")
+    if (how, as_json) != (("auto", "auto", "auto"), False):
+        own = "a server has its own --device, --weights and --kv-cache, and its own JSON"
+        raise typer.BadParameter(own, param_hint="--server")
 
 
 def _summary(done: Generation | RemoteGeneration, tokens: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,29 @@ from nextword.model.architecture import (
 )
 from nextword.parameters.stored import StoredTensor
 from nextword.predict import shapes
-from nextword.predict.engine import Logits, check_room
+from nextword.predict.engine import KvCache, Logits, check_room
 from nextword.predict.kernel_cache import compiled
 from nextword.predict.packed import Packed, pack
 from nextword.predict.reserve import reserve
-from nextword.predict.shapes import GROUP_BYTES, INT4, INT4_WIDE, INT8, LANES, SPAN, Call, Model, n_stages, record
+from nextword.predict.shapes import (
+    FP16,
+    FP32,
+    GROUP_BYTES,
+    INT4,
+    INT4_WIDE,
+    INT8,
+    LANES,
+    NUMBER_BYTES,
+    SPAN,
+    Call,
+    Model,
+    n_stages,
+    record,
+)
 from nextword.predict.team import Team, new_counters
 from nextword.predict.workroom import Workroom, whole
 
+Bytes = npt.NDArray[np.uint8]
 CHUNK = 128  # rows of a pass: what they need beside the weights stays in a core's cache
 _MATRICES = (
     "attention.query",
@@ -51,16 +66,19 @@ _MATRICES = (
 )
 _NORMS = ("attention_norm", "mlp_norm", "attention.query_norm", "attention.key_norm")
 _MOST_THREADS = 16
+_KV_FORMS = {"fp32": FP32, "fp16": FP16, "int8": INT8}
 _NO_WINDOW = 1 << 40
 
 
 class CpuEngine:
     """A model whose weights are packed (nextword.predict.packed). Implements nextword.predict.engine.Engine."""
 
-    def __init__(self, architecture: Architecture, packed: Packed, *, threads: int | None = None) -> None:
+    def __init__(
+        self, architecture: Architecture, packed: Packed, *, threads: int | None = None, kv_cache: KvCache = "auto"
+    ) -> None:
         self.architecture = architecture
         self._packed = packed  # the kernels know only addresses
-        self._model, self._tables = _model(architecture, packed)
+        self._model, self._tables = _model(architecture, packed, kv_cache)
         self._record = record(self._model)
         self._team = Team(threads or _cores(), compiled())
         self._workroom = Workroom(self._model, self._team.size, CHUNK)
@@ -130,9 +148,10 @@ class CpuReading:
         self.places = -(-capacity // SPAN) * SPAN
         self._engine = engine
         model = engine._model
-        numbers = 2 * model.n_layers * model.n_kv_heads * self.places * whole(model.head_size)
+        places, size = 2 * model.n_layers * model.n_kv_heads * self.places, whole(model.head_size)
+        self._n_bytes = places * size * NUMBER_BYTES[model.kv_form]  # of keys and values; their steps follow
         try:
-            self.memory = reserve(numbers, np.float16 if model.half_memory else np.float32)
+            self.memory: Bytes = reserve(self._n_bytes + (4 * places if model.kv_form == INT8 else 0))
             self.address: int = self.memory.ctypes.data
         except MemoryError as error:
             raise ContextOverflow(
@@ -158,17 +177,21 @@ class CpuReading:
         assert other._engine is self._engine
         assert other.places == self.places
         assert length <= len(other.ids)
-        n_keys = whole(length) * whole(self._engine._model.head_size)
-        for here, there in zip(self._views(), other._views(), strict=True):
-            here[0][..., :n_keys] = there[0][..., :n_keys]
-            here[1][..., :length, :] = there[1][..., :length, :]
+        (keys, values, steps), (their_keys, their_values, their_steps) = self._views(), other._views()
+        n_key_bytes = keys.shape[-1] // self.places * whole(length)
+        keys[..., :n_key_bytes] = their_keys[..., :n_key_bytes]
+        values[..., :length, :] = their_values[..., :length, :]
+        steps[..., :length, :] = their_steps[..., :length, :]
         self.ids = other.ids[:length]
 
-    def _views(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """For each layer keys [heads, tiles and their dimensions and lanes], values [heads, slices, places, lanes]."""
-        heads = self._engine._model.n_kv_heads
-        for keys, values in self.memory.reshape(self._engine._model.n_layers, 2, -1):
-            yield keys.reshape(heads, -1), values.reshape(heads, -1, self.places, LANES)
+    def _views(self) -> tuple[Bytes, Bytes, Bytes]:
+        """Bytes of keys [layers, heads, tiles], values [layers, heads, slices, places, 32], steps [all, places]."""
+        model, places = self._engine._model, self.places
+        numbers = self.memory[: self._n_bytes].reshape(model.n_layers, 2, model.n_kv_heads, -1)
+        values = numbers[:, 1].reshape(
+            model.n_layers, model.n_kv_heads, -1, places, LANES * NUMBER_BYTES[model.kv_form]
+        )
+        return numbers[:, 0], values, self.memory[self._n_bytes :].reshape(-1, places, 4)
 
     def _read(self, ids: Sequence[int], *, every: bool) -> list[Logits]:
         assert ids, "there is always something to read"
@@ -202,7 +225,7 @@ def _cores() -> int:
     return min(there, _MOST_THREADS)
 
 
-def _model(a: Architecture, packed: Packed) -> tuple[Model, list[npt.NDArray[Any]]]:
+def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, list[npt.NDArray[Any]]]:
     """What the kernels must know of a model, and the tables that its addresses point into."""
     matrices = np.zeros((a.n_layers + 1, len(_MATRICES), 4), np.int64)
     norms = np.zeros((a.n_layers + 1, len(_NORMS), 2), np.int64)
@@ -241,7 +264,7 @@ def _model(a: Architecture, packed: Packed) -> tuple[Model, list[npt.NDArray[Any
         eps=np.float32(a.norm.eps),
         centred=isinstance(a.norm, LayerNorm),
         parallel=a.residual == "parallel",
-        half_memory=bool(forms & {INT8, INT4, INT4_WIDE}),
+        kv_form=_KV_FORMS[kv_cache] if kv_cache != "auto" else FP16 if forms & {INT8, INT4, INT4_WIDE} else FP32,
         matrices=matrices.ctypes.data,
         norms=norms.ctypes.data,
         windows=windows.ctypes.data,

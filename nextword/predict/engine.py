@@ -18,6 +18,8 @@ from nextword.model.architecture import Architecture
 Logits = npt.NDArray[np.float32]
 Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # what an engine holds in memory; auto: as they are stored
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+KvCache = Literal["auto", "fp32", "fp16", "int8"]  # of keys and values; auto: fp16 beside integer weights, else fp32
+KV_CACHES: tuple[KvCache, ...] = get_args(KvCache)
 
 
 class Reading(Protocol):
@@ -70,6 +72,14 @@ def check_weights(weights: str) -> Weights:
         if weights == known:
             return known
     raise SettingError(f"Weights can be {', '.join(WEIGHTS)}, not {weights!r:.40}.")
+
+
+def check_kv_cache(kv_cache: str) -> KvCache:
+    """The form of keys and values itself. Raises SettingError if there is no such form."""
+    for known in KV_CACHES:
+        if kv_cache == known:
+            return known
+    raise SettingError(f"Keys and values can be {', '.join(KV_CACHES)}, not {kv_cache!r:.40}.")
 
 
 def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture) -> None:

@@ -19,7 +19,8 @@ however the text was cut into passes: results are equal bit for bit.
 
 The memory of a text holds, per layer and key/value head, keys as tiles of 32 positions (a matrix whose outputs are
 positions) and values as tiles of 32 dimensions (a matrix whose columns are positions), so that attention too is
-tiles times vectors.
+tiles times vectors. As bytes, a key or value has a step of its own, which is 1/127 of its largest number; the steps of
+all keys and values follow behind them. A key's step multiplies its score, a value's step its share.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 from nextword.predict.elementary import centre_and_scale, exponential, gelu_exact, gelu_tanh, normed, silu
 from nextword.predict.lanes import (
     Floats,
+    as_ints,
     every,
     float_at,
     floats_at,
@@ -40,10 +42,13 @@ from nextword.predict.lanes import (
     lane,
     larger,
     long_at,
+    magnitude,
     peak,
+    put_bytes,
     put_float,
     put_floats,
     put_halves,
+    scatter_bytes,
     scatter_floats,
     scatter_halves,
     spliced,
@@ -56,9 +61,12 @@ from nextword.predict.shapes import (
     DOWN,
     EMBED,
     FINAL,
+    FP16,
+    FP32,
     GATE,
     GATED,
     GROUP,
+    INT8,
     KEY,
     KEY_NORM,
     LANES,
@@ -82,6 +90,7 @@ from nextword.predict.shapes import (
 from nextword.predict.stages import share, shared
 from nextword.predict.tiles import (
     add_product,
+    add_product_bytes,
     add_product_fp16,
     add_product_fp32,
     add_row,
@@ -186,10 +195,16 @@ def head_room(model: Model) -> int:
 
 
 @kernel
+def number_bytes(model: Model) -> int:
+    """Bytes of a number of a key or value."""
+    return 4 if model.kv_form == FP32 else 2 if model.kv_form == FP16 else 1
+
+
+@kernel
 def keys_at(model: Model, memory: int, capacity: int, layer: int, head: int, position: int) -> int:
     """Address of the tile of 32 keys that begins at this position: [dimensions, 32 positions]."""
     heads_before = 2 * model.n_kv_heads * layer + head
-    return memory + (2 if model.half_memory else 4) * head_room(model) * (heads_before * capacity + position)
+    return memory + number_bytes(model) * head_room(model) * (heads_before * capacity + position)
 
 
 @kernel
@@ -197,7 +212,26 @@ def values_at(model: Model, memory: int, capacity: int, layer: int, head: int, s
     """Address of 32 dimensions of the value at this position: [slices, positions, 32 dimensions]."""
     heads_before = 2 * model.n_kv_heads * layer + model.n_kv_heads + head
     before = head_room(model) * heads_before * capacity + LANES * (slice * capacity + position)
-    return memory + (2 if model.half_memory else 4) * before
+    return memory + number_bytes(model) * before
+
+
+@kernel
+def steps_at(model: Model, memory: int, capacity: int, layer: int, values: bool, head: int, position: int) -> int:
+    """Address of the steps, float32, of the keys or values from this position on: behind all keys and values."""
+    heads_before = 2 * model.n_kv_heads * layer + (model.n_kv_heads if values else 0) + head
+    all_numbers = 2 * model.n_kv_heads * model.n_layers * capacity * head_room(model)
+    return memory + all_numbers + 4 * (heads_before * capacity + position)
+
+
+@kernel
+def put_step(x: int, size: int, to: int) -> np.float32:
+    """Write the step in which the largest of some float32 is 127; what makes integers of them."""
+    largest = every(np.float32(0.0))
+    for at in range(0, size, LANES):
+        largest = larger(keep(magnitude(floats_at(x + 4 * at)), 0, size - at, np.float32(0.0)), largest)
+    step = peak(largest) / np.float32(127.0)
+    put_float(to, step)
+    return np.float32(1.0) / step if step > np.float32(1e-30) else np.float32(0.0)
 
 
 @kernel
@@ -207,7 +241,7 @@ def remember_heads(first: int, last: int, model: Model, layer: int, rows: Rows, 
     A piece is a row's key/value head, with the query heads that share it.
     """
     size, wide, group = model.head_size, head_room(model), model.n_heads // model.n_kv_heads
-    bytes_, scale = 2 if model.half_memory else 4, np.float32(1.0 / math.sqrt(size))
+    bytes_, scale = number_bytes(model), np.float32(1.0 / math.sqrt(size))
     query_norm, _ = norm_of(model, layer, QUERY_NORM)
     key_norm, _ = norm_of(model, layer, KEY_NORM)
     for piece in range(first, last):
@@ -221,12 +255,20 @@ def remember_heads(first: int, last: int, model: Model, layer: int, rows: Rows, 
         position, memory = number(rows.positions, row), number(rows.memories, row)
         capacity = number(rows.capacities, row)
         tile = keys_at(model, memory, capacity, layer, head, position // LANES * LANES)
+        to_key, to_value = np.float32(0.0), np.float32(0.0)
+        if model.kv_form == INT8:
+            to_key = put_step(out, size, steps_at(model, memory, capacity, layer, False, head, position))
+            numbers = place(room.value, row, head * size)
+            to_value = put_step(numbers, size, steps_at(model, memory, capacity, layer, True, head, position))
         for at in range(0, size, LANES):
             key = floats_at(out + 4 * at)
             value = keep(floats_at(place(room.value, row, head * size + at)), 0, size - at, np.float32(0.0))
             to = tile + bytes_ * (LANES * at + position % LANES)
             value_to = values_at(model, memory, capacity, layer, head, at // LANES, position)
-            if model.half_memory:
+            if model.kv_form == INT8:
+                scatter_bytes(to, LANES, as_ints(key * every(to_key)))
+                put_bytes(value_to, as_ints(value * every(to_value)))
+            elif model.kv_form == FP16:
                 scatter_halves(to, bytes_ * LANES, key)
                 put_halves(value_to, value)
             else:
@@ -253,7 +295,8 @@ def attend_spans(
     Pieces are those of `piece_of`; `start` is the row of piece 0. What the next piece reads is fetched meanwhile: it
     lies elsewhere in memory, which a processor cannot foresee.
     """
-    group, wide, bytes_ = model.n_heads // model.n_kv_heads, head_room(model), 2 if model.half_memory else 4
+    group, wide, bytes_ = model.n_heads // model.n_kv_heads, head_room(model), number_bytes(model)
+    in_steps = model.kv_form == INT8
     for piece in range(first, last):
         row, head, span = piece_of(piece, model, n_spans)
         here = number(rows.positions, start + row)
@@ -274,24 +317,47 @@ def attend_spans(
             for query in range(group):
                 put_floats(scores + 4 * (SPAN * query + LANES * tile), every(np.float32(0.0)))
             at, out = keys + bytes_ * LANES * wide * tile, scores + 4 * LANES * tile
-            if model.half_memory:
-                add_product_fp16(at, dimensions, queries, 4 * wide, group, out, 4 * SPAN, ahead)
-            else:
-                add_product_fp32(at, dimensions, queries, 4 * wide, group, out, 4 * SPAN, ahead)
+            add_kv_product(model.kv_form, at, dimensions, queries, 4 * wide, group, out, 4 * SPAN, ahead)
+        if in_steps:
+            steps = steps_at(model, memory, capacity, layer, False, head, begin)
+            times_steps(scores, group, steps, n_tiles)
         mixed = place(room.spans, (row * model.n_heads + head * group) * n_spans + span, 0)
         step = 4 * n_spans * room.spans.columns
         for query in range(group):
             exponentials(scores + 4 * SPAN * query, after, end, mixed + query * step)
+        if in_steps:
+            steps = steps_at(model, memory, capacity, layer, True, head, begin)
+            times_steps(scores, group, steps, n_tiles)
         for slice in range(wide // LANES):
             out = mixed + 4 * LANES * (1 + slice)
             for query in range(group):
                 put_floats(out + query * step, every(np.float32(0.0)))
             values = values_at(model, memory, capacity, layer, head, slice, begin)
             ahead = values_at(model, next_memory, next_capacity, layer, next_head, slice, next_begin) - values
-            if model.half_memory:
-                add_product_fp16(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, ahead)
-            else:
-                add_product_fp32(values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, ahead)
+            add_kv_product(model.kv_form, values, -(-end // 8) * 8, scores, 4 * SPAN, group, out, step, ahead)
+
+
+@kernel
+def add_kv_product(
+    form: int, tile: int, n_columns: int, x: int, x_step: int, n_rows: int, out: int, out_step: int, ahead: int
+) -> None:
+    """out[row] += tile @ x[row], of keys or values in this form; see nextword.predict.tiles."""
+    if form == INT8:
+        add_product_bytes(tile, n_columns, x, x_step, n_rows, out, out_step, ahead)
+    elif form == FP16:
+        add_product_fp16(tile, n_columns, x, x_step, n_rows, out, out_step, ahead)
+    else:
+        add_product_fp32(tile, n_columns, x, x_step, n_rows, out, out_step, ahead)
+
+
+@kernel
+def times_steps(scores: int, n_queries: int, steps: int, n_tiles: int) -> None:
+    """Each query's scores times the steps of their positions, which are the same for all."""
+    for at in range(0, n_tiles * LANES, LANES):
+        some = floats_at(steps + 4 * at)
+        for query in range(n_queries):
+            here = scores + 4 * (SPAN * query + at)
+            put_floats(here, floats_at(here) * some)
 
 
 @kernel

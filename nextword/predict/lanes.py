@@ -171,6 +171,13 @@ def halves_at(builder: Any, address: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(magnitude, _INTS), sign), _FLOATS)
 
 
+@operation(FLOATS, ADDRESS)
+def signed_bytes_at(builder: Any, address: Any) -> Any:
+    """32 neighbouring bytes, -128 to 127."""
+    small = load(builder, address, ir.VectorType(BYTE, LANES), 1)
+    return builder.sitofp(builder.sext(small, _INTS), _FLOATS)
+
+
 @operation(FLOAT, ADDRESS)
 def float_at(builder: Any, address: Any) -> Any:
     """One float32."""
@@ -248,6 +255,12 @@ def put_int(builder: Any, address: Any, value: Any) -> None:
 def scatter_floats(builder: Any, address: Any, stride: Any, value: Any) -> None:
     """Write each lane as a float32, `stride` bytes from one to the next."""
     _scatter(builder, address, stride, value, 4)
+
+
+@operation(NOTHING, ADDRESS, COUNT, INTS)
+def scatter_bytes(builder: Any, address: Any, stride: Any, value: Any) -> None:
+    """Write the lowest byte of each lane, `stride` bytes from one to the next."""
+    _scatter(builder, address, stride, builder.trunc(value, ir.VectorType(BYTE, LANES)), 1)
 
 
 @operation(NOTHING, ADDRESS, COUNT, FLOATS)

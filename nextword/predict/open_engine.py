@@ -17,7 +17,7 @@ from pathlib import Path
 from nextword.errors import SettingError
 from nextword.model.architecture import Architecture
 from nextword.parameters.stored import StoredTensor
-from nextword.predict.engine import Engine, Weights, check_weights
+from nextword.predict.engine import Engine, KvCache, Weights, check_kv_cache, check_weights
 from nextword.predict.loss import measure_loss
 
 _LOG = logging.getLogger(__name__)
@@ -29,16 +29,18 @@ def open_engine(
     architecture: Architecture,
     tensors: Mapping[str, StoredTensor],
     source: Path,
+    *,
     device: str,
     weights: str,
+    kv_cache: str,
     yardstick: Yardstick,
 ) -> Engine:
-    """The engine for a device ("auto": a CUDA device if there is one), its weights in a form.
+    """The engine for a device ("auto": a CUDA device if there is one), its weights, keys and values in a form.
 
     source: the file or folder that the tensors are from. yardstick: the text that a form's loss is measured on,
     at most a context of it. Raises SettingError for a device that is not there or a form it cannot have.
     """
-    form = check_weights(weights)
+    form, kv_form = check_weights(weights), check_kv_cache(kv_cache)
     if device != "cpu" and not (device == "auto" and not has_cuda_driver()):
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
@@ -46,8 +48,10 @@ def open_engine(
         if device != "cpu":
             if weights not in ("auto", "fp32"):
                 raise SettingError(f"Only a CPU holds weights as {weights}; use --device cpu.")
+            if kv_cache not in ("auto", "fp32"):
+                raise SettingError(f"Only a CPU holds keys and values as {kv_cache}; use --device cpu.")
             return TorchEngine(architecture, tensors, device)
-    return _cpu_engine(architecture, tensors, source, form, yardstick)
+    return _cpu_engine(architecture, tensors, source, form, kv_form, yardstick)
 
 
 def has_cuda_driver() -> bool:
@@ -64,6 +68,7 @@ def _cpu_engine(
     tensors: Mapping[str, StoredTensor],
     source: Path,
     weights: Weights,
+    kv_cache: KvCache,
     yardstick: Yardstick,
 ) -> Engine:
     from nextword.predict import packed_file
@@ -72,14 +77,14 @@ def _cpu_engine(
 
     path = packed_file.packed_path(source, weights)
     packed = packed_file.load_packed(tensors, weights, path)
-    engine = CpuEngine(architecture, packed)
+    engine = CpuEngine(architecture, packed, kv_cache=kv_cache)
     if path.is_file() and packed_file.read_loss(path) is None:
         lossless = all(is_lossless(tensor, form_of(name, tensor, weights)) for name, tensor in tensors.items())
         loss = None
         if not lossless and 4 * architecture.n_parameters < free_memory() / 2:
             _LOG.info("Measuring what is lost in this form: once, seconds to minutes.")
             exact = CpuEngine(architecture, pack(tensors, "fp32"))
-            loss = measure_loss(exact, engine, *yardstick())
+            loss = measure_loss(exact, CpuEngine(architecture, packed), *yardstick())
         with suppress(OSError):
             packed_file.write_loss(path, source.name, weights, lossless, loss)
     return engine

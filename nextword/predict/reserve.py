@@ -32,11 +32,11 @@ def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def reserve(numbers: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Zeros [numbers] at a cache line, in pages of the ordinary size where there is a choice. Raises MemoryError."""
+def reserve(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeros [n_bytes] at a cache line, in pages of the ordinary size where there is a choice. Raises MemoryError."""
     if not hasattr(mmap, "MADV_NOHUGEPAGE"):
-        return aligned((numbers,), dtype)
-    return np.frombuffer(_pages(numbers * np.dtype(dtype).itemsize, mmap.MADV_NOHUGEPAGE), dtype)
+        return aligned((n_bytes,), np.uint8)
+    return np.frombuffer(_pages(n_bytes, mmap.MADV_NOHUGEPAGE), np.uint8)
 
 
 def reserve_large(n_bytes: int) -> npt.NDArray[np.uint8]:

@@ -29,6 +29,7 @@ FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
 # Bytes of one group of columns of one tile.
 FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
 INT8_BYTES, INT4_BYTES, WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
+NUMBER_BYTES = {FP32: 4, FP16: 2, INT8: 1}  # of a key or value, see nextword.predict.forward
 GROUP_BYTES = {
     FP32: FP32_BYTES,
     BF16: HALF_BYTES,
@@ -74,7 +75,7 @@ class Model(NamedTuple):
 
     matrices: [n_layers + 1, 7, 4]: address of the weights (0: there are none), form, bytes of a group, address of the
     bias. norms: [n_layers + 1, 4, 2]: addresses of weight and bias. windows: [n_layers], how many positions each
-    layer sees. frequencies: float32 [n_pairs], of the rotated pairs.
+    layer sees. frequencies: float32 [n_pairs], of the rotated pairs. kv_form: of keys and values, FP32, FP16 or INT8.
     """
 
     n_layers: int
@@ -88,7 +89,7 @@ class Model(NamedTuple):
     eps: np.float32
     centred: bool
     parallel: bool
-    half_memory: bool
+    kv_form: int
     matrices: int
     norms: int
     windows: int

@@ -74,6 +74,7 @@ from nextword.predict.lanes import (
     put_float,
     put_floats,
     put_int,
+    signed_bytes_at,
     total_int,
 )
 from nextword.predict.llvm import LONG, call, cut, held, joined, splat
@@ -162,10 +163,18 @@ def _float_sums(column_at: Any, size: int, n_rows: int) -> Any:
             put_floats.write(builder, place(builder, out, row, out_step), builder.extract_value(sums, row))
 
     @operation(sums_type, sums_type, ADDRESS, ADDRESS, COUNT)
-    def add_column(builder: Any, sums: Any, column: Any, x: Any, x_step: Any) -> Any:
-        """sums + a column times the number of each row at x, one register of outputs after the other."""
-        weights = column_at.write(builder, column)
-        numbers = [float_at.write(builder, place(builder, x, row, x_step)) for row in rows]
+    def add_block(builder: Any, sums: Any, columns: Any, x: Any, x_step: Any) -> Any:
+        """sums + BLOCK columns, each times its number of each row at x."""
+        for column in range(BLOCK):
+            weights = column_at.write(builder, builder.add(columns, LONG(step * column)))
+            at = builder.add(x, LONG(4 * column))
+            sums = add_column(
+                builder, sums, weights, [float_at.write(builder, place(builder, at, row, x_step)) for row in rows]
+            )
+        return sums
+
+    def add_column(builder: Any, sums: Any, weights: Any, numbers: list[Any]) -> Any:
+        """sums + a column times the number of each row, one register of outputs after the other."""
         parts = []
         for first in range(0, LANES, _REGISTER):
             some = cut(builder, weights, first, _REGISTER)
@@ -183,8 +192,7 @@ def _float_sums(column_at: Any, size: int, n_rows: int) -> Any:
         for block in range(0, n_columns, BLOCK):
             if ahead != 0:
                 fetch(tile + block * step + ahead)
-            for column in range(block, block + BLOCK):
-                sums = add_column(sums, tile + column * step, x + 4 * column, x_step)
+            sums = add_block(sums, tile + block * step, x + 4 * block, x_step)
         put_sums(out, out_step, sums)
 
     return add_product
@@ -193,6 +201,7 @@ def _float_sums(column_at: Any, size: int, n_rows: int) -> Any:
 add_product_fp32 = _float_tile(floats_at, 4)
 add_product_bf16 = _float_tile(brains_at, 2)
 add_product_fp16 = _float_tile(halves_at, 2)
+add_product_bytes = _float_tile(signed_bytes_at, 1)
 
 
 def _int8_tile(quads_at: Any, times: Any, late: bool) -> Any:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nextword.errors import ContextOverflow, CorruptFile, UnknownToken
 from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, tensor_shapes
+from nextword.model.memory import Memory
 from nextword.parameters.open import open_stored
 from nextword.parameters.stored import StoredTensor
+from nextword.predict import torch_engine
 from nextword.predict.cpu_engine import CpuEngine
-from nextword.predict.engine import WEIGHTS, Weights
+from nextword.predict.engine import WEIGHTS, KvCache, Weights
 from nextword.predict.packed import pack, unpack
 from nextword.predict.torch_engine import TorchEngine
 from tests import tiny
@@ -45,9 +48,20 @@ def ids(seed: int = 0, length: int = LENGTH, vocab: int = tiny.VOCAB) -> list[in
     return np.random.default_rng(seed).integers(0, vocab, length).tolist()
 
 
-def engine(folder: Path, weights: Weights = "auto", threads: int | None = None) -> CpuEngine:
+def engine(
+    folder: Path, weights: Weights = "auto", threads: int | None = None, kv_cache: KvCache = "auto"
+) -> CpuEngine:
     stored = open_stored(folder)
-    return CpuEngine(stored.architecture, pack(stored.tensors, weights), threads=threads)
+    return CpuEngine(stored.architecture, pack(stored.tensors, weights), threads=threads, kv_cache=kv_cache)
+
+
+class ByteMemory(Memory):
+    """The definition's memory, of keys and values as bytes: each has the step that makes its largest number 127."""
+
+    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        steps = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
+        rounded = [torch.round(each / step) * step for each, step in zip((key, value), steps, strict=True)]
+        return super().extend(layer, *rounded)
 
 
 def random_weights(a: Architecture) -> dict[str, StoredTensor]:
@@ -72,10 +86,12 @@ def test_law_4_the_kernels_are_the_definition(variant: str, weights: Weights, ti
 
 
 @every_variant
-@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
-def test_law_5_cuts_threads_and_company_change_no_bit(variant: str, weights: Weights, tiny_folder: Folder) -> None:
-    folder = tiny_folder(variant)
-    reader = engine(folder, weights)
+@pytest.mark.parametrize("form", [("fp32", "auto"), ("int8", "auto"), ("int4", "auto"), ("int8", "int8")])
+def test_law_5_cuts_threads_and_company_change_no_bit(
+    variant: str, form: tuple[Weights, KvCache], tiny_folder: Folder
+) -> None:
+    folder, (weights, kv_cache) = tiny_folder(variant), form
+    reader = engine(folder, weights, kv_cache=kv_cache)
     whole = reader.start().extend_all(ids())
     for cuts in ([17, 23], [1] * LENGTH, [30, 1, 1, 8]):
         reading, at, logits = reader.start(), 0, []
@@ -84,7 +100,7 @@ def test_law_5_cuts_threads_and_company_change_no_bit(variant: str, weights: Wei
             at += cut
         assert np.array_equal(np.concatenate(logits), whole)
     for threads in (1, 3):
-        assert np.array_equal(engine(folder, weights, threads).start().extend_all(ids()), whole)
+        assert np.array_equal(engine(folder, weights, threads, kv_cache).start().extend_all(ids()), whole)
     readings = [reader.start() for _ in range(5)]
     for number, reading in enumerate(readings):
         reading.extend(ids(number)[: 3 * number + 1])
@@ -97,9 +113,9 @@ def test_law_5_cuts_threads_and_company_change_no_bit(variant: str, weights: Wei
         assert alone.ids == readings[number].ids
 
 
-@pytest.mark.parametrize("weights", ["fp32", "int8"])
-def test_what_is_copied_is_as_if_read(weights: Weights) -> None:
-    reader = CpuEngine(WINDOWED, pack(random_weights(WINDOWED), weights))
+@pytest.mark.parametrize("kv_cache", ["fp32", "fp16", "int8"])
+def test_what_is_copied_is_as_if_read(kv_cache: KvCache) -> None:
+    reader = CpuEngine(WINDOWED, pack(random_weights(WINDOWED)), kv_cache=kv_cache)
     read, copied = reader.start(), reader.start()
     text = [number % WINDOWED.vocab for number in range(3, 43)]
     read.extend(text)
@@ -108,6 +124,36 @@ def test_what_is_copied_is_as_if_read(weights: Weights) -> None:
         copied.copy_from(read, length)
         assert copied.ids == text[:length]
         assert np.array_equal(copied.extend(text[length:]), reader.start().extend(text))
+
+
+@every_variant
+def test_keys_and_values_of_bytes_are_the_definitions_rounded(
+    variant: str, tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernels compute a little differently may be rounded to the next byte, hence not to 1e-4."""
+    stored = open_stored(tiny_folder(variant))
+    monkeypatch.setattr(torch_engine, "Memory", ByteMemory)
+    expected = TorchEngine(stored.architecture, stored.tensors).start().extend_all(ids())
+    found = CpuEngine(stored.architecture, pack(stored.tensors, "fp32"), kv_cache="int8").start().extend_all(ids())
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kv_cache", ["fp16", "int8"])
+def test_keys_and_values_in_less_room_are_nearly_the_same(kv_cache: KvCache) -> None:
+    """Across spans and windows, beside weights of any form."""
+    packed, text = pack(random_weights(WINDOWED), "fp32"), ids(0, 390, WINDOWED.vocab)
+    exact, reader = (CpuEngine(WINDOWED, packed, kv_cache=each) for each in ("fp32", kv_cache))
+    expected, found = exact.start().extend_all(text), reader.start().extend_all(text)
+    assert np.abs(found - expected).max() <= {"fp16": 1e-3, "int8": 2e-2}[kv_cache] * np.abs(expected).max()
+    reading = reader.start()
+    reading.extend(text[:300])
+    assert np.array_equal(np.stack([reading.extend([each]) for each in text[300:]]), found[300:])
+
+
+def test_keys_and_values_of_bytes_take_half_the_room() -> None:
+    packed = pack(random_weights(WINDOWED), "int8")
+    half, bytes_ = (CpuEngine(WINDOWED, packed, kv_cache=each).start().memory.nbytes for each in ("auto", "int8"))
+    assert bytes_ <= half * (0.5 + 4 / (2 * 32))  # heads of 20 lie in vectors of 32; a step each, of 4 bytes
 
 
 def test_what_was_forgotten_leaves_no_trace(tiny_folder: Folder) -> None:

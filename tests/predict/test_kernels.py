@@ -38,7 +38,9 @@ from nextword.predict.lanes import (
     put_floats,
     put_halves,
     put_long,
+    scatter_bytes,
     scatter_halves,
+    signed_bytes_at,
     spliced,
     total,
 )
@@ -136,6 +138,27 @@ def test_halves_are_read_and_written_as_numpy_does() -> None:
     expected = np.clip(numbers, -65504, 65504).astype(np.float16)
     assert np.array_equal(written, expected)
     assert np.array_equal(spread[:, 0], expected)
+
+
+@every_processor
+@pytest.mark.usefixtures("processor")
+def test_bytes_are_written_and_read_as_numbers() -> None:
+    numbers = np.arange(-128, 128, dtype=np.float32)
+    written, spread, read = np.zeros(256, np.int8), np.zeros((256, 3), np.int8), np.zeros(256, np.float32)
+
+    @kernel
+    def write_and_read(x: int, n: int, out: int, spread: int, back: int) -> None:
+        for at in range(0, n, 32):
+            put_bytes(out + at, as_ints(floats_at(x + 4 * at)))
+            scatter_bytes(spread + 3 * at, 3, as_ints(floats_at(x + 4 * at)))
+            put_floats(back + 4 * at, signed_bytes_at(out + at))
+
+    places = [each.ctypes.data for each in (written, spread, read)]
+    write_and_read(numbers.ctypes.data, len(numbers), *places)
+    assert np.array_equal(written, numbers.astype(np.int8))
+    assert np.array_equal(spread[:, 0], written)
+    assert not spread[:, 1:].any()
+    assert np.array_equal(read, numbers)
 
 
 def _phi(x: float) -> float:
