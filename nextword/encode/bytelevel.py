@@ -105,7 +105,7 @@ def byte_level_json(
         "byte_fallback": False,
         "ignore_merges": whole_pieces,
         "vocab": dict(vocab),
-        "merges": [list(pair) for pair in merges],
+        "merges": list(merges),
     }
     return {
         "version": "1.0",

@@ -101,10 +101,11 @@ class _Table:
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that are found in a text before anything else: control tokens, and the user-defined."""
+        found = {int(kind) for kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)}
         return [
-            added_token(token, id, special=kind != Kind.USER_DEFINED)
-            for id, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
-            if kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
+            added_token(self.tokens[id], id, special=kind != Kind.USER_DEFINED)
+            for id, kind in enumerate(self.kinds)
+            if kind in found
         ]
 
     def named(self, name: str, default: int | None = None) -> str | None:
@@ -139,7 +140,7 @@ def _byte_level(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
             f"The GGUF file cuts text by the rules called {pre!r} (tokenizer.ggml.pre), which nextword does "
             f"not know; it knows {', '.join(PRE)}."
         )
-    merges = [_pair(merge, table.vocab) for merge in _array(metadata, "merges", str)]
+    merges = _pairs(_array(metadata, "merges", str), table.vocab)
     spec = byte_level_json(
         table.vocab, merges, rules.patterns, table.added(), whole_pieces=rules.whole_pieces, nfc=rules.nfc
     )
@@ -147,11 +148,15 @@ def _byte_level(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
     return Tokenizer(spec | {"post_processor": table.around(config, adds_bos=rules.adds_bos)}, config)
 
 
-def _pair(merge: str, vocab: Mapping[str, int]) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    if left not in vocab or right not in vocab or left + right not in vocab:
-        raise _broken(f"merges {merge!r}, but its vocabulary lacks a part of that")
-    return left, right
+def _pairs(merges: list[str], vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    """One loop without calls: there are as many as tokens."""
+    pairs = []
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        if left not in vocab or right not in vocab or left + right not in vocab:
+            raise _broken(f"merges {merge!r}, but its vocabulary lacks a part of that")
+        pairs.append((left, right))
+    return pairs
 
 
 def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from nextword.encode.chat import ChatTemplate
 
+_ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token, what the Rust library asks
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -296,12 +297,25 @@ def _chat_template(config: Mapping[str, Any]) -> str | None:
 
 
 def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The Rust library's tokenizer. Long lists are handed over as they are: JSON of them takes three times as long."""
     import tokenizers
 
-    whole = {**spec, "post_processor": tokenizer_json.untrimmed(spec.get("post_processor"))}
-    text = json.dumps(whole, ensure_ascii=False)
+    model = spec["model"]
+    rules = {
+        **spec,
+        "post_processor": tokenizer_json.untrimmed(spec.get("post_processor")),
+        "added_tokens": [],
+        "model": {**model, "vocab": {}, "merges": []},
+    }
+    text = json.dumps(rules, ensure_ascii=False)
+    options = {key: model[key] for key in ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges") if key in model}
     with _rust("be built from its tokenizer.json"):
-        return tokenizers.Tokenizer.from_str(text)
+        backend = tokenizers.Tokenizer.from_str(text)
+        backend.model = tokenizers.models.BPE(model["vocab"], tokenizer_json.merges_of(model), **options)
+        for token in spec["added_tokens"]:
+            settings = {key: token[key] for key in _ADDED if key in token}
+            backend.add_tokens([tokenizers.AddedToken(token["content"], **settings)])
+    return backend
 
 
 @contextmanager

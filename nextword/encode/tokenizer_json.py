@@ -257,14 +257,21 @@ def renamed(spec: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return {**spec, "added_tokens": added, "model": model}
 
 
+def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The merges in order; files hold them as pairs or, older ones, as two words in one.
+
+    Whether they are pairs is for whoever builds a tokenizer of them to see.
+    """
+    merges = model.get("merges") or []
+    return [tuple(merge.split(" ", 1) if isinstance(merge, str) else merge) for merge in merges]
+
+
 def fingerprint(spec: Mapping[str, Any], around: Sequence[int]) -> str:
     """sha256, in hex, of everything that decides which ids a text gets.
 
     `around`: the ids of "a" as a whole text, for the post-processor says the same in many ways.
     """
-    model = dict(spec["model"])
-    merges = model.get("merges") or []
-    model["merges"] = [pair.split(" ", 1) if isinstance(pair, str) else list(pair) for pair in merges]
+    model = {**spec["model"], "merges": merges_of(spec["model"])}
     parts = {key: spec.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer")}
     canonical = json.dumps({**parts, "model": model, "around": list(around)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
