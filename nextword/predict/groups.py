@@ -1,11 +1,11 @@
 """A group's 32 columns of integer weights times 32 integers of 16 bits: what processors differ most in.
 
-    times_bytes(start, bytes_at(weights), x)        start + sum q x for 32 outputs, q of 8 bits
-    times_nibbles(start, nibbles_at(weights), x)    the same with q of 4 bits
-    times_pairs(start, wide_bytes_at(weights), x)   the same, of a group that meets MANY vectors x
-    times_pairs(start, wide_nibbles_at(weights), x)
+    times_bytes(bytes_at(weights), x, count)        sum q x for 32 outputs, q of 8 bits
+    times_nibbles(nibbles_at(weights), x, count)    the same with q of 4 bits
+    times_pairs(wide_bytes_at(weights), x, count)   the same, of a group that meets MANY vectors x
+    times_pairs(wide_nibbles_at(weights), x, count)
 
-Every sum is exact, so every processor gives the same bits. LLVM does not find these sums by itself, hence three ways:
+Every sum is exact, so every processor gives the same bits. LLVM does not find these sums by itself, hence four ways:
 
     VNNI    one instruction adds four products of bytes to a sum; x goes in as high bytes, then as low ones. 32
             registers hold a whole group, which is read from memory once for all vectors x.
@@ -13,16 +13,18 @@ Every sum is exact, so every processor gives the same bits. LLVM does not find t
             x in products of 16 bits. Products of nibbles and bytes are added up in 16 bits, which 8 x 2 x 15 x 128
             fits into, and are widened once. For many x the group is widened before it meets them: pairs of 16
             bits whose products with a pair of x add up to the sum of an output, with nothing left to put in order.
+    NEON    as VNNI, four outputs at a time, of bytes that are signed: q itself.
     any     products of 32 bits.
 
-Weights lie in quads: 32 outputs x 4 columns, a byte each. Bytes: 8 quads. Nibbles: 4 quads, whose low halves are
-columns 0-15 and whose high halves are columns 16-31. q is 0 to 255, or 0 to 15.
+Weights lie in quads: 32 outputs x 4 columns, a byte each. Bytes: 8 quads of q + 128. Nibbles: 4 quads, whose low halves
+are columns 0-15 and whose high halves are columns 16-31. q is -128 to 127, or 0 to 15. count is the sum of x, for
+processors that multiply q + 128.
 x is `X_BYTES` long: 32 high bytes and 32 low bytes, all signed, x = 256 high + low; then the 32 numbers themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -31,7 +33,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nextword.predict import processor
-from nextword.predict.lanes import ADDRESS, INTS, Ints, every_int, inlined, operation, put_bytes, put_shorts
+from nextword.predict.lanes import ADDRESS, INT, INTS, Ints, every_int, inlined, operation, put_bytes, put_shorts
 from nextword.predict.llvm import BYTE, LONG, SHORT, WORD, call, cut, filled, held, joined, load, splat, store, vector
 from nextword.predict.shapes import GROUP, LANES
 
@@ -43,7 +45,10 @@ _HELD = types.UniTuple(INTS, _QUADS)
 _INTS, _PART = ir.VectorType(WORD, LANES), ir.VectorType(WORD, 8)
 _BYTES, _SHORTS = ir.VectorType(BYTE, 32), ir.VectorType(SHORT, 16)  # a register of AVX2 each
 _HALF = ir.VectorType(BYTE, 16)
+_FOUR_INTS, _FOUR_QUARTERS = ir.VectorType(WORD, 4), ir.VectorType(BYTE, 16)  # a register of NEON
 _ALIGNED = 64  # bytes: at a cache line
+_OFFSET = 128  # what is added to a weight of 8 bits where it is stored
+Quads = Iterator[tuple[int, Any]]  # 32 outputs x 4 columns each, with their number: columns 4 i to 4 i + 3
 
 
 @inlined
@@ -55,14 +60,17 @@ def put_x(x: int, n: Ints) -> None:
     put_shorts(x + 2 * GROUP, n)
 
 
-def _reader(read: Callable[[Any, Any], list[Any]]) -> Any:
+def _reader(read: Callable[[Any, Any], Quads]) -> Any:
     """Makes what kernels can call of a function that reads eight quads into registers: (builder, address)."""
 
     def typed(typing_context: Any, address: Any) -> Any:
         quads = _HELD if "avx512vnni" in processor.features() else ADDRESS
 
         def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return context.make_tuple(builder, quads, read(builder, *values)) if quads == _HELD else values[0]
+            if quads == ADDRESS:
+                return values[0]
+            in_order = dict(read(builder, *values))
+            return context.make_tuple(builder, quads, [in_order[i] for i in range(_QUADS)])
 
         return quads(ADDRESS), lower
 
@@ -70,20 +78,26 @@ def _reader(read: Callable[[Any, Any], list[Any]]) -> Any:
     return intrinsic(typed)
 
 
-def _multiplier(read: Callable[[Any, Any], list[Any]]) -> Callable[[Callable[[Any, Any, Any], Any]], Any]:
-    """The same of how AVX2 multiplies a group, (builder, address, x); all other ways need only `read`."""
+def _multiplier(read: Callable[[Any, Any], Quads], offset: int) -> Callable[[Callable[[Any, Any, Any], Any]], Any]:
+    """The same of how AVX2 multiplies a group, (builder, address, x); all other ways need only `read`.
+
+    offset: what was added to q where it is stored.
+    """
 
     def decorate(write: Callable[[Any, Any, Any], Any]) -> Any:
-        def typed(typing_context: Any, start: Any, quads: Any, x: Any) -> Any:
+        def typed(typing_context: Any, quads: Any, x: Any, count: Any) -> Any:
             def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                begin, weights, x_at = values
+                weights, x_at, x_count = values
+                if "dotprod" in processor.features():
+                    return _by_dots(builder, read(builder, weights), x_at, offset)
+                start = splat(builder, builder.mul(x_count, WORD(-offset)), LANES) if offset else filled(0, _INTS)
                 if quads == _HELD:
-                    return _by_vnni(builder, begin, [builder.extract_value(weights, i) for i in range(_QUADS)], x_at)
+                    return _by_vnni(builder, start, [builder.extract_value(weights, i) for i in range(_QUADS)], x_at)
                 if "avx2" in processor.features():
-                    return builder.add(begin, write(builder, weights, x_at))
-                return _by_words(builder, begin, read(builder, weights), x_at)
+                    return builder.add(start, write(builder, weights, x_at))
+                return _by_words(builder, start, read(builder, weights), x_at)
 
-            return INTS(INTS, quads, ADDRESS), lower
+            return INTS(quads, ADDRESS, INT), lower
 
         typed.__name__, typed.__doc__ = write.__name__, write.__doc__
         return intrinsic(typed)
@@ -91,28 +105,25 @@ def _multiplier(read: Callable[[Any, Any], list[Any]]) -> Callable[[Callable[[An
     return decorate
 
 
-def _read_quads(builder: Any, address: Any, number: int) -> list[Any]:
-    return [load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4) for i in range(number)]
-
-
-def _read_bytes(builder: Any, address: Any) -> list[Any]:
+def _read_bytes(builder: Any, address: Any) -> Quads:
     """Eight quads of bytes."""
-    return _read_quads(builder, address, _QUADS)
+    for i in range(_QUADS):
+        yield i, load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4)
 
 
-def _read_nibbles(builder: Any, address: Any) -> list[Any]:
-    """Four quads of low halves, then the four of high halves."""
+def _read_nibbles(builder: Any, address: Any) -> Quads:
+    """Eight quads of nibbles, of low halves and of high halves."""
     low = filled(0x0F0F0F0F, _INTS)
-    both = _read_quads(builder, address, _QUADS // 2)
-    return [builder.and_(each, low) for each in both] + [
-        builder.and_(builder.lshr(each, filled(4, _INTS)), low) for each in both
-    ]
+    for i in range(_QUADS // 2):
+        both = load(builder, _after(builder, address, _QUAD_BYTES * i), _INTS, 4)
+        yield i, builder.and_(both, low)
+        yield i + _QUADS // 2, builder.and_(builder.lshr(both, filled(4, _INTS)), low)
 
 
 bytes_at, nibbles_at = _reader(_read_bytes), _reader(_read_nibbles)
 
 
-def _widener(read: Callable[[Any, Any], list[Any]]) -> Any:
+def _widener(read: Callable[[Any, Any], Quads], offset: int) -> Any:
     """Makes what kernels can call: the address of a group widened, 16 x 32 outputs x 2 columns of int16."""
 
     def typed(typing_context: Any, address: Any) -> Any:
@@ -120,12 +131,14 @@ def _widener(read: Callable[[Any, Any], list[Any]]) -> Any:
             room = cgutils.alloca_once(builder, ir.ArrayType(BYTE, _QUADS * 2 * _QUAD_BYTES))
             room.align = _ALIGNED
             pairs = builder.ptrtoint(room, LONG)
-            for i, quad in enumerate(read(builder, *values)):
+            shorts = ir.VectorType(SHORT, 2 * LANES)
+            for i, quad in read(builder, *values):
                 for half, columns in enumerate((quad, builder.lshr(quad, filled(16, _INTS)))):
                     first = builder.and_(columns, filled(0xFF, _INTS))
                     second = builder.shl(builder.and_(columns, filled(0xFF00, _INTS)), filled(8, _INTS))
+                    both = builder.bitcast(builder.or_(first, second), shorts)
                     to = _after(builder, pairs, _QUAD_BYTES * (2 * i + half))
-                    store(builder, to, builder.or_(first, second), _ALIGNED)
+                    store(builder, to, builder.sub(both, filled(offset, shorts)), _ALIGNED)
             return pairs
 
         return ADDRESS(ADDRESS), lower
@@ -134,13 +147,13 @@ def _widener(read: Callable[[Any, Any], list[Any]]) -> Any:
     return intrinsic(typed)
 
 
-wide_bytes_at, wide_nibbles_at = _widener(_read_bytes), _widener(_read_nibbles)
+wide_bytes_at, wide_nibbles_at = _widener(_read_bytes, _OFFSET), _widener(_read_nibbles, 0)
 
 
-@operation(INTS, INTS, ADDRESS, ADDRESS)
-def times_pairs(builder: Any, start: Any, pairs: Any, x: Any) -> Any:
-    """start + sum q x of a widened group."""
-    sums = [cut(builder, start, first, 8) for first in range(0, LANES, 8)]
+@operation(INTS, ADDRESS, ADDRESS, INT)
+def times_pairs(builder: Any, pairs: Any, x: Any, count: Any) -> Any:
+    """sum q x of a widened group."""
+    sums = [filled(0, _PART)] * (LANES // 8)
     for i in range(2 * _QUADS):
         numbers = load(builder, _after(builder, x, 2 * GROUP + 4 * i), WORD, 2)
         two = builder.bitcast(splat(builder, numbers, 8), _SHORTS)
@@ -150,6 +163,25 @@ def times_pairs(builder: Any, start: Any, pairs: Any, x: Any) -> Any:
         if i % 4 == 3:
             sums = held(builder, sums)
     return joined(builder, sums)
+
+
+def _by_dots(builder: Any, quads: Quads, x: Any, offset: int) -> Any:
+    digits = [
+        [load(builder, _after(builder, x, GROUP * digit + 16 * half), _FOUR_INTS, 4) for half in (0, 1)]
+        for digit in (0, 1)
+    ]
+    sums = [[filled(0, _FOUR_INTS)] * (LANES // 4) for _ in digits]
+    signs = filled(-0x7F7F7F80, _INTS)  # 0x80 in each byte: from q + 128, unsigned, to q, signed
+    for i, quad in quads:
+        signed = builder.xor(quad, signs) if offset else quad
+        for of_digit, numbers in zip(sums, digits, strict=True):
+            four = builder.shuffle_vector(numbers[i // 4], numbers[i // 4], vector(*[i % 4] * 4))
+            four = builder.bitcast(four, _FOUR_QUARTERS)
+            for at in range(LANES // 4):
+                q = builder.bitcast(cut(builder, signed, 4 * at, 4), _FOUR_QUARTERS)
+                of_digit[at] = call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", _FOUR_INTS, of_digit[at], q, four)
+    high, low = (joined(builder, of_digit) for of_digit in sums)
+    return builder.add(builder.shl(high, filled(8, _INTS)), low)
 
 
 def _by_vnni(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
@@ -166,9 +198,9 @@ def _by_vnni(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
     return builder.add(builder.shl(high, filled(8, _INTS)), low)
 
 
-@_multiplier(_read_bytes)
+@_multiplier(_read_bytes, _OFFSET)
 def times_bytes(builder: Any, weights: Any, x: Any) -> Any:
-    """start + sum q x of a group of bytes."""
+    """sum q x of a group of bytes."""
     fours = [
         builder.bitcast(splat(builder, load(builder, _after(builder, x, 2 * GROUP + 8 * i), LONG, 2), 4), _SHORTS)
         for i in range(_QUADS)
@@ -186,9 +218,9 @@ def times_bytes(builder: Any, weights: Any, x: Any) -> Any:
     return joined(builder, parts)
 
 
-@_multiplier(_read_nibbles)
+@_multiplier(_read_nibbles, 0)
 def times_nibbles(builder: Any, weights: Any, x: Any) -> Any:
-    """start + sum q x of a group of nibbles."""
+    """sum q x of a group of nibbles."""
     low, four_bits = filled(15, _BYTES), filled(4, _BYTES)
     firsts = range(0, _QUAD_BYTES, 32)
     sums = [filled(0, _SHORTS)] * (2 * len(firsts))  # of high bytes of x, then of low ones, for eight outputs each
@@ -212,13 +244,13 @@ def _four(builder: Any, x: Any) -> Any:
     return builder.bitcast(splat(builder, load(builder, x, WORD, 1), 8), _BYTES)
 
 
-def _by_words(builder: Any, start: Any, quads: list[Any], x: Any) -> Any:
+def _by_words(builder: Any, start: Any, quads: Quads, x: Any) -> Any:
     total = start
-    for column in range(GROUP):
-        quad, byte = quads[column // 4], column % 4
-        q = builder.and_(builder.lshr(quad, filled(8 * byte, _INTS)), filled(255, _INTS))
-        number = builder.sext(load(builder, _after(builder, x, 2 * GROUP + 2 * column), SHORT, 2), WORD)
-        total = builder.add(total, builder.mul(q, splat(builder, number, LANES)))
+    for i, quad in quads:
+        for byte in range(4):
+            q = builder.and_(builder.lshr(quad, filled(8 * byte, _INTS)), filled(255, _INTS))
+            number = load(builder, _after(builder, x, 2 * GROUP + 2 * (4 * i + byte)), SHORT, 2)
+            total = builder.add(total, builder.mul(q, splat(builder, builder.sext(number, WORD), LANES)))
     return total
 
 

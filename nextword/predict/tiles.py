@@ -223,8 +223,7 @@ def _int8_tile(quads_at: Any, times: Any, late: bool) -> Any:
             for row in range(n_rows):
                 to = out + row * out_step
                 index = row * x.groups + group
-                unshift = every_int(-128 * int_at(x.counts + 4 * index))  # the stored bytes are q + 128
-                sum = as_floats(times(unshift, q, x.integers + X_BYTES * index))
+                sum = as_floats(times(q, x.integers + X_BYTES * index, int_at(x.counts + 4 * index)))
                 if late:
                     scale = halves_at(at)
                 put_floats(to, fma(sum, scale * every(float_at(x.steps + 4 * index)), floats_at(to)))
@@ -250,7 +249,7 @@ def _int4_tile(scales_at: Any, size: int, quads_at: Any, times: Any, late: bool)
             for row in range(n_rows):
                 to = out + row * out_step
                 index = row * x.groups + group
-                sum = as_floats(times(every_int(0), q, x.integers + X_BYTES * index))
+                sum = as_floats(times(q, x.integers + X_BYTES * index, int_at(x.counts + 4 * index)))
                 if late:
                     scale, minimum = scales_at(at), scales_at(at + scales)
                 so_far = fma(minimum, every(float_at(x.sums + 4 * index)), floats_at(to))

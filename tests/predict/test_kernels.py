@@ -29,7 +29,6 @@ from nextword.predict.groups import (
 )
 from nextword.predict.lanes import (
     as_ints,
-    every_int,
     floats_at,
     halves_at,
     kernel,
@@ -43,6 +42,7 @@ from nextword.predict.lanes import (
     signed_bytes_at,
     spliced,
     total,
+    total_int,
 )
 from nextword.predict.readers import reader
 from nextword.predict.shapes import X_BYTES, record
@@ -97,8 +97,9 @@ def _check_products(bits: int, read: Callable[..., Any], times: Callable[..., An
 
     @kernel
     def products(quads: int, n: int, x: int, out: int) -> None:
-        put_x(x, as_ints(floats_at(n)))
-        sums = times(every_int(7), read(quads), x)
+        numbers = as_ints(floats_at(n))
+        put_x(x, numbers)
+        sums = times(read(quads), x, total_int(numbers))
         for byte in range(4):
             put_bytes(out + 32 * byte, sums >> (8 * byte))
 
@@ -106,7 +107,7 @@ def _check_products(bits: int, read: Callable[..., Any], times: Callable[..., An
         out, room = np.zeros((4, 32), np.uint8), np.zeros(X_BYTES, np.int8)
         products(quads.ctypes.data, row.ctypes.data, room.ctypes.data, out.ctypes.data)
         found = np.ascontiguousarray(out.T).view(np.int32)[:, 0]
-        assert np.array_equal(found, 7 + q @ row.astype(np.int64))
+        assert np.array_equal(found, (q - (128 if bits == 8 else 0)) @ row.astype(np.int64))
 
 
 @every_processor
