@@ -34,7 +34,7 @@ KvCache = Annotated[
     str,
     typer.Option(
         help="How a CPU holds keys and values: auto (fp16 beside int8 and int4 weights, else fp32), fp32, fp16, or "
-        "int8, which long texts are read faster from, and rounded."
+        "int8: half the room of fp16, rounded a little."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -149,6 +149,16 @@ def test_predict(tiny: str) -> None:
     assert [row["removed_by"] for row in said["next"]] == [None] * 3 + ["top_k"] * 4
 
 
+def test_how_a_cpu_holds_weights_keys_and_values_is_chosen(tiny: str) -> None:
+    asked = ("predict", PROMPT, "--model", tiny, "--device", "cpu")
+    plain = answer(*asked)["next"]
+    for option in ("--weights", "--kv-cache"):
+        rounded = answer(*asked, option, "int8")["next"]
+        assert rounded != plain
+        assert [row["logit"] for row in rounded] == pytest.approx([row["logit"] for row in plain], abs=0.1)
+        assert "int3" in run(*asked, option, "int3").stderr
+
+
 def test_predict_for_people(tiny: str) -> None:
     printed = good("predict", PROMPT, "--model", tiny, "--top", "4", "--top-k", "3").splitlines()
     assert len(printed) == 4

@@ -170,6 +170,19 @@ def test_an_unknown_device_is_refused(tiny_folder: Folder) -> None:
         nextword.open(tiny_folder("llama"), device="tpu").predict("The")
 
 
+@pytest.mark.parametrize("how", [{"weights": "int8"}, {"kv_cache": "int8"}])
+def test_only_a_cpu_rounds(how: dict[str, str], tiny_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextword.predict.torch_engine.pick_device", lambda device: device)
+    with pytest.raises(SettingError, match="int8"):
+        _ = nextword.open(tiny_folder("llama"), device="cuda", **how).engine
+
+
+@pytest.mark.parametrize("how", [{"weights": "int3"}, {"kv_cache": "int3"}])
+def test_an_unknown_form_is_refused(how: dict[str, str], tiny_folder: Folder) -> None:
+    with pytest.raises(SettingError, match="int3"):
+        nextword.open(tiny_folder("llama"), device="cpu", **how).predict("The")
+
+
 def test_the_package_offers_what_it_lists() -> None:
     assert all(getattr(nextword, name) is not None for name in nextword.__all__)
     with pytest.raises(AttributeError):

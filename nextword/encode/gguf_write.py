@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nextword.encode.bytelevel import DIGIT, GPT2
 from nextword.encode.gguf import BYTE_TOKENS, PRE, PREFIX, ROLES, Kind, Rules, merges_by_score
 from nextword.encode.tokenizer import Tokenizer
-from nextword.encode.tokenizer_json import SPACE, merges_of, named_token
+from nextword.encode.tokenizer_json import SPACE, named_token
 from nextword.errors import TokenizerError
 
 
@@ -88,7 +88,7 @@ def _around(tokenizer: Tokenizer, config: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": "gpt2", "pre": _pre(spec), "merges": [" ".join(pair) for pair in merges_of(spec["model"])]}
+    return {"model": "gpt2", "pre": _pre(spec), "merges": [" ".join(pair) for pair in spec["model"]["merges"]]}
 
 
 def _pre(spec: Mapping[str, Any]) -> str:
@@ -132,7 +132,7 @@ def _sentencepiece(spec: Mapping[str, Any], tokens: list[str], kinds: npt.NDArra
     for those that make the same token.
     """
     prefixed = _puts_space(spec)
-    merges = merges_of(spec["model"])
+    merges = [tuple(pair) for pair in spec["model"]["merges"]]
     made = list(dict.fromkeys("".join(pair) for pair in merges))
     place = {token: rank for rank, token in enumerate(made)}
     scores = np.array([-place.get(token, 0) for token in tokens], np.float32)

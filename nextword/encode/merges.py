@@ -23,9 +23,7 @@ class Merges:
     @cached_property
     def _ranks(self) -> Mapping[tuple[str, str], int]:
         """The merges of a byte-pair vocabulary in the order in which they were learned; none for another kind."""
-        merges = self._tokenizer.spec()["model"].get("merges") or []
-        pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
-        return {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+        return {(left, right): rank for rank, (left, right) in enumerate(self._tokenizer.spec()["model"]["merges"])}
 
     @cached_property
     def spelled(self) -> Mapping[int, str]:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from nextword.encode.chat import ChatTemplate
 
-_ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token, what the Rust library asks
+# What the Rust library asks of a model and of an added token, beside its text.
+_OPTIONS = ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
+_ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -211,7 +213,7 @@ class Tokenizer:
 
     @cached_property
     def _special(self) -> tokenizers.Tokenizer:
-        return _backend(self.spec())
+        return _backend(self._prepared)
 
     # Ids to text
 
@@ -308,13 +310,13 @@ def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
         "model": {**model, "vocab": {}, "merges": []},
     }
     text = json.dumps(rules, ensure_ascii=False)
-    options = {key: model[key] for key in ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges") if key in model}
+    options = {key: model[key] for key in _OPTIONS if model.get(key) is not None}
+    added = [(token["content"], {key: token[key] for key in _ADDED}) for token in spec["added_tokens"]]
     with _rust("be built from its tokenizer.json"):
         backend = tokenizers.Tokenizer.from_str(text)
-        backend.model = tokenizers.models.BPE(model["vocab"], tokenizer_json.merges_of(model), **options)
-        for token in spec["added_tokens"]:
-            settings = {key: token[key] for key in _ADDED if key in token}
-            backend.add_tokens([tokenizers.AddedToken(token["content"], **settings)])
+        backend.model = tokenizers.models.BPE(model["vocab"], model["merges"], **options)
+        # all at once: each call looks at all those before
+        backend.add_tokens([tokenizers.AddedToken(content, **flags) for content, flags in added])
     return backend
 
 

@@ -70,7 +70,7 @@ def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of a tokenizer.json, if nextword can run them.
 
     The result holds every added token in the model's vocabulary too, so that no reader can give it another
-    id, and neither truncation nor padding.
+    id, merges as pairs, and neither truncation nor padding.
     """
     model = spec.get("model")
     if not isinstance(model, dict):
@@ -86,7 +86,7 @@ def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "model": {**model, "vocab": vocab},
+        "model": {**model, "vocab": vocab, "merges": _check_merges(model.get("merges"))},
     }
 
 
@@ -106,6 +106,21 @@ def _check_vocab(vocab: object) -> dict[str, int]:
         if type(id) is not int or not 0 <= id < 2**31:
             raise TokenizerError(f"tokenizer.json gives token {token!r} the id {id!r}; fetch the file again.")
     return dict(vocab)
+
+
+def _check_merges(merges: object) -> list[tuple[str, str]]:
+    """Files hold them as pairs or, older ones, as two words in one, maybe below a line that names a version."""
+    if not isinstance(merges, list):
+        raise TokenizerError("tokenizer.json has no list of merges; fetch the file again.")
+    pairs = []
+    for merge in merges:
+        if isinstance(merge, str) and merge.startswith("#version"):
+            continue
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0] + pair[1], str):
+            raise TokenizerError(f"tokenizer.json has a merge that is no pair of tokens: {merge!r:.100}.")
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def _check_added(token: Mapping[str, Any], vocab: Mapping[str, int]) -> dict[str, Any]:
@@ -257,21 +272,13 @@ def renamed(spec: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return {**spec, "added_tokens": added, "model": model}
 
 
-def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The merges in order; files hold them as pairs or, older ones, as two words in one.
-
-    Whether they are pairs is for whoever builds a tokenizer of them to see.
-    """
-    merges = model.get("merges") or []
-    return [tuple(merge.split(" ", 1) if isinstance(merge, str) else merge) for merge in merges]
-
-
 def fingerprint(spec: Mapping[str, Any], around: Sequence[int]) -> str:
     """sha256, in hex, of everything that decides which ids a text gets.
 
     `around`: the ids of "a" as a whole text, for the post-processor says the same in many ways.
     """
-    model = {**spec["model"], "merges": merges_of(spec["model"])}
     parts = {key: spec.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer")}
-    canonical = json.dumps({**parts, "model": model, "around": list(around)}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        {**parts, "model": spec["model"], "around": list(around)}, sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -181,10 +181,12 @@ def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 def rotary_frequencies(position: Rotary, size: int) -> npt.NDArray[np.float32]:
     """Angle per position of each rotated pair, in radians, float32 [size / 2], for `size` rotated dimensions.
 
-    theta ** (-2i / size), then the scaling. Computed in float32 as the published models were.
+    theta ** (-2i / size), then the scaling. In float32 as the published models' were, each power rounded from the exact
+    one: what float32 powers round to differs from processor to processor.
     """
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-    frequencies = (1.0 / np.float32(position.theta) ** exponents).astype(np.float32)
+    powers = [float(np.float32(position.theta)) ** exponent for exponent in exponents.tolist()]
+    frequencies = np.float32(1.0) / np.array(powers, np.float32)
     match position.scaling:
         case None:
             return frequencies

@@ -149,7 +149,7 @@ class CpuReading:
         self._engine = engine
         model = engine._model
         places, size = 2 * model.n_layers * model.n_kv_heads * self.places, whole(model.head_size)
-        self._n_bytes = places * size * NUMBER_BYTES[model.kv_form]  # of keys and values; their steps follow
+        self._n_bytes = places * size * model.kv_bytes  # of keys and values; their steps follow
         try:
             self.memory: Bytes = reserve(self._n_bytes + (4 * places if model.kv_form == INT8 else 0))
             self.address: int = self.memory.ctypes.data
@@ -185,12 +185,10 @@ class CpuReading:
         self.ids = other.ids[:length]
 
     def _views(self) -> tuple[Bytes, Bytes, Bytes]:
-        """Bytes of keys [layers, heads, tiles], values [layers, heads, slices, places, 32], steps [all, places]."""
+        """Bytes: keys [layers, heads, n], values [layers, heads, slices, places, n], steps [all of INT8, places, 4]."""
         model, places = self._engine._model, self.places
         numbers = self.memory[: self._n_bytes].reshape(model.n_layers, 2, model.n_kv_heads, -1)
-        values = numbers[:, 1].reshape(
-            model.n_layers, model.n_kv_heads, -1, places, LANES * NUMBER_BYTES[model.kv_form]
-        )
+        values = numbers[:, 1].reshape(model.n_layers, model.n_kv_heads, -1, places, LANES * model.kv_bytes)
         return numbers[:, 0], values, self.memory[self._n_bytes :].reshape(-1, places, 4)
 
     def _read(self, ids: Sequence[int], *, every: bool) -> list[Logits]:
@@ -252,6 +250,9 @@ def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, l
     if isinstance(a.position, Rotary):
         frequencies = rotary_frequencies(a.position, a.rotary_size)
     forms = {tensor.form for tensor in packed.values()}
+    kv_form = FP16 if forms & {INT8, INT4, INT4_WIDE} else FP32
+    if kv_cache != "auto":
+        kv_form = _KV_FORMS[kv_cache]
     model = Model(
         n_layers=a.n_layers,
         width=a.width,
@@ -264,7 +265,8 @@ def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, l
         eps=np.float32(a.norm.eps),
         centred=isinstance(a.norm, LayerNorm),
         parallel=a.residual == "parallel",
-        kv_form=_KV_FORMS[kv_cache] if kv_cache != "auto" else FP16 if forms & {INT8, INT4, INT4_WIDE} else FP32,
+        kv_form=kv_form,
+        kv_bytes=NUMBER_BYTES[kv_form],
         matrices=matrices.ctypes.data,
         norms=norms.ctypes.data,
         windows=windows.ctypes.data,

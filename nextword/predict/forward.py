@@ -62,7 +62,6 @@ from nextword.predict.shapes import (
     EMBED,
     FINAL,
     FP16,
-    FP32,
     GATE,
     GATED,
     GROUP,
@@ -195,16 +194,10 @@ def head_room(model: Model) -> int:
 
 
 @kernel
-def number_bytes(model: Model) -> int:
-    """Bytes of a number of a key or value."""
-    return 4 if model.kv_form == FP32 else 2 if model.kv_form == FP16 else 1
-
-
-@kernel
 def keys_at(model: Model, memory: int, capacity: int, layer: int, head: int, position: int) -> int:
     """Address of the tile of 32 keys that begins at this position: [dimensions, 32 positions]."""
     heads_before = 2 * model.n_kv_heads * layer + head
-    return memory + number_bytes(model) * head_room(model) * (heads_before * capacity + position)
+    return memory + model.kv_bytes * head_room(model) * (heads_before * capacity + position)
 
 
 @kernel
@@ -212,7 +205,7 @@ def values_at(model: Model, memory: int, capacity: int, layer: int, head: int, s
     """Address of 32 dimensions of the value at this position: [slices, positions, 32 dimensions]."""
     heads_before = 2 * model.n_kv_heads * layer + model.n_kv_heads + head
     before = head_room(model) * heads_before * capacity + LANES * (slice * capacity + position)
-    return memory + number_bytes(model) * before
+    return memory + model.kv_bytes * before
 
 
 @kernel
@@ -225,7 +218,10 @@ def steps_at(model: Model, memory: int, capacity: int, layer: int, values: bool,
 
 @kernel
 def put_step(x: int, size: int, to: int) -> np.float32:
-    """Write the step in which the largest of some float32 is 127; what makes integers of them."""
+    """Write the step in which the largest of some float32 is 127; what makes whole numbers of them, by multiplying.
+
+    That is 0 if all of them are next to nothing.
+    """
     largest = every(np.float32(0.0))
     for at in range(0, size, LANES):
         largest = larger(keep(magnitude(floats_at(x + 4 * at)), 0, size - at, np.float32(0.0)), largest)
@@ -241,7 +237,7 @@ def remember_heads(first: int, last: int, model: Model, layer: int, rows: Rows, 
     A piece is a row's key/value head, with the query heads that share it.
     """
     size, wide, group = model.head_size, head_room(model), model.n_heads // model.n_kv_heads
-    bytes_, scale = number_bytes(model), np.float32(1.0 / math.sqrt(size))
+    bytes_, scale = model.kv_bytes, np.float32(1.0 / math.sqrt(size))
     query_norm, _ = norm_of(model, layer, QUERY_NORM)
     key_norm, _ = norm_of(model, layer, KEY_NORM)
     for piece in range(first, last):
@@ -255,7 +251,7 @@ def remember_heads(first: int, last: int, model: Model, layer: int, rows: Rows, 
         position, memory = number(rows.positions, row), number(rows.memories, row)
         capacity = number(rows.capacities, row)
         tile = keys_at(model, memory, capacity, layer, head, position // LANES * LANES)
-        to_key, to_value = np.float32(0.0), np.float32(0.0)
+        to_key, to_value = np.float32(0.0), np.float32(0.0)  # of use only to bytes
         if model.kv_form == INT8:
             to_key = put_step(out, size, steps_at(model, memory, capacity, layer, False, head, position))
             numbers = place(room.value, row, head * size)
@@ -295,7 +291,7 @@ def attend_spans(
     Pieces are those of `piece_of`; `start` is the row of piece 0. What the next piece reads is fetched meanwhile: it
     lies elsewhere in memory, which a processor cannot foresee.
     """
-    group, wide, bytes_ = model.n_heads // model.n_kv_heads, head_room(model), number_bytes(model)
+    group, wide, bytes_ = model.n_heads // model.n_kv_heads, head_room(model), model.kv_bytes
     in_steps = model.kv_form == INT8
     for piece in range(first, last):
         row, head, span = piece_of(piece, model, n_spans)

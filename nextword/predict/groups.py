@@ -17,8 +17,8 @@ Every sum is exact, so every processor gives the same bits. LLVM does not find t
     any     products of 32 bits.
 
 Weights lie in quads: 32 outputs x 4 columns, a byte each. Bytes: 8 quads of q + 128. Nibbles: 4 quads, whose low halves
-are columns 0-15 and whose high halves are columns 16-31. q is -128 to 127, or 0 to 15. count is the sum of x, for
-processors that multiply q + 128.
+are columns 0-15 and whose high halves are columns 16-31. q is -128 to 127, or 0 to 15. count is the sum of x: a way
+that multiplies q + 128 takes it away 128 times, others do not look at it.
 x is `X_BYTES` long: 32 high bytes and 32 low bytes, all signed, x = 256 high + low; then the 32 numbers themselves.
 """
 
@@ -79,7 +79,7 @@ def _reader(read: Callable[[Any, Any], Quads]) -> Any:
 
 
 def _multiplier(read: Callable[[Any, Any], Quads], offset: int) -> Callable[[Callable[[Any, Any, Any], Any]], Any]:
-    """The same of how AVX2 multiplies a group, (builder, address, x); all other ways need only `read`.
+    """The same of how AVX2 multiplies a group, (builder, address, x); other ways make theirs of `read` and `offset`.
 
     offset: what was added to q where it is stored.
     """

@@ -24,7 +24,7 @@ from llvmlite import binding
 from nextword.atomic import atomic_write
 from nextword.errors import SettingError
 from nextword.parameters.cache import cache_folder
-from nextword.predict.processor import features
+from nextword.predict.processor import features, processor_name
 from nextword.predict.team import Kernels
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def compiled() -> Kernels:
 
 def kernel_folder() -> Path:
     """Where compiled kernels are kept: one folder for each state of their source and of numba, and each processor."""
-    digest = hashlib.sha256(f"{metadata.version('numba')} {sorted(features())}".encode())
+    digest = hashlib.sha256(f"{metadata.version('numba')} {processor_name()} {sorted(features())}".encode())
     for source in _SOURCES:
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     return cache_folder() / "kernels" / digest.hexdigest()[:16]

@@ -84,7 +84,8 @@ def _cpu_engine(
         if not lossless and 4 * architecture.n_parameters < free_memory() / 2:
             _LOG.info("Measuring what is lost in this form: once, seconds to minutes.")
             exact = CpuEngine(architecture, pack(tensors, "fp32"))
-            loss = measure_loss(exact, CpuEngine(architecture, packed), *yardstick())
+            rounded = engine if kv_cache == "auto" else CpuEngine(architecture, packed)  # the loss is the weights'
+            loss = measure_loss(exact, rounded, *yardstick())
         with suppress(OSError):
             packed_file.write_loss(path, source.name, weights, lossless, loss)
     return engine

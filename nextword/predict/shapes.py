@@ -75,7 +75,8 @@ class Model(NamedTuple):
 
     matrices: [n_layers + 1, 7, 4]: address of the weights (0: there are none), form, bytes of a group, address of the
     bias. norms: [n_layers + 1, 4, 2]: addresses of weight and bias. windows: [n_layers], how many positions each
-    layer sees. frequencies: float32 [n_pairs], of the rotated pairs. kv_form: of keys and values, FP32, FP16 or INT8.
+    layer sees. frequencies: float32 [n_pairs], of the rotated pairs. kv_form, kv_bytes: of keys and values, FP32, FP16
+    or INT8, and the bytes of a number.
     """
 
     n_layers: int
@@ -90,6 +91,7 @@ class Model(NamedTuple):
     centred: bool
     parallel: bool
     kv_form: int
+    kv_bytes: int
     matrices: int
     norms: int
     windows: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -92,17 +92,14 @@ class Sampling:
         """
         if self.temperature == 0:
             return (Filter("greedy", _most_probable),)
-        lowest = np.float64(self.temperature * math.log(self.min_p)) if self.min_p > 0 else None
-        table: list[tuple[bool, Filter]] = [
-            (self.top_k > 0, Filter("top_k", lambda scores: _top_k(scores, self.top_k))),
-            (self.top_p < 1, Filter("top_p", lambda scores: _top_p(_softmax(scores, self.temperature), self.top_p))),
-            (self.min_p > 0, Filter("min_p", lambda scores: scores >= scores.max() + lowest)),
-            (
-                self.typical_p < 1,
-                Filter("typical_p", lambda scores: _typical(_softmax(scores, self.temperature), self.typical_p)),
-            ),
+        t = self.temperature
+        table = [
+            ("top_k", self.top_k > 0, partial(_top_k, k=self.top_k)),
+            ("top_p", self.top_p < 1, partial(_top_p, mass=self.top_p, temperature=t)),
+            ("min_p", self.min_p > 0, partial(_min_p, share=self.min_p, temperature=t)),
+            ("typical_p", self.typical_p < 1, partial(_typical, mass=self.typical_p, temperature=t)),
         ]
-        return tuple(each for on, each in table if on)
+        return tuple(Filter(name, keep) for name, on, keep in table if on)
 
 
 @dataclass(frozen=True)
@@ -118,22 +115,22 @@ class Removed:
 class Distribution:
     """The odds of every token.
 
-    `logits` float32 [vocab] as the model gave them; `filters` are the names of those that acted, in their order, and
-    `left` the ids that each of them let through, in their order; `shares` float64 are the probabilities of what can be
-    drawn, which is what the last of them let through. `log_total` is the logarithm of the sum of the logits'
-    exponentials, to 2e-7 (each is made in float32: in float64 they alone would take longer than everything else about
-    a draw).
+    `logits` float32 [vocab] as the model gave them; `names` are those of the filters that acted, in their order, and
+    `left` the ids that each of them let through, in theirs; `shares` float64 are the probabilities of what can be
+    drawn, which is what the last of them let through, or everything. `log_total` is the logarithm of the sum of the
+    logits' exponentials, to 2e-7 (each is made in float32: in float64 they alone would take longer than everything else
+    about a draw).
     """
 
     logits: npt.NDArray[np.float32]
     log_total: float
-    filters: list[str]
+    names: list[str]
     left: list[npt.NDArray[np.intp]]
     shares: Floats
 
     @property
     def kept(self) -> npt.NDArray[np.intp] | slice:
-        """The ids that can be drawn, in their order."""
+        """The ids that can be drawn, in their order; a slice of all of them if no filter acted."""
         return self.left[-1] if self.left else slice(None)
 
     @cached_property
@@ -151,24 +148,26 @@ class Distribution:
     @cached_property
     def removed_by(self) -> npt.NDArray[np.int8]:
         """0 for what was kept, else the number of the filter, counted from 1; [vocab]."""
-        numbers = np.full(len(self.logits), min(1, len(self.left)), dtype=np.int8)
-        for number, left in enumerate(self.left, 1):
-            numbers[left] = (number + 1) % (len(self.left) + 1)
+        numbers = np.zeros(len(self.logits), dtype=np.int8)
+        for number in range(len(self.left), 0, -1):  # an earlier filter's word goes before a later one's
+            gone = np.ones(len(numbers), dtype=bool)
+            gone[self.left[number - 1]] = False
+            numbers[gone] = number
         return numbers
 
     @cached_property
     def removed(self) -> tuple[Removed, ...]:
         """What each filter took away, in their order."""
-        gone = [self.removed_by == number for number in range(1, len(self.filters) + 1)]
+        gone = [self.removed_by == number for number in range(1, len(self.names) + 1)]
         return tuple(
             Removed(name, int(np.count_nonzero(each)), float(self.probability[each].sum()))
-            for name, each in zip(self.filters, gone, strict=True)
+            for name, each in zip(self.names, gone, strict=True)
         )
 
     def remover(self, id: int) -> str | None:
         """The filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
-        return self.filters[number - 1] if number else None
+        return self.names[number - 1] if number else None
 
 
 class Choice(NamedTuple):
@@ -260,6 +259,7 @@ def _shifted(logits: Scores, s: Sampling, text: Sequence[int], n_generated: int)
     if s.repetition_penalty == 1.0 and not (s.presence_penalty or s.frequency_penalty or s.logit_bias):
         return logits
     scores, ids = logits.astype(np.float64), np.asarray(text, np.int64)
+    assert 0 <= n_generated <= len(ids)
     if s.repetition_penalty != 1.0:
         held = scores[ids]  # a token that was seen twice is set twice, to the same
         lower_or_higher = np.minimum if s.repetition_penalty > 1 else np.maximum  # divided if positive, else multiplied
@@ -285,13 +285,20 @@ def _top_k(scores: Scores, k: int) -> Mask:
     return scores >= np.partition(scores, -k)[-k] if k < len(scores) else np.ones(len(scores), dtype=bool)
 
 
-def _top_p(p: Floats, mass: float) -> Mask:
+def _min_p(scores: Scores, share: float, temperature: float) -> Mask:
+    keep: Mask = scores >= scores.max() + np.float64(temperature * math.log(share))
+    return keep
+
+
+def _top_p(scores: Scores, mass: float, temperature: float) -> Mask:
     """Those below (1 - mass) / n together have less than 1 - mass, so that none of them is needed."""
+    p = _softmax(scores, temperature)
     few = np.flatnonzero(p >= (1 - mass) / len(p))
     return _until(few[np.argsort(-p[few], kind="stable")], p, mass)
 
 
-def _typical(p: Floats, mass: float) -> Mask:
+def _typical(scores: Scores, mass: float, temperature: float) -> Mask:
+    p = _softmax(scores, temperature)
     surprise = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
     return _until(np.argsort(np.abs(surprise - (p * surprise).sum()), kind="stable"), p, mass)
 

@@ -3,18 +3,20 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import added_token
-from nextword.encode.tokenizer import Tokenizer
-from nextword.encode.tokenizer_json import around
+from nextword.encode.tokenizer import Tokenizer, _backend
+from nextword.encode.tokenizer_json import around, prepare
 from nextword.errors import InputError, ModelNotFound, TokenizerError
 from tests.encode.samples import CORPUS, SPECIAL, WORDS, byte_level, sentencepiece, spec_of
 
@@ -114,6 +116,33 @@ def test_the_hash_is_of_what_decides_ids() -> None:
     assert len({known, *(Tokenizer(other).hash for other in changed)}) == 5
 
 
+def test_older_ways_to_write_the_same_are_read() -> None:
+    model = spec_of(byte_level())["model"]
+    older = {
+        **model,
+        "merges": ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])],
+        **dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), None),
+    }
+    assert Tokenizer({**spec_of(byte_level()), "model": older}).encode(CORPUS) == byte_level().encode(CORPUS)
+
+
+def test_it_is_built_as_the_library_builds_it_from_json() -> None:
+    """With as many added tokens as large models have, of all kinds; one is in the vocabulary already."""
+    spec = spec_of(byte_level())
+    size, draw = 1 + max(spec["model"]["vocab"].values()), random.Random(0)
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    spec["added_tokens"] += [
+        added_token(f"<{number}>", size + number, special=False) | {flag: draw.random() < 0.5 for flag in flags}
+        for number in range(3000)
+    ]
+    spec["added_tokens"].append(added_token("ab", spec["model"]["vocab"].get("ab", size + 3000), special=False))
+    began = time.perf_counter()
+    whole, _ = prepare(spec, {})
+    built, theirs = _backend(whole), tokenizers.Tokenizer.from_str(json.dumps(whole))
+    assert json.loads(built.to_str()) == json.loads(theirs.to_str())
+    assert time.perf_counter() - began < 5, "each added token must not be looked at again for each other"
+
+
 def test_truncation_and_padding_of_the_file_are_not_obeyed() -> None:
     spec = spec_of(byte_level())
     spec["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
@@ -147,8 +176,13 @@ BAD = {
     "Unigram": (changed(model={"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}), "Unigram"),
     "a merge of unknown tokens": (changed(model__merges=[["a", "zzz"]]), "zzz"),
     "a merge into an unknown token": (changed(model__merges=[["z", "q"]]), "zq"),
-    "a merge of one": (changed(model__merges=["a"]), "cannot be built"),
-    "merges that are none": (changed(model__merges=7), "cannot be built"),
+    "a merge of one": (changed(model__merges=["a"]), "no pair"),
+    "a merge of three": (changed(model__merges=["a b c"]), "no pair"),
+    "a merge that is an object": (changed(model__merges=[{"a": 1, "b": 2}]), "no pair"),
+    "a merge of numbers": (changed(model__merges=[[1, 2]]), "no pair"),
+    "merges that are none": (changed(model__merges=7), "no list of merges"),
+    "merges that are an object": (changed(model__merges={"a b": 1}), "no list of merges"),
+    "no merges": (changed(model__merges=None), "no list of merges"),
     "no vocabulary": (changed(model__vocab={}), "no vocabulary"),
     "a vocabulary without a merge's part": (
         changed(model__vocab={t: i for t, i in vocab().items() if i != 300}),

@@ -61,8 +61,11 @@ def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
     folder.mkdir(parents=True)
     (folder / "kernels.o").touch()
     assert kept()
-    monkeypatch.setattr(kernel_cache, "features", lambda: frozenset({"another processor's"}))
-    assert not kept()
+    for what, others in (("features", frozenset({"another processor's"})), ("processor_name", "another")):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(kernel_cache, what, lambda others=others: others)
+            assert not kept()
+    assert kept()
 
 
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

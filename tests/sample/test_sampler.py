@@ -122,6 +122,12 @@ def test_presence_and_frequency_penalties_are_openais_formula() -> None:
     np.testing.assert_allclose(odds.probability, np.exp(logits) / np.exp(logits).sum(), rtol=1e-5)
 
 
+def test_what_was_only_read_is_not_penalised_as_generated() -> None:
+    logits = random_logits(3, 30)
+    odds = distribute(logits, Sampling(presence_penalty=0.4, frequency_penalty=0.3), [5, 2, 2, 4])
+    assert np.array_equal(odds.filtered, odds.probability)
+
+
 def test_logit_bias_adds_and_forbids() -> None:
     logits = np.zeros(4, dtype=np.float32)
     odds = distribute(logits, Sampling(logit_bias={1: math.log(2), 3: -math.inf}))
