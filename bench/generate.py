@@ -241,8 +241,7 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
             works[f"nextword {name} decode late"] = lambda form=form: ours[form].decode(LATE)
             works[f"nextword {name} prefill"] = lambda form=form: ours[form].prefill()
             works[f"nextword {name} batch"] = lambda form=form: ours[form].batch()
-            ours[f"{form}, int8 cache"] = Ours(stored.architecture, packed, threads, kv_cache="int8")
-            small = ours[f"{form}, int8 cache"]
+            small = Ours(stored.architecture, packed, threads, kv_cache="int8")
             works[f"nextword {name} decode, int8 cache"] = lambda small=small: small.decode(EARLY)
             works[f"nextword {name} decode late, int8 cache"] = lambda small=small: small.decode(LATE)
         if "llama.cpp" in against:

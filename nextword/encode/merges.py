@@ -22,7 +22,7 @@ class Merges:
 
     @cached_property
     def _ranks(self) -> Mapping[tuple[str, str], int]:
-        """The merges of a byte-pair vocabulary in the order in which they were learned; none for another kind."""
+        """The merges in the order in which they were learned."""
         return {(left, right): rank for rank, (left, right) in enumerate(self._tokenizer.spec()["model"]["merges"])}
 
     @cached_property

@@ -311,12 +311,15 @@ def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
     }
     text = json.dumps(rules, ensure_ascii=False)
     options = {key: model[key] for key in _OPTIONS if model.get(key) is not None}
-    added = [(token["content"], {key: token[key] for key in _ADDED}) for token in spec["added_tokens"]]
     with _rust("be built from its tokenizer.json"):
         backend = tokenizers.Tokenizer.from_str(text)
         backend.model = tokenizers.models.BPE(model["vocab"], model["merges"], **options)
-        # all at once: each call looks at all those before
-        backend.add_tokens([tokenizers.AddedToken(content, **flags) for content, flags in added])
+        backend.add_tokens(  # all at once: each call looks at all those before
+            [
+                tokenizers.AddedToken(each["content"], **{key: each[key] for key in _ADDED})
+                for each in spec["added_tokens"]
+            ]
+        )
     return backend
 
 

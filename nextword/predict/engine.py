@@ -7,7 +7,7 @@ An engine speaks integers and float32; it knows nothing of text, sampling or fil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # what an engine hold
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 KvCache = Literal["auto", "fp32", "fp16", "int8"]  # of keys and values; auto: fp16 beside integer weights, else fp32
 KV_CACHES: tuple[KvCache, ...] = get_args(KvCache)
+Form = TypeVar("Form", bound=str)
 
 
 class Reading(Protocol):
@@ -68,18 +69,19 @@ def is_batch_invariant(reading: Reading) -> bool:
 
 def check_weights(weights: str) -> Weights:
     """The form of weights itself. Raises SettingError if there is no such form."""
-    for known in WEIGHTS:
-        if weights == known:
-            return known
-    raise SettingError(f"Weights can be {', '.join(WEIGHTS)}, not {weights!r:.40}.")
+    return _one_of(WEIGHTS, weights, "Weights")
 
 
 def check_kv_cache(kv_cache: str) -> KvCache:
     """The form of keys and values itself. Raises SettingError if there is no such form."""
-    for known in KV_CACHES:
-        if kv_cache == known:
-            return known
-    raise SettingError(f"Keys and values can be {', '.join(KV_CACHES)}, not {kv_cache!r:.40}.")
+    return _one_of(KV_CACHES, kv_cache, "Keys and values")
+
+
+def _one_of(forms: tuple[Form, ...], asked: str, what: str) -> Form:
+    for form in forms:
+        if form == asked:
+            return form
+    raise SettingError(f"{what} can be {', '.join(forms)}, not {asked!r:.40}.")
 
 
 def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture) -> None:

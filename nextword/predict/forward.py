@@ -194,26 +194,30 @@ def head_room(model: Model) -> int:
 
 
 @kernel
+def heads_before(model: Model, layer: int, values: bool, head: int) -> int:
+    """How many heads' keys or values lie in a memory before these: a layer's keys, then its values."""
+    return model.n_kv_heads * (2 * layer + (1 if values else 0)) + head
+
+
+@kernel
 def keys_at(model: Model, memory: int, capacity: int, layer: int, head: int, position: int) -> int:
     """Address of the tile of 32 keys that begins at this position: [dimensions, 32 positions]."""
-    heads_before = 2 * model.n_kv_heads * layer + head
-    return memory + model.kv_bytes * head_room(model) * (heads_before * capacity + position)
+    before = heads_before(model, layer, False, head) * capacity + position
+    return memory + model.kv_bytes * head_room(model) * before
 
 
 @kernel
 def values_at(model: Model, memory: int, capacity: int, layer: int, head: int, slice: int, position: int) -> int:
     """Address of 32 dimensions of the value at this position: [slices, positions, 32 dimensions]."""
-    heads_before = 2 * model.n_kv_heads * layer + model.n_kv_heads + head
-    before = head_room(model) * heads_before * capacity + LANES * (slice * capacity + position)
-    return memory + model.kv_bytes * before
+    numbers_before = head_room(model) * heads_before(model, layer, True, head) * capacity
+    return memory + model.kv_bytes * (numbers_before + LANES * (slice * capacity + position))
 
 
 @kernel
 def steps_at(model: Model, memory: int, capacity: int, layer: int, values: bool, head: int, position: int) -> int:
     """Address of the steps, float32, of the keys or values from this position on: behind all keys and values."""
-    heads_before = 2 * model.n_kv_heads * layer + (model.n_kv_heads if values else 0) + head
-    all_numbers = 2 * model.n_kv_heads * model.n_layers * capacity * head_room(model)
-    return memory + all_numbers + 4 * (heads_before * capacity + position)
+    all_numbers = heads_before(model, model.n_layers, False, 0) * capacity * head_room(model)
+    return memory + all_numbers + 4 * (heads_before(model, layer, values, head) * capacity + position)
 
 
 @kernel

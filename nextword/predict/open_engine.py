@@ -46,10 +46,9 @@ def open_engine(
 
         device = pick_device(device)
         if device != "cpu":
-            if weights not in ("auto", "fp32"):
-                raise SettingError(f"Only a CPU holds weights as {weights}; use --device cpu.")
-            if kv_cache not in ("auto", "fp32"):
-                raise SettingError(f"Only a CPU holds keys and values as {kv_cache}; use --device cpu.")
+            for what, asked in (("weights", form), ("keys and values", kv_form)):
+                if asked not in ("auto", "fp32"):
+                    raise SettingError(f"Only a CPU holds {what} as {asked}; use --device cpu.")
             return TorchEngine(architecture, tensors, device)
     return _cpu_engine(architecture, tensors, source, form, kv_form, yardstick)
 

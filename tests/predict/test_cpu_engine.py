@@ -55,8 +55,15 @@ def engine(
     return CpuEngine(stored.architecture, pack(stored.tensors, weights), threads=threads, kv_cache=kv_cache)
 
 
+class HalfMemory(Memory):
+    """The definition's memory, of keys and values in float16."""
+
+    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().extend(layer, key.half().float(), value.half().float())
+
+
 class ByteMemory(Memory):
-    """The definition's memory, of keys and values as bytes: each has the step that makes its largest number 127."""
+    """The same of bytes: each key or value has the step that makes its largest number 127."""
 
     def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         steps = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
@@ -138,13 +145,19 @@ def test_keys_and_values_of_bytes_are_the_definitions_rounded(
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("kv_cache", ["fp16", "int8"])
-def test_keys_and_values_in_less_room_are_nearly_the_same(kv_cache: KvCache) -> None:
-    """Across spans and windows, beside weights of any form."""
-    packed, text = pack(random_weights(WINDOWED), "fp32"), ids(0, 390, WINDOWED.vocab)
+@pytest.mark.parametrize(("kv_cache", "memory"), [("fp16", HalfMemory), ("int8", ByteMemory)])
+def test_keys_and_values_in_less_room_are_nearly_the_same(
+    kv_cache: KvCache, memory: type[Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across spans and windows: as the definition with the same rounding, and near to it without."""
+    tensors, text = random_weights(WINDOWED), ids(0, 390, WINDOWED.vocab)
+    packed = pack(tensors, "fp32")
     exact, reader = (CpuEngine(WINDOWED, packed, kv_cache=each) for each in ("fp32", kv_cache))
     expected, found = exact.start().extend_all(text), reader.start().extend_all(text)
     assert np.abs(found - expected).max() <= {"fp16": 1e-3, "int8": 2e-2}[kv_cache] * np.abs(expected).max()
+    monkeypatch.setattr(torch_engine, "Memory", memory)
+    rounded = TorchEngine(WINDOWED, tensors).start().extend_all(text)
+    assert np.abs(found - rounded).max() <= 1e-3 * np.abs(rounded).max()
     reading = reader.start()
     reading.extend(text[:300])
     assert np.array_equal(np.stack([reading.extend([each]) for each in text[300:]]), found[300:])
