@@ -30,9 +30,13 @@ def processor_name() -> str:
 
 @cache
 def features() -> frozenset[str]:
-    """What compiled code may use of the processor, in LLVM's names; nothing if numba is told to forget which it is."""
-    if os.environ.get("NUMBA_CPU_NAME") == "generic":
-        return frozenset()
+    """What compiled code may use of the processor, in LLVM's names: this one's, unless numba is told which to use.
+
+    Numba is told with NUMBA_CPU_FEATURES ("+avx2,+fma"); without it, NUMBA_CPU_NAME=generic means none.
+    """
+    told = os.environ.get("NUMBA_CPU_FEATURES", "" if processor_name() == "generic" else None)
+    if told is not None:
+        return frozenset(feature[1:] for feature in told.split(",") if feature.startswith("+"))
     found = {feature for feature, there in binding.get_host_cpu_features().items() if there}
     if _has_dot_products() and _compiles_dot_products(processor_name()):
         found.add("dotprod")
