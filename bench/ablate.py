@@ -27,7 +27,7 @@ from nextword.optimize import muon, trainer
 from nextword.optimize.optimizer import Adam, Optimizer, Rates
 from nextword.optimize.preflight import pick_dtype, shape
 from nextword.optimize.recipe import Recipe, initial_weights
-from nextword.plan import Corpus, prepare
+from nextword.train.plan import Corpus, prepare
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]

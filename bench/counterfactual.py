@@ -8,7 +8,7 @@ these trainings by log p: the sum of the scores of the documents that were read.
 the log p that was measured, averaged over the queries (LDS, Park et al., 2023), with the mean over the seeds of each
 subset's trainings as the truth.
 
-    influence    gradients of document and query, over the run's checkpoints (nextword.trace.influence)
+    influence    gradients of document and query, over the run's checkpoints (nextword.trace.text.influence)
     counts       how often the document says the token after the longest end of the prompt that any document holds
     random       a control
     ceiling      perfect foresight, graded by as few trainings; from how far the seeds agree
@@ -27,8 +27,8 @@ import torch
 from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
-from nextword.trace.audit import rank_correlation
-from nextword.trace.influence import influences
+from nextword.trace.logit.audit import rank_correlation
+from nextword.trace.text.influence import influences
 
 Array = npt.NDArray[np.float64]
 

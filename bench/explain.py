@@ -20,11 +20,11 @@ import torch
 
 import nextword
 from bench.parity import PROMPTS, TEXT
-from nextword.gpt import DEFAULT_MODEL
+from nextword.api import DEFAULT_MODEL
 from nextword.model.transformer import Transformer
 from nextword.parameters.open import open_stored
-from nextword.trace.audit import Audit, audit
-from nextword.trace.ledger import Ledger, Quantity, account
+from nextword.trace.logit.attribution import Ledger, Quantity, account
+from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.recording import Recording, record
 from tests.trace.models import KINDS, random_model
 

@@ -28,11 +28,11 @@ from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, t
 from nextword.parameters.export import export_gguf
 from nextword.parameters.open import Stored, open_stored
 from nextword.parameters.stored import StoredTensor
-from nextword.predict.cpu_engine import CpuEngine
+from nextword.predict.cpu.engine import CpuEngine
+from nextword.predict.cpu.kernels.simd import every_int, ints_at, kernel, long_at, total_int
+from nextword.predict.cpu.packed import Packed
+from nextword.predict.cpu.packed_file import load_packed
 from nextword.predict.engine import KvCache
-from nextword.predict.lanes import every_int, ints_at, kernel, long_at, total_int
-from nextword.predict.packed import Packed
-from nextword.predict.packed_file import load_packed
 
 DECODED, PREFILLED, TEXTS = 24, 512, 8  # tokens a round
 EARLY, LATE = 100, 1900  # positions of decoding

@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 
 import nextword
-from nextword.gpt import YARDSTICK
+from nextword.api import YARDSTICK
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 

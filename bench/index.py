@@ -5,7 +5,7 @@
 The text of FOLDER is prepared as for training (a fiftieth of its documents held out), its index is built and asked.
 Building runs in a process of its own, whose largest memory is measured. Passages to ask for are drawn at random from
 the held-out text; each is asked for once, in a process that has just opened the index. The base rates say what
-the evidence of `nextword.trace.evidence` makes of human text: its thresholds are read off them.
+the evidence of `nextword.trace.text.evidence` makes of human text: its thresholds are read off them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nextword.corpus.index import build_index, copied_share
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import open_shards, write_shards
 from nextword.encode.train import train_bpe
-from nextword.trace.evidence import PROMPT, gather
-from nextword.trace.indexed import IndexedText, open_indexed
+from nextword.trace.text.evidence import PROMPT, gather
+from nextword.trace.text.indexed import IndexedText, open_indexed
 
 HELDOUT_SHARE = 0.02
 TOKENIZER_DOCUMENTS, TOKENIZER_CHARACTERS = 400, 40_000

@@ -7,8 +7,8 @@ import statistics
 import sys
 
 import nextword
-from nextword.gpt import WRITING
-from nextword.predict.cpu_engine import CpuReading
+from nextword.api import WRITING
+from nextword.predict.cpu.engine import CpuReading
 from nextword.sample.sampler import Sampling
 
 LIST = "- apple: 3 coins\n- pear: 4 coins\n- plum: 5 coins\n- cherry: 6 coins\n- grape: 7 coins\n- melon: 8 coins\n"

@@ -17,10 +17,10 @@ import numpy as np
 
 from nextword.model.architecture import Architecture, Biases, Gelu, LayerNorm, RMSNorm, Rotary, SwiGLU, tensor_shapes
 from nextword.parameters.stored import StoredTensor
-from nextword.predict.cpu_engine import CpuEngine
+from nextword.predict.cpu.engine import CpuEngine
+from nextword.predict.cpu.packed import pack
+from nextword.predict.cpu.processor import features
 from nextword.predict.engine import KV_CACHES, WEIGHTS
-from nextword.predict.packed import pack
-from nextword.predict.processor import features
 
 LENGTH, ONE_BY_ONE = 390, 90
 LLAMA = Architecture(

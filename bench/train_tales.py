@@ -23,8 +23,8 @@ from nextword.optimize.evaluate import evaluate
 from nextword.optimize.forecast import forecast_bits_per_byte
 from nextword.optimize.preflight import measure_pace, measure_peak, operations_per_step, pick_dtype
 from nextword.optimize.recipe import Recipe, standard
-from nextword.plan import Budget, open_corpus, plan, prepare
-from nextword.run import begin, resume
+from nextword.train.plan import Budget, open_corpus, plan, prepare
+from nextword.train.run import begin, resume
 
 WIDTH, LAYERS, CONTEXT, ROWS = 512, 10, 1024, 128
 DROPOUT, WEIGHT_DECAY = 0.1, 0.04  # the text is read more than ten times

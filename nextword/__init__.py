@@ -13,24 +13,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nextword.base.version import __version__
+
 if TYPE_CHECKING:
-    from nextword.gpt import GPT as GPT
-    from nextword.gpt import Conversation as Conversation
-    from nextword.gpt import Prediction as Prediction
-    from nextword.gpt import Score as Score
-    from nextword.gpt import open as open
+    from nextword.api import GPT as GPT
+    from nextword.api import Conversation as Conversation
+    from nextword.api import Prediction as Prediction
+    from nextword.api import Score as Score
+    from nextword.api import open as open
     from nextword.sample.sampler import Sampling as Sampling
 
-__version__ = "0.1.0"
 __all__ = ["GPT", "Conversation", "Prediction", "Sampling", "Score", "__version__", "open"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nextword' has no attribute {name!r}")
-    from nextword import gpt
+    from nextword import api
 
-    return getattr(gpt, name)
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nextword.gpt import GPT
+from nextword.api import GPT
 
 
 def as_checkpoint(name: str) -> tuple[str, int] | None:

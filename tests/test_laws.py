@@ -12,8 +12,8 @@ import torch
 import transformers
 
 import nextword
-from nextword.model.memory import Memory
-from nextword.model.probe import point_names
+from nextword.model.hooks import point_names
+from nextword.model.kv_cache import Memory
 from nextword.model.transformer import Transformer
 from nextword.parameters.export import export_hf
 from nextword.parameters.open import open_stored

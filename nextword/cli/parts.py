@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text as Line
 
-from nextword import terminal
-from nextword.arguments import AsJson, Device, Model, utf8
+from nextword.base.text import printable
+from nextword.cli import terminal
+from nextword.cli.arguments import AsJson, Device, Model, utf8
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model
 
@@ -33,7 +34,7 @@ def part(
     as_json: AsJson = False,
 ) -> None:
     """What a head or a neuron says by its weights alone, in words of the vocabulary, and what a head attends to."""
-    from nextword.trace.part import head_part, neuron_part
+    from nextword.trace.weights.part import head_part, neuron_part
 
     if (found := re.fullmatch(r"(\d{1,6})\.(\d{1,6})", number, re.ASCII)) is None:
         raise typer.BadParameter(f"{number!r} is no LAYER.NUMBER; write 3.5 for number 5 of layer 3, both from 0")
@@ -64,7 +65,7 @@ def _tell_head(told: dict[str, Any]) -> None:
         console.print(Line(f"direction {number}, strength {direction['strength']:.2f}", "bold"), soft_wrap=True)
         _words(direction, ("reads", "promotes", "suppresses"))
     if (found := told["on"]) is not None:
-        name = terminal.printable(repr(found["token"]["token"]))
+        name = printable(repr(found["token"]["token"]))
         console.print(Line(f"at {name} it would attend to; of {name} it says", "bold"), soft_wrap=True)
         _words(found, ("attends", "promotes", "suppresses"))
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nextword import __version__, terminal
+from nextword.base.version import __version__
+from nextword.cli import terminal
 from nextword.errors import NextwordError
 
 

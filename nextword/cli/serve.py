@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextword import terminal
-from nextword.arguments import Device, HeldAs, KvCache, Model
+from nextword.cli import terminal
+from nextword.cli.arguments import Device, HeldAs, KvCache, Model
 from nextword.cli.root import app
 from nextword.cli.shared import open_model
 from nextword.errors import InputError
@@ -55,7 +55,7 @@ def serve(
     Set OPENAI_BASE_URL to the address it prints, with /v1, and existing programs work unchanged.
     """
     gpt = open_model(model, device, weights, kv_cache)
-    from nextword.web.api import create_app
+    from nextword.web.app import create_app
     from nextword.web.guard import Rules, hosts_of
 
     rules = Rules(api_key, tuple(allow_origin or ()), hosts_of(host))

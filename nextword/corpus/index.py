@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.atomic import atomic_folder, flush_to_disk
+from nextword.base.atomic import atomic_folder, flush_to_disk
 from nextword.errors import CorruptFile, InputError, ModelNotFound, StaleIndex
 
 Integers = npt.NDArray[np.integer[Any]]

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from nextword.atomic import atomic_folder, flush_to_disk
+from nextword.base.atomic import atomic_folder, flush_to_disk
 from nextword.errors import CorruptFile, InputError, ModelNotFound, UnknownToken
 
 Integers = npt.NDArray[np.integer[Any]]

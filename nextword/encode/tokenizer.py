@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextword.atomic import atomic_write
+from nextword.base.atomic import atomic_write
 from nextword.encode import tokenizer_json
 from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.encode.stream import StreamDecoder
@@ -32,7 +32,7 @@ from nextword.errors import EmptyPrompt, InputError, ModelNotFound, TokenizerErr
 if TYPE_CHECKING:
     import tokenizers
 
-    from nextword.encode.chat import ChatTemplate
+    from nextword.encode.chat_template import ChatTemplate
 
 # What the Rust library asks of a model and of an added token, beside its text.
 _OPTIONS = ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
@@ -183,7 +183,7 @@ class Tokenizer:
         Only the template's own special tokens become special ids: those spelled inside a message stay text.
         Raises TokenizerError (no template, or a broken one) and InputError (messages that it refuses).
         """
-        from nextword.encode.defuse import defuse, defuse_value, new_mark, replace_all
+        from nextword.encode.escape import defuse, defuse_value, new_mark, replace_all
 
         mark = new_mark()
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -205,7 +205,7 @@ class Tokenizer:
 
     @cached_property
     def _program(self) -> ChatTemplate:
-        from nextword.encode.chat import ChatTemplate
+        from nextword.encode.chat_template import ChatTemplate
 
         if self.chat_template is None:
             raise TokenizerError("This model has no chat template; let it continue a text instead.")

@@ -9,7 +9,7 @@
     mlp:        W_down gelu(W_up x)   or   W_down (silu(W_gate x) * W_up x)
 
 `Transformer.forward(ids, memory=None, probe=None)`: without either it is the training pass; with a memory it
-reads on from where the memory ends; with a probe it can be watched and edited (nextword.model.probe). Parameter
+reads on from where the memory ends; with a probe it can be watched and edited (nextword.model.hooks). Parameter
 names and shapes are those of `tensor_shapes`.
 
 Sources: Vaswani et al. 2017; Radford et al. 2019 (GPT-2); Su et al. 2021 (RoPE); Touvron et al. 2023 (Llama);
@@ -34,8 +34,8 @@ from nextword.model.architecture import (
     SwiGLU,
     rotary_frequencies,
 )
-from nextword.model.memory import Memory
-from nextword.model.probe import Probe, see
+from nextword.model.hooks import Probe, see
+from nextword.model.kv_cache import Memory
 
 Tensor = torch.Tensor
 

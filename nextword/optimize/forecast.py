@@ -6,7 +6,7 @@ takes a second to make, and knows of the text what matters: how varied it is, an
 between the two was measured on runs of three texts (see the log); on the natural texts of those runs the forecast is
 within about 6 % of the result. A language with rules that reach further than three tokens is learned better than
 forecast. What is read again teaches less each time, and after `FADING` readings hardly more; that it may then make the
-model worse is not foreseen. A model that starts from pairs (`nextword.optimize.pairs`) is never worse than a table of
+model worse is not foreseen. A model that starts from pairs (`nextword.optimize.bigrams`) is never worse than a table of
 the pairs of the whole text.
 """
 

@@ -48,7 +48,7 @@ class Recipe:
     warmup           share of the steps in which the learning rates grow
     decay            share of the steps in which they fall
     weight_decay     of the matrices inside blocks
-    from_pairs       whether it starts from all pairs of the text (`nextword.optimize.pairs`), not from random weights
+    from_pairs       whether it starts from all pairs of the text (`nextword.optimize.bigrams`), not from random weights
     dropout          share of what is written into the residual that is left out at random (`nextword.optimize.dropout`)
     """
 

@@ -29,12 +29,12 @@ from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.optimize.batches import Batch, Text, batch
+from nextword.optimize.bigrams import pair_weights
 from nextword.optimize.dropout import Dropout, chance_of
 from nextword.optimize.evaluate import Evaluation, evaluate
 from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
 from nextword.optimize.order import Order
-from nextword.optimize.pairs import pair_weights
 from nextword.optimize.recipe import Correction, Recipe, initial_weights
 
 Tensor = torch.Tensor

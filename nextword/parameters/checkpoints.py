@@ -20,7 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from nextword.atomic import atomic_folder, flush_to_disk
+from nextword.base.atomic import atomic_folder, flush_to_disk
 from nextword.errors import CorruptFile, InputError, ModelNotFound
 
 _NAME = re.compile(r"step-(\d{6,})")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
-from nextword.atomic import atomic_write
+from nextword.base.atomic import atomic_write
 from nextword.encode.gguf_write import tokenizer_to_gguf
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from nextword.atomic import disk_room_needed, flush_to_disk, locked, rename, require_room
+from nextword.base.atomic import disk_room_needed, flush_to_disk, locked, rename, require_room
 from nextword.errors import ChecksumMismatch, DownloadFailed
 
 # Called with the bytes that are there and the total, None if the server does not say.

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from nextword.atomic import atomic_write
+from nextword.base.atomic import atomic_write
 from nextword.errors import UnsupportedModel
 from nextword.parameters.gguf import ALIGNMENT, ARRAY, BOOL, MAGIC, SCALARS, STRING, TENSOR_TYPES, U32, U64
 from nextword.parameters.quants import FORMS, Bytes, Floats

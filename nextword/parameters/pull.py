@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nextword.atomic import atomic_write, disk_room_needed, locked
+from nextword.base.atomic import atomic_write, disk_room_needed, locked
 from nextword.errors import ChecksumMismatch, DownloadFailed, ModelNotFound, NextwordError, UnsupportedModel
 from nextword.parameters.cache import cache_folder
 from nextword.parameters.fetch import Progress, download

@@ -18,7 +18,7 @@ from nextword.errors import SettingError
 from nextword.model.architecture import Architecture
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Engine, KvCache, Weights, check_kv_cache, check_weights
-from nextword.predict.loss import measure_loss
+from nextword.predict.rounding import measure_loss
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ def _cpu_engine(
     kv_cache: KvCache,
     yardstick: Yardstick,
 ) -> Engine:
-    from nextword.predict import packed_file
-    from nextword.predict.cpu_engine import CpuEngine
-    from nextword.predict.packed import form_of, is_lossless, pack
+    from nextword.predict.cpu import packed_file
+    from nextword.predict.cpu.engine import CpuEngine
+    from nextword.predict.cpu.packed import form_of, is_lossless, pack
 
     path = packed_file.packed_path(source, weights)
     packed = packed_file.load_packed(tensors, weights, path)

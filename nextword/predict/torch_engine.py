@@ -12,7 +12,7 @@ import torch
 
 from nextword.errors import ContextOverflow, SettingError
 from nextword.model.architecture import Architecture
-from nextword.model.memory import Memory
+from nextword.model.kv_cache import Memory
 from nextword.model.transformer import Transformer
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Logits, check_room

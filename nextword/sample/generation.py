@@ -17,7 +17,7 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
 from nextword.predict.engine import Logits, Reading, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
-from nextword.sample.lookahead import Lookahead
+from nextword.sample.prompt_lookup import Lookahead
 from nextword.sample.sampler import Choice, Distribution, Mask, Sampling, choose, distribute
 from nextword.sample.stops import StopScanner
 
@@ -139,7 +139,7 @@ class Generation(Writing):
 
     seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
     proposed, accepted: tokens guessed from the text itself and read along, and how many of them were then drawn
-    (nextword.sample.lookahead); both stay 0 with an engine that is not batch invariant.
+    (nextword.sample.prompt_lookup); both stay 0 with an engine that is not batch invariant.
     """
 
     def __init__(

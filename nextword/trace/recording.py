@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
-from nextword.model.memory import Memory
+from nextword.model.kv_cache import Memory
 from nextword.model.transformer import Block, Transformer
 
 if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
-    from nextword.model.probe import Probe
+    from nextword.model.hooks import Probe
 
 Tensor = torch.Tensor
 CHUNK = 512  # tokens of a prompt read at once: bounds the activations
@@ -34,11 +34,11 @@ class Points:
         self._wanted = wanted
 
     def wants(self, name: str) -> bool:
-        """See nextword.model.probe.Probe."""
+        """See nextword.model.hooks.Probe."""
         return self._wanted(name)
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """See nextword.model.probe.Probe."""
+        """See nextword.model.hooks.Probe."""
         self.seen[name] = tensor
         return tensor
 
@@ -47,7 +47,7 @@ class Points:
 class Recording:
     """What happened while the last of `ids` was read.
 
-    points: every named point (nextword.model.probe) at the last position, the batch dimension taken off and time
+    points: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
     kept as 1; `attention.pattern` is [heads, 1, T]. memory: keys and values of all T tokens, one row.
     """
 

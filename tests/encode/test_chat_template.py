@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from nextword.encode import chat
-from nextword.encode.chat import render_chat
+from nextword.encode import chat_template as chat
+from nextword.encode.chat_template import render_chat
 from nextword.errors import InputError, TokenizerError
 
 SMOLLM2 = (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import added_token
-from nextword.encode.defuse import defuse, new_mark
+from nextword.encode.escape import defuse, new_mark
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError, TokenizerError
 from tests.encode.samples import SPECIAL, TEXTS, WORDS, byte_level, sentencepiece_backend, spec_of

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from nextword.encode import openai
 from nextword.encode.bytelevel import byte_level_json, spell
-from nextword.encode.definition import BytePairEncoding
 from nextword.encode.openai import ENCODINGS, openai_encoding, openai_ranks
+from nextword.encode.reference import BytePairEncoding
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ChecksumMismatch, DownloadFailed, FetchError, InputError
 from tests.encode.samples import TEXTS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextword.encode.definition import train
+from nextword.encode.reference import train
 from nextword.encode.train import train_bpe
 from nextword.errors import InputError
 from tests.encode.samples import CORPUS, TEXTS

@@ -12,7 +12,7 @@ import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from nextword.model.architecture import LinearScaling, Llama3Scaling, Rotary, rotary_frequencies, tensor_shapes
-from nextword.model.memory import Memory
+from nextword.model.kv_cache import Memory
 from nextword.model.transformer import Transformer, rotate, visible
 from nextword.parameters.open import open_stored
 from tests import tiny

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
-from nextword.atomic import atomic_write, locked
+from nextword.base.atomic import atomic_write, locked
 from nextword.errors import (
     ChecksumMismatch,
     DownloadFailed,

@@ -20,17 +20,17 @@ from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, t
 from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
-from nextword.trace import history as module
-from nextword.trace.audit import audit
-from nextword.trace.causes import Head, Layer, Position, Read, Source, Token
-from nextword.trace.edits import Editing, Scale
-from nextword.trace.history import trace_history
-from nextword.trace.ledger import Grouping, Quantity, account
-from nextword.trace.lenses import head_roles
-from nextword.trace.pairs import weight_logits
+from nextword.trace.interventions import Editing, Scale
+from nextword.trace.logit.ablation import Ablation
+from nextword.trace.logit.attribution import Grouping, Quantity, account
+from nextword.trace.logit.audit import audit
+from nextword.trace.logit.components import Head, Layer, Position, Read, Source, Token
 from nextword.trace.recording import record
-from nextword.trace.removal import Ablation
-from nextword.trace.vocabulary import head_attends, head_writes
+from nextword.trace.text import history as module
+from nextword.trace.text.history import trace_history
+from nextword.trace.weights.bigrams import weight_logits
+from nextword.trace.weights.heads import head_roles
+from nextword.trace.weights.vocabulary import head_attends, head_writes
 from tests.optimize.texts import TinyText
 from tests.trace.models import induction_model
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from nextword.errors import InputError, UnknownToken
-from nextword.trace.ledger import Quantity, account
-from nextword.trace.lenses import attention_patterns, head_roles, logit_lens
+from nextword.trace.logit.attribution import Quantity, account
+from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import record
-from nextword.trace.vocabulary import (
+from nextword.trace.weights.heads import attention_patterns, head_roles
+from nextword.trace.weights.vocabulary import (
     copying,
     head_attends,
     head_writes,

@@ -1,0 +1,155 @@
+"""What can be typed: the options that verbs share, and texts from the command line, a pipe or a file.
+
+A text is UTF-8 wherever it comes from; anything else is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from nextword.errors import InputError
+
+Text = Annotated[str | None, typer.Argument(show_default=False, help="The text; - or nothing reads stdin.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder, RUN@STEP or a .gguf file.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="A pulled name, a folder, RUN@STEP or a .gguf file; else a small model of nextword's own."
+    ),
+]
+Encoding = Annotated[str | None, typer.Option(help="One of OpenAI's: r50k_base, p50k_base, cl100k_base or o200k_base.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+HeldAs = Annotated[
+    str, typer.Option(help="How a CPU holds the weights: auto (as they are stored), fp32, bf16, int8 or int4.")
+]
+KvCache = Annotated[
+    str,
+    typer.Option(
+        help="How a CPU holds keys and values: auto (fp16 beside int8 and int4 weights, else fp32), fp32, fp16, or "
+        "int8: half the room of fp16, rounded a little."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int | None, typer.Option(show_default="a new one", help="Same seed, same text.")]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Let a server of OpenAI's API do it, such as `nextword serve`."),
+]
+MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.")]
+
+# Every field of Sampling as an option: its type and what it does.
+SAMPLING: dict[str, tuple[Any, str]] = {
+    "temperature": (float, "Divides the logits; 0 always takes the most probable token."),
+    "top_k": (int, "Keep the K most probable tokens; 0 keeps all."),
+    "top_p": (float, "Keep the fewest tokens that together have this probability."),
+    "min_p": (float, "Keep tokens at least this share as probable as the first."),
+    "typical_p": (float, "Keep the least untypical tokens that together have this probability."),
+    "repetition_penalty": (float, "Weaken tokens that stand in the text; 1 is off."),
+    "presence_penalty": (float, "Subtracted from the logits of tokens generated before."),
+    "frequency_penalty": (float, "The same, once for each time."),
+    "logit_bias": (list[str], "ID=BIAS, added to the logit of a token; -inf forbids it. Repeatable."),
+}
+
+
+class WritingCommand(TyperCommand):
+    """A verb that writes text; its help ends with what it does unless told otherwise."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Written only when help is asked for: the settings are numpy's neighbours."""
+        from nextword.api import WRITING
+        from nextword.sample.sampler import Sampling
+
+        neutral = dataclasses.asdict(Sampling())
+        settings = dataclasses.asdict(WRITING).items()
+        told = [f"{_flag(name)} {value}" for name, value in settings if value != neutral[name]]
+        formatter.write_paragraph()
+        formatter.write_text(f"Unless told otherwise: {' '.join(told)}.")
+
+
+def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb all sampling options in place of its parameter `given`: a dict of those that were used."""
+
+    def command(**arguments: Any) -> None:
+        options = {name: arguments.pop(name) for name in SAMPLING}
+        given = {name: value for name, value in options.items() if value not in (None, [])}
+        if "logit_bias" in given:
+            given["logit_bias"] = dict(map(_bias, given["logit_bias"]))
+        verb(**arguments, given=given)
+
+    own = inspect.signature(verb, eval_str=True).parameters.values()
+    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
+    parameters += [_sampling_option(name) for name in SAMPLING]
+    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _sampling_option(name: str) -> inspect.Parameter:
+    kind, meaning = SAMPLING[name]
+    annotation = Annotated[kind | None, typer.Option(_flag(name), help=meaning)]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _bias(pair: str) -> tuple[int, float]:
+    id, _, bias = pair.partition("=")
+    try:
+        return int(id), float(bias)
+    except ValueError as error:
+        raise typer.BadParameter(f"{pair!r:.40} is not ID=BIAS", param_hint="--logit-bias") from error
+
+
+def text_of(argument: str | None) -> str:
+    """The text of an argument; for - and for none what is piped in, less the line end that `echo` adds."""
+    if argument is not None and argument != "-":
+        return utf8(argument)
+    return standard_input("TEXT", asked=argument == "-").removesuffix("\n").removesuffix("\r")
+
+
+def file_text(path: Path) -> str:
+    """The text in a file. Raises InputError if it is not UTF-8, OSError if it cannot be read."""
+    return _decode(path.read_bytes(), str(path))
+
+
+def standard_input(wanted: str, asked: bool = False) -> str:
+    """All that is piped in. Wrong usage if nothing is and `asked` does not say that it will be typed."""
+    if sys.stdin.isatty() and not asked:
+        raise typer.BadParameter("give it, or pipe it in", param_hint=wanted)
+    return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def token_ids(text: str) -> list[int]:
+    """Whole numbers between white space."""
+    words = text.split()
+    wrong = [word for word in words if not (word.isascii() and word.isdecimal())]
+    if wrong:
+        raise InputError(f"{wrong[0]!r:.40} is not a token id; give whole numbers separated by spaces.")
+    return [int(word) for word in words]
+
+
+def utf8(text: str) -> str:
+    """The text itself. Raises InputError if its bytes were no UTF-8: they arrive as halves of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("The text is not valid UTF-8; give it in UTF-8.") from error
+    return text
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not UTF-8 text (byte {error.start}); convert it first.") from error

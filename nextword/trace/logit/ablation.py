@@ -1,0 +1,214 @@
+"""Removing causes: what a cause wrote into the residual is taken out, and something else may be put in its place.
+
+    zero      nothing
+    mean      what the same part wrote on average over the positions of a reference text
+    resample  what it wrote at one position of it, drawn at random
+
+Heads, neurons and embeddings are linear in what they are written from (a mixed value, an activation, a row of the
+embedding), so a removal is one vector added to the residual at the last position, at the point where the cause
+writes. A cause that writes in several layers (`Source`) is removed as what it wrote in the recording. Biases are the
+same everywhere, so they have no mean but themselves: they are always removed by zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from nextword.errors import InputError, SettingError
+from nextword.model.architecture import Learned
+from nextword.model.transformer import Transformer
+from nextword.trace.logit.attribution import value_bias
+from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.recording import Points, Recording, block_of, check_prompt
+
+Tensor = torch.Tensor
+Ablation = Literal["zero", "mean", "resample"]
+Writes = Mapping[str, Tensor]  # point -> vector [width] at the last position
+LONGEST = 512  # tokens of a reference text that are used
+
+
+@dataclass(frozen=True)
+class State:
+    """What the parts of a model write from, at one position.
+
+    token, place [width]; for each layer: mixed [heads, head], values [kv heads, T or 1, head], activation [N].
+    """
+
+    token: Tensor
+    place: Tensor
+    mixed: Sequence[Tensor]
+    values: Sequence[Tensor]
+    activation: Sequence[Tensor]
+
+    @staticmethod
+    def of(recording: Recording) -> State:
+        """The state at the recording's last position."""
+        model, layers = recording.model, range(recording.model.architecture.n_layers)
+        return State(
+            model.embed.weight[recording.ids[-1]],
+            _places(model, len(recording.ids))[-1],
+            [recording.points[f"blocks.{layer}.attention.mixed"][:, 0] for layer in layers],
+            [recording.values(layer) for layer in layers],
+            [recording.points[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
+        )
+
+
+class Reference:
+    """All states of a text, its first position excepted: many models park attention there, and it is like no other.
+
+    Raises InputError for a text of fewer than two tokens, and as `record`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Transformer, ids: Sequence[int]) -> None:
+        ids = list(ids[: min(LONGEST, model.architecture.context)])
+        if len(ids) < 2:
+            raise InputError(
+                "A mean or a resample is taken from at least two tokens: give a reference text, or remove by zero."
+            )
+        check_prompt(ids, model.architecture)
+        points = Points(lambda name: name.endswith((".mixed", ".value", ".activation")))
+        row = torch.tensor([ids], device=model.embed.weight.device)
+        model.states(row, probe=points)
+        self._tokens = model.embed(row)[0, 1:]
+        self._places = _places(model, len(ids))[1:]
+        self._mixed, self._values, self._activation = (
+            [tensor[0] for name, tensor in points.seen.items() if name.endswith(kind)]
+            for kind in (".mixed", ".value", ".activation")
+        )
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def mean(self) -> State:
+        """The average over all positions."""
+        return State(
+            self._tokens.mean(0),
+            self._places.mean(0),
+            [each[:, 1:].mean(1) for each in self._mixed],
+            [each[:, 1:].mean(1, keepdim=True) for each in self._values],
+            [each[1:].mean(0) for each in self._activation],
+        )
+
+    def at(self, position: int) -> State:
+        """The state at one position, 0 being the text's second token."""
+        return State(
+            self._tokens[position],
+            self._places[position],
+            [each[:, 1 + position] for each in self._mixed],
+            [each[:, 1 + position, None] for each in self._values],
+            [each[1 + position] for each in self._activation],
+        )
+
+
+def _places(model: Transformer, count: int) -> Tensor:
+    """The learned vectors of the first positions [count, width]; zeros where there are none."""
+    if isinstance(model.architecture.position, Learned):
+        places: Tensor = model.position.weight[:count]
+        return places
+    return torch.zeros_like(model.embed.weight[:1]).expand(count, -1)
+
+
+def written(recording: Recording, cause: Cause, state: State) -> Writes:
+    """What `cause` writes at the recording's last position if its part is in `state`; the patterns stay."""
+    model = recording.model
+    match cause:
+        case Token():
+            return {"embed": state.token}
+        case Position():
+            return {"embed": state.place}
+        case Read(layer, head, source):
+            weights = torch.zeros_like(recording.pattern(layer))
+            weights[head, source] = recording.pattern(layer)[head, source]
+            return {_attention(layer): _taken(model, layer, weights, state)}
+        case Source(source):
+            writes = {}
+            for layer in range(model.architecture.n_layers):
+                weights = torch.zeros_like(recording.pattern(layer))
+                weights[:, source] = recording.pattern(layer)[:, source]
+                writes[_attention(layer)] = _taken(model, layer, weights, state)
+            return writes
+        case Head(layer, head):
+            mixed = torch.zeros_like(state.mixed[layer])
+            mixed[head] = state.mixed[layer][head]
+            return {_attention(layer): _through_output(model, layer, mixed)}
+        case ValueBias(layer, head):
+            group = model.architecture.n_heads // model.architecture.n_kv_heads
+            mixed = torch.zeros_like(state.mixed[layer])
+            mixed[head] = value_bias(model, layer)[head // group]
+            return {_attention(layer): _through_output(model, layer, mixed)}
+        case Neuron(layer, neuron):
+            return {f"blocks.{layer}.mlp": state.activation[layer][neuron] * _down(model, layer)[:, neuron]}
+        case Layer(layer, "attention"):
+            return {_attention(layer): block_of(model, layer).attention.output(state.mixed[layer].flatten())}
+        case Layer(layer, _):
+            return {f"blocks.{layer}.mlp": block_of(model, layer).mlp.down(state.activation[layer])}
+        case Bias(name):
+            stored = dict(model.named_parameters()).get(name)
+            point = name.removesuffix(".bias").removesuffix(".output").removesuffix(".down")
+            return {point: torch.zeros_like(state.token) if stored is None else stored}
+
+
+def _attention(layer: int) -> str:
+    return f"blocks.{layer}.attention"
+
+
+def _down(model: Transformer, layer: int) -> Tensor:
+    weight: Tensor = block_of(model, layer).mlp.down.weight
+    return weight
+
+
+def _taken(model: Transformer, layer: int, weights: Tensor, state: State) -> Tensor:
+    """What heads write [width] that take so much [heads, T] of each value, value biases left out."""
+    a = model.architecture
+    values = (state.values[layer] - value_bias(model, layer)[:, None]).expand(-1, weights.shape[1], -1)
+    grouped = weights.view(a.n_kv_heads, -1, weights.shape[1])
+    return _through_output(model, layer, (grouped @ values).view(a.n_heads, a.head_size))
+
+
+def _through_output(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
+    weight: Tensor = block_of(model, layer).attention.output.weight
+    return weight @ mixed.flatten()
+
+
+@torch.no_grad()
+def removals(
+    recording: Recording,
+    causes: Sequence[Cause],
+    ablation: Ablation,
+    reference: Sequence[int] | None = None,
+    seed: int = 0,
+) -> list[Writes]:
+    """For each cause the vectors whose addition removes it.
+
+    reference: token ids that means and resamples are taken from; None: the prompt itself, its last token excepted.
+    Raises InputError where that is too short, SettingError for an ablation that does not exist.
+    """
+    if ablation not in ("zero", "mean", "resample"):
+        raise SettingError(f"A cause can be removed by zero, mean or resample, not {ablation!r:.40}.")
+    own = State.of(recording)
+    if ablation != "zero":
+        others = Reference(recording.model, recording.ids[:-1] if reference is None else reference)
+        draws = np.random.default_rng(seed).integers(len(others), size=len(causes))
+        mean = others.mean()
+    found: list[Writes] = []
+    for number, cause in enumerate(causes):
+        writes = written(recording, cause, own)
+        if ablation == "zero" or isinstance(cause, ValueBias | Bias):
+            found.append({point: -vector for point, vector in writes.items()})
+            continue
+        instead = written(recording, cause, mean if ablation == "mean" else others.at(int(draws[number])))
+        found.append({point: instead[point] - vector for point, vector in writes.items()})
+    return found
+
+
+def side_by_side(recording: Recording, changes: Sequence[Writes]) -> Writes:
+    """At each point what every change adds there, zeros where it adds nothing [len(changes), width]."""
+    nothing = torch.zeros_like(recording.model.norm.weight)
+    points = {point for change in changes for point in change}
+    return {point: torch.stack([change.get(point, nothing) for change in changes]) for point in points}

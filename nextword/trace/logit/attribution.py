@@ -1,0 +1,262 @@
+"""The ledger: one logit, or a difference of logits, as an exact sum over everything that wrote into the residual.
+
+With T the last position, a the attention pattern, U the unembedding:
+
+    residual = E[token] + P[T] + sum over layers, heads, sources j of a[T,j] (v_j - b_V) W_O
+             + sum over layers, neurons n of act_n W_out[n] + biases    (b_V once per head: a sums to 1)
+    logit_c  = residual . w_c + beta . U_c,   w_c = gamma * U_c * (1 / sigma of the final norm),  LayerNorm: centred
+
+It is linear algebra over a recording: nothing is fitted, and what rounding leaves over is told as `remainder`,
+the model's own logit minus the sum. The scale of the final norm is taken as it was: the account says what made up
+this logit, not what would happen otherwise; nextword.trace.logit.audit measures that. log p is not additive, so two
+contrasts that are stand for it: against a named token, and against a mean of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nextword.model.architecture import Learned
+from nextword.model.transformer import Transformer
+from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.recording import Recording, block_of, check_token
+
+Tensor = torch.Tensor
+Array = npt.NDArray[np.float64]
+Grouping = Literal["finest", "read", "head", "source", "layer", "neuron"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is accounted for: the logit of `token`, or how far it stands above something else.
+
+    against  an id: that rival's logit; "mean": the mean over all ids; "expected": the mean by the model's own
+             probabilities, which makes small changes of the quantity small changes of log p; None: nothing
+    """
+
+    token: int
+    against: int | Literal["mean", "expected"] | None = None
+
+    def weights(self, recording: Recording) -> Tensor:
+        """The quantity as a sum over all logits: the factor of each [vocab]."""
+        logits = recording.logits
+        factors = torch.zeros_like(logits)
+        factors[self.token] = 1
+        match self.against:
+            case None:
+                return factors
+            case "mean":
+                return factors - 1 / len(logits)
+            case "expected":
+                return factors - logits.softmax(-1)
+            case rival:
+                factors[rival] -= 1
+                return factors
+
+
+def through_norm(model: Transformer, unembedding: Tensor) -> Tensor:
+    """Unembedding rows [..., width] as directions of the residual, up to the scale of the final norm.
+
+    The norm's weight is folded in; where it centres its input, so is the direction.
+    """
+    directions: Tensor = unembedding * model.norm.weight
+    return directions - directions.mean(-1, keepdim=True) if model.norm.centred else directions
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """The account of one quantity, in logits. L layers, H heads, T tokens, N neurons a layer.
+
+    token, position       what the embedding and the learned position add
+    reads         [L,H,T] what each head took from each position
+    value_biases  [L,H]   attention_biases [L]   neurons [L,N]   mlp_biases [L]
+    norm_bias             of the final norm
+    total                 the quantity as the model computed it
+    row           [width] what reads the quantity out of the normed residual
+    """
+
+    quantity: Quantity
+    row: Tensor
+    token: float
+    position: float
+    reads: Array
+    value_biases: Array
+    attention_biases: Array
+    neurons: Array
+    mlp_biases: Array
+    norm_bias: float
+    total: float
+
+    @property
+    def remainder(self) -> float:
+        """What the parts leave over: rounding."""
+        arrays = (self.reads, self.value_biases, self.attention_biases, self.neurons, self.mlp_biases)
+        return self.total - self.token - self.position - self.norm_bias - sum(float(each.sum()) for each in arrays)
+
+    @property
+    def relative_remainder(self) -> float:
+        """|remainder|, relative to the quantity or, where its parts cancel, to the largest of its layers' shares."""
+        layers = [abs(share) for share in self.shares("layer").values()]
+        return abs(self.remainder) / max(abs(self.total), *layers)
+
+    def parts(self) -> dict[str, float]:
+        """The account in five lines."""
+        biases = self.value_biases.sum() + self.attention_biases.sum() + self.mlp_biases.sum() + self.norm_bias
+        return {
+            "token": self.token,
+            "position": self.position,
+            "attention": float(self.reads.sum()),
+            "mlp": float(self.neurons.sum()),
+            "biases": float(biases),
+        }
+
+    def share(self, cause: Cause) -> float:
+        """What one cause adds."""
+        match cause:
+            case Token():
+                return self.token
+            case Position():
+                return self.position
+            case Read(layer, head, source):
+                return float(self.reads[layer, head, source])
+            case Head(layer, head):
+                return float(self.reads[layer, head].sum() + self.value_biases[layer, head])
+            case Source(source):
+                return float(self.reads[:, :, source].sum())
+            case Neuron(layer, neuron):
+                return float(self.neurons[layer, neuron])
+            case Layer(layer, "attention"):
+                own = self.reads[layer].sum() + self.value_biases[layer].sum()
+                return float(own + self.attention_biases[layer])
+            case Layer(layer, _):
+                return float(self.neurons[layer].sum() + self.mlp_biases[layer])
+            case ValueBias(layer, head):
+                return float(self.value_biases[layer, head])
+            case Bias("norm.bias"):
+                return self.norm_bias
+            case Bias(name):
+                _, layer_number, part, *_ = name.split(".")
+                return float((self.attention_biases if part == "attention" else self.mlp_biases)[int(layer_number)])
+
+    def shares(self, by: Grouping) -> dict[Cause, float]:
+        """Causes that together are the whole account (their sum and the remainder are `total`).
+
+        "finest": every read, neuron and bias on its own; "read", "head", "source" and "neuron": what the word
+        says on its own, the rest by layer; "layer": attention and MLP of each layer.
+        """
+        return {
+            cause: float(value)
+            for array, make in self._blocks(by)
+            for cause, value in zip(starmap(make, np.ndindex(array.shape)), array.ravel(), strict=True)
+        }
+
+    def top(self, count: int, by: Grouping = "finest") -> list[Cause]:
+        """The causes with the largest shares, for or against, largest first."""
+        found: list[tuple[float, Cause]] = []
+        for array, make in self._blocks(by):
+            size = np.abs(array).ravel()
+            best = np.argsort(-size, kind="stable")[:count]
+            places = zip(*np.unravel_index(best, array.shape), strict=True) if array.ndim else [()] * len(best)
+            found += [(-size[at], make(*map(int, place))) for at, place in zip(best, places, strict=True)]
+        return [cause for size, cause in sorted(found, key=lambda pair: pair[0])[:count] if size]
+
+    def _blocks(self, by: Grouping) -> list[tuple[Array, Callable[..., Cause]]]:
+        """Arrays of shares and, for each, what makes an index into a cause."""
+        blocks: list[tuple[Array, Callable[..., Cause]]] = [
+            (np.array(self.token), Token),
+            (np.array(self.position), Position),
+            (np.array(self.norm_bias), lambda: Bias("norm.bias")),
+        ]
+        heads = self.reads.sum(2) + self.value_biases
+        if by in ("finest", "read"):
+            blocks += [(self.reads, Read), (self.value_biases, ValueBias)]
+        elif by == "head":
+            blocks += [(heads, Head)]
+        elif by == "source":
+            blocks += [(self.reads.sum((0, 1)), Source), (self.value_biases, ValueBias)]
+        else:
+            blocks += [(heads.sum(1) + self.attention_biases, lambda layer: Layer(layer, "attention"))]
+        if by in ("finest", "read", "head", "source"):
+            blocks += [(self.attention_biases, lambda layer: Bias(f"blocks.{layer}.attention.output.bias"))]
+        if by in ("finest", "neuron"):
+            blocks += [
+                (self.neurons, Neuron),
+                (self.mlp_biases, lambda layer: Bias(f"blocks.{layer}.mlp.down.bias")),
+            ]
+        else:
+            blocks += [(self.neurons.sum(1) + self.mlp_biases, lambda layer: Layer(layer, "mlp"))]
+        return blocks
+
+
+@torch.no_grad()
+def account(recording: Recording, quantities: Sequence[Quantity]) -> list[Ledger]:
+    """The ledgers of several quantities over one recording. Raises UnknownToken."""
+    model, a = recording.model, recording.model.architecture
+    for quantity in quantities:
+        for id in (quantity.token, quantity.against):
+            if isinstance(id, int):
+                check_token(id, a)
+    weights = torch.stack([quantity.weights(recording) for quantity in quantities])  # [Q, vocab]
+    totals, rows = weights.double() @ recording.logits.double(), _combined(weights, model.unembed.weight)
+    directions = through_norm(model, rows) * recording.points["norm.scale"][0]
+    layers = [_layer(recording, layer, directions) for layer in range(a.n_layers)]
+    parts = {name: torch.stack([layer[name] for layer in layers], 1).double().cpu().numpy() for name in layers[0]}
+    token = directions @ model.embed.weight[recording.ids[-1]]
+    position = torch.zeros_like(token)
+    if isinstance(a.position, Learned):
+        position = directions @ model.position.weight[len(recording.ids) - 1]
+    norm_bias = torch.zeros_like(token) if model.norm.bias is None else rows @ model.norm.bias
+    return [
+        Ledger(
+            quantity,
+            token=float(token[q]),
+            position=float(position[q]),
+            norm_bias=float(norm_bias[q]),
+            row=rows[q],
+            total=float(totals[q]),
+            **{name: each[q] for name, each in parts.items()},
+        )
+        for q, quantity in enumerate(quantities)
+    ]
+
+
+def _combined(weights: Tensor, rows: Tensor) -> Tensor:
+    """weights @ rows, summed in float64: over a whole vocabulary float32 would lose the fifth digit."""
+    chunks = zip(torch.split(weights, 4096, 1), torch.split(rows, 4096), strict=True)
+    total = torch.stack([part.double() @ chunk.double() for part, chunk in chunks]).sum(0)
+    return total.to(rows.dtype)
+
+
+def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Tensor]:
+    """Shares of one layer's parts for each of `directions` [Q, width]: tensors [Q, ...]."""
+    a, block = recording.model.architecture, block_of(recording.model, layer)
+    pattern, group = recording.pattern(layer), a.n_heads // a.n_kv_heads
+    bias = value_bias(recording.model, layer)  # [kv heads, head]
+    per_head = (directions @ block.attention.output.weight).view(-1, a.n_kv_heads, group, a.head_size)
+    values = recording.values(layer) - bias[:, None]
+    reads = torch.einsum("qkgd,ksd->qkgs", per_head, values).flatten(1, 2) * pattern
+    return {
+        "reads": reads,
+        "value_biases": torch.einsum("qkgd,kd->qkg", per_head, bias).flatten(1, 2),
+        "attention_biases": _bias_share(block.attention.output, directions),
+        "neurons": (directions @ block.mlp.down.weight) * recording.points[f"blocks.{layer}.mlp.activation"][0],
+        "mlp_biases": _bias_share(block.mlp.down, directions),
+    }
+
+
+def _bias_share(linear: Any, directions: Tensor) -> Tensor:
+    return directions.new_zeros(len(directions)) if linear.bias is None else directions @ linear.bias
+
+
+def value_bias(model: Transformer, layer: int) -> Tensor:
+    """What a layer's heads add whatever they read [kv heads, head]; zeros where nothing is stored."""
+    a, linear = model.architecture, block_of(model, layer).attention.value
+    flat = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
+    return flat.view(a.n_kv_heads, a.head_size)

@@ -1,0 +1,129 @@
+"""The frozen model: patterns, norm scales and neurons' ratios held, so that it is linear in its residual.
+
+A pattern and a norm's scale are held at their values, a neuron at the ratio of its activation to its `up`: for a gated
+neuron that is what its gate lets through. It is the definition under a probe, never a second model; it gives the same
+logits (up to rounding), and its gradients are exact influences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nextword.model.transformer import Transformer
+from nextword.trace.recording import Points
+
+Tensor = torch.Tensor
+
+
+class Frozen:
+    """A probe that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
+
+    `keep` names points at which what flows is kept, with its gradient.
+    """
+
+    def __init__(self, points: Mapping[str, Tensor], keep: Callable[[str], bool] = lambda name: False) -> None:
+        self.kept: dict[str, Tensor] = {}
+        self._points, self._keep = points, keep
+        self._up: Tensor | None = None
+
+    def wants(self, name: str) -> bool:
+        """See nextword.model.hooks.Probe."""
+        return name.endswith((".pattern", ".scale", ".up", ".activation")) or self._keep(name)
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """See nextword.model.hooks.Probe."""
+        if name.endswith((".pattern", ".scale")):
+            return self._points[name]
+        if name.endswith(".activation"):
+            assert self._up is not None, "a neuron's `up` is met before its activation"
+            tensor = self._up * ratio(self._points, name)
+        if self._keep(name):
+            if not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_()
+            tensor.retain_grad()
+            self.kept[name] = tensor
+        if name.endswith(".up"):
+            self._up = tensor
+        return tensor
+
+
+def ratio(points: Mapping[str, Tensor], activation: str) -> Tensor:
+    """What each neuron's `up` is multiplied with to be its activation; 0 where it is 0."""
+    up = points[activation.removesuffix("activation") + "up"]
+    return torch.where(up == 0, 0, points[activation] / torch.where(up == 0, 1, up))
+
+
+def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
+    """Every point of a reading of `ids`, all positions: what `Frozen` holds."""
+    points = Points()
+    with torch.no_grad():
+        model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
+    return points.seen
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Reading and gradients of the frozen model, by point, the batch taken off. weights [vocab]: of the logits."""
+
+    model: Transformer
+    ids: tuple[int, ...]
+    weights: Tensor
+    points: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+
+    def biases(self) -> Iterator[tuple[str, Tensor]]:
+        """Every stored vector that is added, and its influence at each position [T]."""
+        model, gradients = self.model, self.gradients
+        stored = dict(model.named_parameters())
+        for layer in range(model.architecture.n_layers):
+            for place in ("attention_norm", "attention.value", "attention.output", "mlp_norm", "mlp.up", "mlp.down"):
+                name = f"blocks.{layer}.{place}.bias"
+                if name in stored:
+                    written = name.removesuffix(".bias").removesuffix(".output").removesuffix(".down")
+                    gradient = gradients[written]
+                    if gradient.dim() == 3:  # [kv heads, T, head]
+                        gradient = gradient.transpose(0, 1).flatten(1)
+                    yield name, gradient @ stored[name]
+        if model.norm.bias is not None:
+            yield "norm.bias", gradients["norm"] @ model.norm.bias
+
+    def reads(self, layer: int) -> Tensor:
+        """Influence of what each head takes from each position, its value bias included [heads, T, T]."""
+        a, name = self.model.architecture, f"blocks.{layer}.attention"
+        value = self.points[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
+        return (self.gradients[f"{name}.mixed"] @ value.transpose(1, 2)) * self.points[f"{name}.pattern"]
+
+    def neurons(self, layer: int) -> Tensor:
+        """Influence of each neuron [T, neurons], with its bias."""
+        name = f"blocks.{layer}.mlp.activation"
+        return self.points[name] * self.gradients[name]
+
+
+_KEPT = (
+    "embed",
+    ".attention_norm",
+    ".value",
+    ".mixed",
+    ".attention",
+    ".mlp_norm",
+    ".up",
+    ".activation",
+    ".mlp",
+    "norm",
+)
+
+
+@torch.enable_grad()
+def flow(model: Transformer, ids: Sequence[int], weights: Tensor) -> Flow:
+    """Read `ids` frozen, and how a sum of the last logits, by `weights` [vocab], depends on everything on the way."""
+    points = freeze(model, ids)
+    probe = Frozen(points, lambda name: name.endswith(_KEPT))
+    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=probe)
+    (logits[0, -1] @ weights.to(logits)).backward()
+    gradients = {
+        name: torch.zeros_like(kept)[0] if kept.grad is None else kept.grad[0] for name, kept in probe.kept.items()
+    }
+    return Flow(model, tuple(ids), weights, {name: each[0] for name, each in points.items()}, gradients)

@@ -1,0 +1,159 @@
+"""The receipt of one token: draw, filters, logit, ledger, audit and text as one JSON value that can be checked again.
+
+    receipt   version of this schema: 2        nextword   the version that wrote it
+    model     name as it was opened, layers, heads, width, vocab, context
+    hashes    weights, tokenizer: SHA-256; corpus: the hash of the indexed text, null without one
+    asked     what `replay` asks again: token, against, count, by, ablation, reference, sampling, seed, text
+    prompt    text, ids, tokens                lens       what each layer would have said
+    odds      rows, more, filters, sampling    draw       how, seed, position, number, interval, segments
+    why       the explanation: the logit, its ledger, causes and audit (nextword.trace.logit.explanation)
+    sources   what the indexed text says, or null and how to get it (nextword.trace.text.sources)
+    views     only where a page is made of it: what is drawn beside the account (nextword.trace.receipt.views)
+
+Model and text are named as they were typed, the text's files by their names: a receipt is given away, and says nothing
+else about where its writer keeps things. `web/components/README.md` has every key. The odds are those of the engine
+that writes, the account is that of the definition in float32; `odds.definition` has both log p of the token side by
+side. Nothing is rounded but `views.attention`.
+
+The version goes up by one whenever a key is added, dropped or means something else; `asked`, `prompt`, `model` and
+`hashes` only ever gain keys, so that `replay.py` can ask again what any earlier receipt asked. Version 2
+added the foreseen changes of the audit and how often a passage was read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nextword.sample.sampler import Choice, Distribution, Sampling, log_chance
+from nextword.trace.logit.explanation import Explanation, Spell
+
+VERSION = 2
+ROWS = 10  # of the odds; the rest is one row
+
+How = Literal["drawn", "greedy", "named"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How the token was come by: drawn (`choice`, with `seed`), the most probable, or named by whoever asked."""
+
+    how: How
+    id: int
+    odds: Distribution
+    n_tokens: int
+    sampling: Sampling | None = None
+    seed: int | None = None
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A receipt being written.
+
+    sources: what trace/text/sources.py tells. facts: nextword (the version), model, hashes and asked. views: makes what
+    is drawn beside the account.
+    """
+
+    explanation: Explanation
+    chosen: Chosen
+    prompt: str
+    sources: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    views: Callable[[], Mapping[str, Any]]
+
+    def with_views(self) -> dict[str, Any]:
+        """As JSON values with the views; they take some readings of the prompt more."""
+        return {**self.to_json(), "views": dict(self.views())}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, as the module says."""
+        why = self.explanation.to_json()
+        ids, tokens, lens = why.pop("ids"), why.pop("tokens"), why.pop("lens")
+        spell = self.explanation.spell
+        token = {"id": self.explanation.token, "token": spell(self.explanation.token)}
+        odds = odds_of(self.chosen, spell)
+        engine = log_chance(odds["chosen"]["probability"])
+        odds["definition"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
+        return {
+            "receipt": VERSION,
+            **self.facts,
+            "prompt": {"text": self.prompt, "ids": ids, "tokens": tokens},
+            "lens": {"token": token, "rows": lens},
+            "odds": odds,
+            "draw": draw_of(self.chosen, spell),
+            "why": why,
+            "sources": dict(self.sources),
+        }
+
+
+def odds_of(chosen: Chosen, spell: Spell) -> dict[str, Any]:
+    """The most probable tokens and the chosen one, one row for all others, and what the filters took."""
+    shown = _shown(chosen)
+    others = np.ones(len(chosen.odds.logits), bool)
+    others[shown] = False
+    rows = [_row(chosen, id, spell) for id in shown]
+    return {
+        "rows": rows,
+        "more": {
+            "tokens": int(others[: chosen.n_tokens].sum()),
+            "kept": int((chosen.odds.filtered[others] > 0).sum()),
+            "probability": float(chosen.odds.probability[others].sum()),
+            "filtered_probability": float(chosen.odds.filtered[others].sum()),
+        },
+        "filters": [dataclasses.asdict(each) for each in chosen.odds.removed],
+        "sampling": None if chosen.sampling is None else sampling_to_json(chosen.sampling),
+        "chosen": next(row for row in rows if row["chosen"]),
+    }
+
+
+def _shown(chosen: Chosen) -> list[int]:
+    logits = chosen.odds.logits[: chosen.n_tokens]
+    best = np.argsort(-logits, kind="stable")[:ROWS].tolist()
+    return best if chosen.id in best else [*best[: ROWS - 1], chosen.id]
+
+
+def _row(chosen: Chosen, id: int, spell: Spell) -> dict[str, Any]:
+    odds = chosen.odds
+    return {
+        "id": id,
+        "token": spell(id),
+        "logit": float(odds.logits[id]),
+        "probability": float(odds.probability[id]),
+        "filtered_probability": float(odds.filtered[id]),
+        "removed_by": odds.remover(id),
+        "rank": int((odds.logits > odds.logits[id]).sum()) + 1,
+        "chosen": id == chosen.id,
+    }
+
+
+def draw_of(chosen: Chosen, spell: Spell) -> dict[str, Any]:
+    """Where the random number fell on the line of the filtered probabilities, laid end to end in the order of ids."""
+    told: dict[str, Any] = {"how": chosen.how, "token": {"id": chosen.id, "token": spell(chosen.id)}}
+    if chosen.choice is None:
+        return told | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
+    ends = np.cumsum(chosen.odds.filtered)
+    ends /= ends[-1]
+
+    def interval(id: int) -> list[float]:
+        return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
+
+    kept = sorted(id for id in _shown(chosen) if chosen.odds.filtered[id] > 0)
+    return told | {
+        "seed": chosen.seed,
+        "position": chosen.choice.position,
+        "number": chosen.choice.uniform,
+        "interval": interval(chosen.id),
+        "segments": [{"id": id, "token": spell(id), "interval": interval(id)} for id in kept],
+    }
+
+
+def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
+    """The settings; the logit bias as pairs [id, bias], null for -inf."""
+    bias = [[id, None if value == -math.inf else value] for id, value in sampling.logit_bias.items()]
+    return {**dataclasses.asdict(sampling), "logit_bias": bias}

@@ -1,0 +1,240 @@
+"""A receipt read back: what it asked, and whether every value in it comes out again.
+
+`asked_of` gives what `GPT.receipt` is to be asked again, from a receipt of this version of the schema or of an earlier
+one; a later one is refused. What was typed into the file by hand is checked like any input.
+
+`compare` holds a receipt against one made anew. A hash, a text, an id or a count must be equal; of numbers that are
+computed in floating point, |difference| <= `TOLERANCE` * max(1, |number|) is allowed: another machine sums in another
+order. A receipt of this version must have every value and no other. Of one of an earlier version, the values that both
+versions have are checked, and those that only one of them has are counted as unchecked: neither held nor failed.
+
+Other weights with the same tokenizer are computed with all the same: an export of the same model has another hash and
+must give the same numbers. The check of the hashes fails then, and `reasons` says it. With another tokenizer the ids
+mean other words, and nothing is computed (`check_tokenizer`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from nextword.errors import CorruptFile, InputError, NextwordError
+from nextword.sample.sampler import Sampling
+from nextword.trace.logit.ablation import Ablation
+from nextword.trace.logit.attribution import Grouping
+from nextword.trace.receipt.receipt import VERSION
+
+TOLERANCE = 1e-3
+GROUPS = ("hashes", "prompt", "odds", "draw", "logit", "ledger", "audit", "lens", "sources")
+
+
+def asked_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, as arguments of `GPT.receipt`.
+
+    Raises CorruptFile if it is no receipt or one of a later version, SettingError for settings out of their range.
+    """
+    version = receipt.get("receipt")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise CorruptFile("This is no receipt: it has no version; write one with explain --html or --json.")
+    if version > VERSION:
+        raise CorruptFile(
+            f"The receipt is of version {version}, and this nextword reads up to {VERSION}; "
+            "replay it with a newer nextword."
+        )
+    try:
+        asked = {key: receipt["asked"][key] for key in (*_ASKED, "sampling")}
+        prompt = receipt["prompt"]["ids"]
+        wrong = [key for key, fits in _ASKED.items() if not fits(asked[key])]
+        if wrong or not isinstance(prompt, list) or not all(map(_is_whole, prompt)):
+            raise ValueError(f"{wrong[0] if wrong else 'prompt'} is none")
+        if asked["sampling"] is not None:
+            asked["sampling"] = _sampling_of(asked["sampling"])
+        return {"prompt": prompt, **asked}
+    except NextwordError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CorruptFile(f"The receipt lacks what it takes to replay it ({error!r}); make it anew.") from error
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_whole_or_none(value: object) -> bool:
+    return value is None or _is_whole(value)
+
+
+_ASKED: dict[str, Callable[[Any], bool]] = {
+    "token": _is_whole_or_none,
+    "against": _is_whole_or_none,
+    "seed": _is_whole_or_none,
+    "count": lambda value: _is_whole(value) and 1 <= value < 1 << 31,
+    "by": lambda value: value in get_args(Grouping),
+    "ablation": lambda value: value is None or value in get_args(Ablation),
+    "reference": lambda value: value is None or isinstance(value, str),
+}
+
+
+def _sampling_of(told: Mapping[str, Any]) -> Sampling:
+    """The settings from their JSON. Raises SettingError, or what a wrong kind of value does."""
+    settings: dict[str, Any] = {
+        name: value if name == "top_k" else float(value) for name, value in told.items() if name != "logit_bias"
+    }
+    if not _is_whole(settings.get("top_k")):
+        raise TypeError("top_k is no whole number")
+    bias = {int(id): -math.inf if value is None else float(value) for id, value in told["logit_bias"]}
+    return Sampling(**settings, logit_bias=bias)
+
+
+def check_tokenizer(receipt: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
+    """Raises InputError if a model with these `hashes` cuts text otherwise than the receipt's."""
+    if _hash(receipt, "tokenizer") != hashes["tokenizer"]:
+        raise InputError(
+            "The receipt was made by a model with another tokenizer, so its token ids mean other words here; "
+            "give the receipt's own model with --model."
+        )
+
+
+def reasons(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """Why a receipt may differ from one made anew, as sentences: other weights, another text, another nextword."""
+    found = []
+    if _hash(receipt, "weights") != _hash(again, "weights"):
+        found.append("The weights are not the receipt's, by their hash; give the receipt's own with --model.")
+    corpus, corpus_now = _hash(receipt, "corpus"), _hash(again, "corpus")
+    if corpus is None and corpus_now is not None:
+        found.append("The receipt was made without an indexed text, and now there is one.")
+    elif corpus != corpus_now:
+        which = "not here" if corpus_now is None else "not the receipt's, by its hash"
+        found.append(f"The indexed text is {which}; give the receipt's own with --text.")
+    writer, now = receipt.get("nextword"), again.get("nextword")
+    if writer != now:
+        found.append(f"The receipt was written by nextword {_brief(writer)}; this is {_brief(now)}.")
+    return found
+
+
+def _hash(receipt: Mapping[str, Any], name: str) -> Any:
+    hashes = receipt.get("hashes")
+    return hashes.get(name) if isinstance(hashes, Mapping) else None
+
+
+def model_of(receipt: Mapping[str, Any]) -> str:
+    """The name under which the receipt's model was opened. Raises CorruptFile without one."""
+    model = receipt.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else None
+    if not isinstance(name, str):
+        raise CorruptFile("The receipt does not name its model; say where it is with --model.")
+    return name
+
+
+def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
+    """The indexed text that was asked for by its folder, None if none was."""
+    asked = receipt.get("asked")
+    folder = asked.get("text") if isinstance(asked, Mapping) else None
+    return Path(folder) if isinstance(folder, str) else None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether one group of a receipt holds.
+
+    numbers: how many numbers and texts were compared. worst: the largest difference, in units of max(1, |number|).
+    differs: the first place where it does not hold, as in "why.causes.3.claim: 0.5 here, 0.4 now"; None if it holds.
+    unchecked: places that only one version of the schema has.
+    """
+
+    group: str
+    numbers: int
+    worst: float
+    differs: str | None
+    unchecked: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs by more than is allowed."""
+        return self.differs is None
+
+
+def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
+    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
+    version = receipt.get("receipt")
+    earlier = isinstance(version, int) and version < VERSION
+    groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
+    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in groups]
+
+
+def _part(receipt: Mapping[str, Any], group: str) -> Any:
+    why = receipt.get("why")
+    why = why if isinstance(why, Mapping) else {}
+    match group:
+        case "logit":
+            return {key: why.get(key) for key in ("token", "against", "about")}
+        case "ledger":
+            causes = _causes(why, lambda key: key not in _TESTED)
+            return {**{key: why.get(key) for key in ("logit", "above_mean", "claims", "rest")}, "causes": causes}
+        case "audit":
+            return {"audit": why.get("audit"), "causes": _causes(why, lambda key: key in _TESTED)}
+        case "sources":
+            sources = receipt.get("sources")
+            # The text's hash is among the hashes, its folder may differ.
+            return {**sources, "text": None} if isinstance(sources, Mapping) else sources
+        case _:
+            return receipt.get(group)
+
+
+_TESTED = ("removed_by", "expected", "measured", "foreseen_change", "logprob_change", "holds")
+
+
+def _causes(why: Mapping[str, Any], wanted: Any) -> Any:
+    causes = why.get("causes")
+    if not isinstance(causes, Sequence) or not all(isinstance(cause, Mapping) for cause in causes):
+        return causes
+    return [{key: value for key, value in cause.items() if wanted(key)} for cause in causes]
+
+
+def _check(group: str, here: Any, now: Any, earlier: bool) -> Check:
+    numbers, worst, differs, unchecked = 0, 0.0, None, 0
+    for path, first, second, difference in _differences(here, now, "", earlier):
+        if difference is None:
+            unchecked += 1
+            continue
+        numbers, worst = numbers + 1, max(worst, difference)
+        if difference > TOLERANCE and differs is None:
+            differs = f"{path or group}: {_brief(first)} in the receipt, {_brief(second)} now"
+    return Check(group, numbers, worst, differs, unchecked)
+
+
+def _differences(here: Any, now: Any, path: str, earlier: bool) -> Iterator[tuple[str, Any, Any, float | None]]:
+    """Every number and text of both, with how far they are apart: infinitely where no distance is meant.
+
+    None for a key that only one of them has, where the receipt is of an `earlier` version.
+    """
+    if isinstance(here, Mapping) and isinstance(now, Mapping) and (earlier or here.keys() == now.keys()):
+        for key in dict.fromkeys([*here, *now]):
+            inner = f"{path}.{key}".lstrip(".")
+            if key in here and key in now:
+                yield from _differences(here[key], now[key], inner, earlier)
+            else:
+                yield inner, here.get(key), now.get(key), None
+    elif isinstance(here, list) and isinstance(now, list) and len(here) == len(now):
+        for at, (first, second) in enumerate(zip(here, now, strict=True)):
+            yield from _differences(first, second, f"{path}.{at}".lstrip("."), earlier)
+    elif isinstance(here, float | int) and isinstance(now, float) and not isinstance(here, bool):
+        yield path, here, now, _distance(here, now)
+    else:
+        yield path, here, now, 0.0 if here == now and type(here) is type(now) else math.inf
+
+
+def _distance(here: float, now: float) -> float:
+    try:
+        distance = abs(here - now) / max(1.0, abs(now))
+    except OverflowError:  # a whole number that no float holds
+        return math.inf
+    return distance if math.isfinite(distance) else math.inf
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,181 @@
+"""History: how a run came to say a token after a prompt, checkpoint by checkpoint, and what it read meanwhile.
+
+At every checkpoint the token's log p, its ledger by part (of the logit above the mean by the model's own
+probabilities, as in nextword.trace.logit.explanation) and, if asked for, the roles of all heads.
+
+It was *learned* between the two neighbouring checkpoints with the largest rise of log p, the earlier pair if two are
+equal; never, if the probability never gets to twice that of the first checkpoint. Checkpoints are powers of two apart,
+so late intervals hold more steps: the interval says when most was gained, not when it was gained fastest. The passage
+told with it is the longest end of prompt and token, of two tokens or more, that stood whole in a row read in that
+interval, its last token to be predicted. That it was read is certain: the order of the data is a pure function of seed
+and step, of which nextword.trace.text.evidence.exposures is the inverse. That it was the cause is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.corpus.index import Occurrence
+from nextword.encode.tokenizer import Tokenizer
+from nextword.optimize.order import Order
+from nextword.parameters.checkpoints import run_steps
+from nextword.trace.checkpoint import checkpoint_model
+from nextword.trace.logit.attribution import Quantity, account
+from nextword.trace.recording import check_token, record
+from nextword.trace.text.indexed import IndexedText, Place
+from nextword.trace.weights.heads import HeadRoles, head_roles
+
+Array = npt.NDArray[np.int64]
+
+LEARNED = math.log(2)  # log p has to rise by so much in all
+CITED = 20  # sightings
+AROUND = 8  # tokens that are quoted before and after it
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After `step` steps: log p of the token, the parts of its ledger (logits), and roles if they were asked for."""
+
+    step: int
+    log_probability: float
+    parts: dict[str, float]
+    roles: HeadRoles | None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The token was learned after `after` steps and by `by` steps: log p rose by `rise`, `share` of all its rises."""
+
+    after: int
+    by: int
+    rise: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Row `row` of the batch of `step` (from 0) held the passage at `place`; `quote` is what stands there."""
+
+    step: int
+    row: int
+    place: Place
+    quote: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """`passage` (ids) stands `count` times in the text and was read `times` times; the first of them are cited."""
+
+    passage: tuple[int, ...]
+    count: int
+    times: int
+    sightings: tuple[Sighting, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """The token's way through a run. learned: None if it never was; read: None if no passage was found."""
+
+    ids: tuple[int, ...]
+    token: int
+    moments: tuple[Moment, ...]
+    learned: Interval | None
+    read: Read | None
+
+    def to_json(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """As JSON values."""
+        told = dataclasses.asdict(self)
+        spell = tokenizer.token_text
+        told["tokens"] = [spell(id) for id in self.ids]
+        told["token"] = {"id": self.token, "token": spell(self.token)}
+        for moment, seen in zip(told["moments"], self.moments, strict=True):
+            roles = seen.roles
+            moment["roles"] = roles and {key: value.tolist() for key, value in moment["roles"].items()}
+        return told
+
+
+def trace_history(
+    run: Path,
+    ids: Sequence[int],
+    token: int,
+    text: IndexedText,
+    order: Order,
+    *,
+    roles: bool = False,
+    begin: int | None = None,
+) -> History:
+    """The history of `token` after `ids` in a run, whose text and order are given.
+
+    roles: score the heads at every checkpoint, on texts that start with the token `begin`.
+    Raises ModelNotFound, CorruptFile for a checkpoint that cannot be read, EmptyPrompt, ContextOverflow, UnknownToken.
+    """
+    moments = []
+    for step in run_steps(run):
+        model = checkpoint_model(run, step)
+        check_token(token, model.architecture)
+        recording = record(model, ids)
+        (ledger,) = account(recording, [Quantity(token, "expected")])
+        log_p = float(recording.logits.double().log_softmax(-1)[token])
+        scores = head_roles(model, begin=begin) if roles else None
+        moments.append(Moment(step, log_p, ledger.parts(), scores))
+    learned = learned_in(moments)
+    read = None if learned is None else read_in(text, order, [*ids, token], learned)
+    return History(tuple(ids), token, tuple(moments), learned, read)
+
+
+def learned_in(moments: Sequence[Moment]) -> Interval | None:
+    """Between which two neighbours log p rose most, as the module says."""
+    pairs = list(pairwise(moments))
+    rises = [later.log_probability - earlier.log_probability for earlier, later in pairs]
+    if max(moment.log_probability for moment in moments) - moments[0].log_probability < LEARNED:
+        return None
+    best = rises.index(max(rises))
+    return Interval(pairs[best][0].step, pairs[best][1].step, rises[best], rises[best] / sum(r for r in rises if r > 0))
+
+
+def read_in(text: IndexedText, order: Order, ids: Sequence[int], interval: Interval) -> Read | None:
+    """The longest end of `ids`, of two tokens or more, that was read in the interval, and where and when."""
+    assert order.n_tokens == len(text.shards.tokens), "the order is another text's"
+    for length in range(text.index.longest_suffix(ids), 1, -1):
+        passage = np.asarray(ids[len(ids) - length :])
+        times = 0
+        cited: list[Sighting] = []
+        for step in range(interval.after, interval.by):
+            for row, position in _standing(text, order, passage, step):
+                times += 1
+                if len(cited) < CITED:
+                    document = int(np.searchsorted(text.shards.starts, position, side="right")) - 1
+                    offset = position - int(text.shards.starts[document])
+                    place = text.place(Occurrence(document, offset, position))
+                    cited.append(Sighting(step, row, place, _quote(text, place, length)))
+        if times:
+            return Read(tuple(passage.tolist()), text.index.count(passage.tolist()), times, tuple(cited))
+    return None
+
+
+def _standing(text: IndexedText, order: Order, passage: Array, step: int) -> list[tuple[int, int]]:
+    """Row of the batch of `step`, and position in the text, of each place where the passage stands in it whole."""
+    starts = order.starts_of(step)
+    positions = (starts[:, None] + np.arange(order.context + 1)) % order.n_tokens
+    tokens, offsets = text.shards.tokens[positions], order.context + 2 - len(passage)
+    here = np.ones((len(starts), max(offsets, 0)), bool)
+    for at, id in enumerate(passage):
+        here &= tokens[:, at : at + here.shape[1]] == id
+    return [(int(row), int(positions[row, at])) for row, at in np.argwhere(here)]
+
+
+def _quote(text: IndexedText, place: Place, length: int) -> str:
+    """The passage with some of its document before it and after it."""
+    begin, end = text.shards.starts[place.document : place.document + 2]
+    start = max(int(begin), place.position - AROUND)
+    stop = min(int(end), place.position + length + AROUND)
+    return text.tokenizer.decode(text.shards.tokens[start:stop].tolist(), skip_special=True)

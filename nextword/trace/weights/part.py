@@ -1,0 +1,76 @@
+"""One head or neuron by itself: what its weights say in the words of the vocabulary, before any prompt, as JSON values.
+
+All of it is read off the weights as if the part stood next to the embedding and the unembedding; in deep layers, which
+read what others wrote, that is a view and not a measurement. Only a head's roles are measured, on texts made for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import InputError
+from nextword.model.transformer import Transformer
+from nextword.trace.weights.heads import head_roles
+from nextword.trace.weights.vocabulary import (
+    Ranked,
+    Vocabulary,
+    head_attends,
+    head_writes,
+    neuron_vocabulary,
+    singular_directions,
+)
+
+Json = dict[str, Any]
+
+
+def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
+    """What drives a neuron most, and what it then says. Raises InputError for one that does not exist."""
+    told = _vocabulary(neuron_vocabulary(model, layer, neuron, count), tokenizer)
+    return {"kind": "neuron", "layer": layer, "neuron": neuron, **told}
+
+
+def head_part(
+    model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int | None = None, count: int = 8
+) -> Json:
+    """What kind of head it is, the strongest directions that it carries on, and what it does with `token`.
+
+    token: None for none. `roles` is null for a model too small to measure.
+    Raises InputError for a head that does not exist, UnknownToken.
+    """
+    directions = singular_directions(model, layer, head, count=count)
+    try:
+        roles = head_roles(model, begin=tokenizer.bos_id).of(layer, head)
+    except InputError:
+        roles = None
+    return {
+        "kind": "head",
+        "layer": layer,
+        "head": head,
+        "roles": roles,
+        "directions": [{"strength": strength, **_vocabulary(found, tokenizer)} for strength, found in directions],
+        "on": None if token is None else _on(model, tokenizer, layer, head, token, count),
+    }
+
+
+def _on(model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int, count: int) -> Json:
+    promotes, suppresses = head_writes(model, layer, head, token, count)
+    return {
+        "token": {"id": token, "token": tokenizer.token_text(token)},
+        "attends": _ranked(head_attends(model, layer, head, token, count), tokenizer),
+        "promotes": _ranked(promotes, tokenizer),
+        "suppresses": _ranked(suppresses, tokenizer),
+    }
+
+
+def _vocabulary(found: Vocabulary, tokenizer: Tokenizer) -> Json:
+    return {name: _ranked(getattr(found, name), tokenizer) for name in ("reads", "promotes", "suppresses")}
+
+
+def _ranked(found: Ranked, tokenizer: Tokenizer) -> list[Json]:
+    """Rows of the matrix that stand for no token, which pad it to a round number, are left out."""
+    return [
+        {"id": id, "token": tokenizer.token_text(id), "score": score}
+        for id, score in zip(found.ids, found.scores, strict=True)
+        if id < tokenizer.vocab_size
+    ]

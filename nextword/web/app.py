@@ -1,0 +1,145 @@
+"""The server: OpenAI's endpoints over one model, llama.cpp's small ones beside them, and the studio at `/`.
+
+    app = create_app(gpt, name="smollm2")
+
+Promises, each with a test: the openai package and whatever else speaks its protocol works unchanged; what cannot be
+used is answered with 4xx and one sentence; a text depends on its request and seed alone; nothing is read from the disk
+that was not named at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.concurrency import run_in_threadpool
+
+from nextword.api import GPT
+from nextword.base.version import __version__
+from nextword.web import problems
+from nextword.web.guard import Guard, Rules
+from nextword.web.metrics import metrics_of
+from nextword.web.openai import chat, completions
+from nextword.web.openai.respond import respond
+from nextword.web.openai.schemas import (
+    ChatAsked,
+    CompletionAsked,
+    DetokenizeAsked,
+    ExplainAsked,
+    TokenizeAsked,
+)
+from nextword.web.openai.service import Service
+from nextword.web.studio.routes import studio_router
+
+Json = dict[str, Any]
+
+
+def create_app(
+    gpt: GPT,
+    *,
+    name: str,
+    rules: Rules | None = None,
+    rows: int = 8,
+    queue: int = 64,
+    context: int | None = None,
+    text: Path | None = None,
+    others: Mapping[str, GPT] | None = None,
+    run: Path | None = None,
+    runs: Path | None = None,
+) -> FastAPI:
+    """The application of one model; it stops its scheduler when it is shut down. `app.state.service` is the Service.
+
+    name: what clients call the model. rows: texts written at once; queue: how many more may wait; context: tokens
+    of each. text: a folder that `nextword index` made, for receipts. others, run, runs: what the studio shows
+    (nextword.web.studio.routes). Raises what opening the engine does.
+    """
+    rules = rules or Rules()
+    service = Service(gpt, name, rows=rows, queue=queue, context=context, text=text)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.scheduler.close(0)
+        await run_in_threadpool(service.scheduler.join, 10)
+
+    # No page of fastapi's own: theirs bring scripts from elsewhere. The document is at /openapi.json.
+    app = FastAPI(title="nextword", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app.state.service = service
+    problems.install(app)
+    _add_writing(app, service)
+    _add_rest(app, service)
+    app.include_router(
+        studio_router(gpt, service.lock, name=name, text=service.text, others=others, run=run, runs=runs)
+    )
+    if rules.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(rules.origins), allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Guard, rules=rules)
+    return app
+
+
+def _add_writing(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/completions")
+    async def complete(asked: CompletionAsked, request: Request) -> Response:
+        """Continue one or more prompts."""
+        service.check_model(asked.model)
+        texts = await run_in_threadpool(completions.texts_of, service, asked)
+        return await respond(request, service, asked, texts, completions.CompletionShape(service.tokenizer, asked))
+
+    @app.post("/v1/chat/completions")
+    async def answer(asked: ChatAsked, request: Request) -> Response:
+        """Answer a conversation."""
+        service.check_model(asked.model)
+        texts = await run_in_threadpool(chat.texts_of, service, asked)
+        return await respond(request, service, asked, texts, chat.ChatShape(service.tokenizer, asked))
+
+
+def _add_rest(app: FastAPI, service: Service) -> None:
+    def model() -> Json:
+        return {"id": service.name, "object": "model", "created": service.started, "owned_by": "nextword"}
+
+    @app.get("/v1/models")
+    def models() -> Json:
+        """The model that is served."""
+        return {"object": "list", "data": [model()]}
+
+    @app.get("/v1/models/{name:path}")
+    def one_model(name: str) -> Json:
+        """The model, if that is its name."""
+        service.check_model(name)
+        return model()
+
+    @app.post("/v1/explain")
+    def explain(asked: ExplainAsked) -> Json:
+        """Why a token comes next: its receipt."""
+        service.check_model(asked.model)
+        return service.explain(asked)
+
+    @app.post("/tokenize")
+    def tokenize(asked: TokenizeAsked) -> Json:
+        """The ids of a text."""
+        content = asked.content or asked.prompt
+        ids = service.tokenizer.encode(content, begin=asked.add_special) if content else []
+        pieces = [{"id": id, "piece": service.tokenizer.token_text(id)} for id in ids]
+        told = pieces if asked.with_pieces else ids
+        return {"tokens": told, "count": len(ids), "max_model_len": service.scheduler.capacity}
+
+    @app.post("/detokenize")
+    def detokenize(asked: DetokenizeAsked) -> Json:
+        """The text of ids."""
+        text = service.tokenizer.decode(asked.tokens)
+        return {"content": text, "prompt": text}
+
+    @app.get("/health")
+    def health() -> Json:
+        """Whether the server is up; open to all."""
+        scheduler = service.scheduler
+        return {"status": "ok", "rows": scheduler.size, "running": scheduler.running, "waiting": scheduler.waiting}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Counters and gauges for Prometheus."""
+        return Response(metrics_of(service.scheduler), media_type="text/plain; version=0.0.4; charset=utf-8")

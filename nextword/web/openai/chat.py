@@ -1,0 +1,113 @@
+"""/v1/chat/completions: an answer to a conversation, as OpenAI's clients know it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from nextword.encode.tokenizer import Tokenizer
+from nextword.errors import InputError
+from nextword.web.openai.collect import Entry, Part, Text
+from nextword.web.openai.schemas import ChatAsked
+from nextword.web.openai.service import Service
+from nextword.web.openai.tool_calls import OPEN, CallReader
+from nextword.web.problems import BadRequest
+
+Json = dict[str, Any]
+DEEPEST = 50  # objects and lists within each other
+
+
+def texts_of(service: Service, asked: ChatAsked) -> list[Text]:
+    """What is to be written, `n` answers. Raises InputError or TokenizerError."""
+    tools = asked.offered()
+    if service.tokenizer.chat_template is None:
+        raise InputError(
+            f"The model {service.name!r} has learned no conversations (it has no chat template): ask /v1/completions."
+        )
+    if tools and not (service.tokenizer.takes_tools and OPEN in service.tokenizer.chat_template):
+        raise BadRequest(
+            f"The model {service.name!r} has not learned to call tools (its chat template does not tell it how, or in "
+            'a form that is not read here): leave tools out or set tool_choice to "none"; for JSON of a certain form '
+            "set response_format.",
+            "tools",
+        )
+    messages = [message.plain() for message in asked.messages]
+    service.check_length(_characters(messages) + _characters(tools))
+    ids = service.tokenizer.chat(messages, add_generation_prompt=True, tools=tools)
+    service.check_room(ids)
+    most = service.scheduler.capacity + 1 - len(ids)  # the last token drawn need not be read
+    wanted = next((each for each in (asked.max_completion_tokens, asked.max_tokens) if each is not None), most)
+    top = asked.top_logprobs if asked.logprobs else None
+    return service.texts(asked, ids, wanted, top, None, 0)
+
+
+class ChatShape:
+    """Implements nextword.web.openai.respond.Shape."""
+
+    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, tokenizer: Tokenizer, asked: ChatAsked) -> None:
+        self._tokenizer, self._wants_logprobs = tokenizer, asked.logprobs
+        self._readers = defaultdict[int, CallReader](CallReader) if asked.offered() else None
+
+    def opening(self, index: int) -> Json | None:
+        """Who speaks."""
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def piece(self, part: Part) -> Json:
+        """A choice in a stream."""
+        text, calls, finish = self._read(part)
+        return {
+            "index": part.index,
+            "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
+            "logprobs": self._logprobs(part.entries),
+            "finish_reason": finish,
+        }
+
+    def choice(self, parts: Sequence[Part]) -> Json:
+        """A whole choice."""
+        read = [self._read(part) for part in parts]
+        text = "".join(text for text, _, _ in read)
+        calls = [{key: call[key] for key in ("id", "type", "function")} for _, calls, _ in read for call in calls]
+        said = {"content": text or None, "tool_calls": calls} if calls else {"content": text}
+        return {
+            "index": parts[0].index,
+            "message": {"role": "assistant", **said, "refusal": None},
+            "logprobs": self._logprobs([entry for part in parts for entry in part.entries]),
+            "finish_reason": read[-1][2],
+        }
+
+    def _read(self, part: Part) -> tuple[str, list[Json], str | None]:
+        """Text, calls and finish of a part; where tools were offered, the next part of its choice."""
+        if self._readers is None:
+            return part.text, [], part.finish
+        reader = self._readers[part.index]
+        text, calls = reader.push(part.text, part.finish)
+        return text, calls, "tool_calls" if part.finish == "stop" and reader.calls else part.finish
+
+    def _logprobs(self, entries: Sequence[Entry]) -> Json | None:
+        if not self._wants_logprobs:
+            return None
+        tokens = []
+        for entry in entries:
+            assert entry.logprob is not None
+            top = [self._token(id, logprob) for id, logprob in entry.top]
+            tokens.append({**self._token(entry.id, entry.logprob), "top_logprobs": top})
+        return {"content": tokens, "refusal": None}
+
+    def _token(self, id: int, logprob: float) -> Json:
+        data = self._tokenizer.token_bytes(id)
+        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
+
+
+def _characters(value: Any, depth: int = 0) -> int:
+    """Of all texts in a JSON value. Raises BadRequest for one that is nested too deeply."""
+    if depth > DEEPEST:
+        raise BadRequest(f"A tool or a call of one is nested more than {DEEPEST} deep; make it flatter.", "tools")
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _characters(each, depth + 1) for key, each in value.items())
+    return sum(_characters(each, depth + 1) for each in value) if isinstance(value, list) else 0

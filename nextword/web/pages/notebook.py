@@ -1,0 +1,103 @@
+"""What notebooks show: a prediction, a text as it was written and a receipt, drawn by the components of the pages.
+
+Promises, each with a test: every piece is one frame that asks for nothing from elsewhere, and may not; what stands in a
+prompt or in a text appears as text and never as markup, also in the notebook around the frame; the frame's scripts
+reach nothing of the notebook (its sandbox gives them an origin of their own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from nextword.api import Prediction
+from nextword.base import html
+from nextword.base.text import printable
+from nextword.encode.merges import Merges
+from nextword.encode.tokenizer import Tokenizer
+from nextword.sample.generation import Generation
+from nextword.sample.sampler import Choice, log_chance
+from nextword.trace.receipt.receipt import Chosen, Receipt, odds_of
+from nextword.web.pages.receipt import page_css, page_script, render
+
+Json = dict[str, Any]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext nextword.web.pages.notebook`: the shell draws predictions, texts and receipts from now on."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    formatter.for_type(Prediction, prediction_html)
+    formatter.for_type(Receipt, receipt_html)
+    formatter.for_type(Generation, lambda generation: generation_html(generation, generation.tokenizer))
+
+
+def prediction_html(prediction: Prediction) -> str:
+    """The odds of the next token, the tokens that were read, and how those were made."""
+    odds, tokenizer = prediction.odds, prediction.tokenizer
+    n_tokens = tokenizer.vocab_size
+    favourite = int(odds.logits[:n_tokens].argmax())
+    told = odds_of(Chosen("greedy", favourite, odds, n_tokens), tokenizer.token_text)
+    if not np.array_equal(odds.filtered, odds.probability):
+        told["sampling"] = {}
+    log_p = log_chance(told["chosen"]["probability"])
+    told["definition"] = {"logprob": None, "logprob_engine": log_p}
+    ids = list(prediction.ids)
+    tokens = {"ids": ids, "tokens": [tokenizer.token_text(id) for id in ids]}
+    return _frame(_page({"odds": told, "tokens": tokens, "merges": Merges(tokenizer).of_last(ids)}), 560)
+
+
+def generation_html(generation: Generation, tokenizer: Tokenizer) -> str:
+    """The text, each token underlined the more, the more it surprised the model; no script."""
+    words = "".join(_word(tokenizer, choice) for choice in generation.choices)
+    ended = generation.finish_reason or "not ended"
+    facts = f"{len(generation.choices)} tokens, seed {generation.seed}, {ended}. Underlined: surprising to the model."
+    body = f'<p class="words">{words}</p><p class="nw-muted">{escape(facts)}</p>'
+    return _frame(_document(body, ""), min(90 + 30 * (1 + len(generation.text) // 80), 480))
+
+
+def receipt_html(receipt: Receipt) -> str:
+    """The receipt's page with its views, as `explain --html` writes it."""
+    return _frame(render(receipt.with_views()), 640)
+
+
+def _word(tokenizer: Tokenizer, choice: Choice) -> str:
+    token = tokenizer.token_text(choice.id)
+    words = f"{choice.probability:.2%}, {choice.surprise:.1f} bits of surprise, rank {choice.rank}"
+    line = f"border-bottom-width:{min(5.0, choice.surprise / 2):.1f}px"
+    return f'<span style="{line}" title="{escape(words)}">{escape(printable(token))}</span>'
+
+
+def _page(pieces: Mapping[str, Json]) -> str:
+    script = page_script(tuple(pieces))
+    body = "".join(f'<nw-{name} data-piece="{name}"></nw-{name}>' for name in pieces)
+    body += '<p><label class="switch"><input type="checkbox" id="expert"> Show all exact numbers</label></p>'
+    body += f'<script type="application/json" id="receipt">{html.inline_json(pieces)}</script>'
+    body += f'<script type="module">{script}</script>'
+    return _document(body, script)
+
+
+def _document(body: str, script: str) -> str:
+    digest = html.script_hash(script)
+    allowed = f"script-src 'sha256-{digest}'" if script else "script-src 'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; {allowed}; base-uri 'none'; form-action 'none'"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>nextword</title><style>{page_css()}{_CSS}</style></head><body>{body}</body></html>"
+    )
+
+
+_CSS = """
+body { padding: .5rem 1rem; max-width: none; }
+.words { font: 1.125rem/1.9 Georgia, serif; white-space: pre-wrap; max-width: 46rem; }
+.words span { border-bottom: 0 solid var(--nw-odds); }
+"""
+
+
+def _frame(page: str, height: int) -> str:
+    """The page in a frame of its own, `height` pixels high until it is dragged larger."""
+    style = f"width:100%;height:{height}px;border:0;resize:vertical;overflow:auto;color-scheme:light dark"
+    return f'<iframe title="nextword" sandbox="allow-scripts" style="{style}" srcdoc="{escape(page)}"></iframe>'

@@ -1,0 +1,68 @@
+"""Which model a question is about: one that the server was started with, or a checkpoint of a run that it shows.
+
+Promises, each with a test: a checkpoint is named RUN@STEP, as `nextword diff` has it, and only those of listed runs can
+be named; its odds are those of the run's own model when the run has ended; at most `KEPT` checkpoints are in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nextword.errors import InputError
+from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.run_checkpoint import as_checkpoint, open_checkpoint
+from nextword.web.studio.runs import Learning
+from nextword.web.studio.views import Views
+
+Json = dict[str, Any]
+
+KEPT = 3  # what is watched, and two that are compared
+
+
+class Models:
+    """The models by name, the first of which is meant where none is named."""
+
+    def __init__(self, models: Mapping[str, Views], learning: Learning) -> None:
+        self._models, self._learning = models, learning
+        self._checkpoints: OrderedDict[str, Views] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def named(self, name: str | None) -> Views:
+        """Raises InputError for a name that nothing has, CorruptFile for a checkpoint that cannot be read."""
+        if name is None:
+            return next(iter(self._models.values()))
+        if name in self._models:
+            return self._models[name]
+        place = self._checkpoint(name)
+        if place is None:
+            raise InputError(f"There is no model {name!r} here; there are {', '.join(self._models)}.")
+        with self._lock:
+            if name not in self._checkpoints:
+                run, step = place
+                self._checkpoints[name] = Views(open_checkpoint(run, step), name, None)
+            self._checkpoints.move_to_end(name)
+            while len(self._checkpoints) > KEPT:
+                self._checkpoints.popitem(last=False)
+            return self._checkpoints[name]
+
+    def about(self, name: str | None) -> Json:
+        """What the page says about a model, and what others there are.
+
+        `runs`: the steps of their checkpoints. `checkpoint`: of which run and step the model is; None for another.
+        """
+        runs = {run: checkpoint_steps(folder) for run, folder in self._learning.runs().items()}
+        view, checkpoint = self.named(name), None
+        if name is not None and name not in self._models:
+            run, _, step = name.rpartition("@")
+            checkpoint = {"run": run, "step": int(step)}
+        return view.model() | {"models": list(self._models), "runs": runs, "checkpoint": checkpoint}
+
+    def _checkpoint(self, name: str) -> tuple[Path, int] | None:
+        """The folder and the step of RUN@STEP; None if there is no such checkpoint."""
+        run, step = as_checkpoint(name) or ("", 0)
+        folder = self._learning.runs().get(run)
+        return (folder, step) if folder is not None and step in checkpoint_steps(folder) else None

@@ -1,0 +1,98 @@
+"""What the studio's page may ask: each question with its bounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextword.api import WRITING
+from nextword.sample.sampler import Sampling
+
+LONGEST = 100_000  # characters of a prompt
+LONGEST_TEXT = 1_000_000  # characters to learn from
+SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # that the page has sliders for
+
+
+class AskModel(BaseModel):
+    """Which model is meant: its name, RUN@STEP for a checkpoint, None for the first."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = Field(default=None, max_length=200)
+
+
+class Ask(AskModel):
+    """What every question about a text holds: the text so far, and which model reads it."""
+
+    prompt: str = Field(max_length=LONGEST)
+    chosen: list[int] = Field(default=[], max_length=LONGEST)
+
+
+class AskOdds(Ask):
+    """Text, settings, and what the draw depends on. rows: how many tokens are told one by one."""
+
+    temperature: float = WRITING.temperature
+    top_k: int = WRITING.top_k
+    top_p: float = WRITING.top_p
+    min_p: float = WRITING.min_p
+    repetition_penalty: float = WRITING.repetition_penalty
+    seed: int = Field(default=0, ge=0, lt=1 << 64)
+    number: float | None = Field(default=None, ge=0, lt=1)
+    rows: int = Field(default=10, ge=1, le=200)
+
+    def sampling(self) -> Sampling:
+        """Raises SettingError."""
+        return Sampling(**{name: getattr(self, name) for name in SETTINGS})
+
+
+class AskWhy(Ask):
+    """token, against: ids; None for the favourite and for no rival."""
+
+    token: int | None = None
+    against: int | None = None
+    count: int = Field(default=12, ge=1, le=100)
+
+
+class AskRemove(AskOdds):
+    """The same odds with one head silent."""
+
+    layer: int = Field(ge=0)
+    head: int = Field(ge=0)
+
+
+class AskCompare(BaseModel):
+    """Two texts, or two models, with settings of their own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    left: AskOdds
+    right: AskOdds
+
+
+class AskDifference(AskCompare):
+    """What two models make of the left text, or one of both, part by part. token: an id."""
+
+    token: int = Field(ge=0)
+    count: int = Field(default=10, ge=1, le=100)
+
+
+class AskRun(BaseModel):
+    """A run, by the name under which it was listed."""
+
+    run: str = Field(max_length=200)
+
+
+class AskWord(AskRun):
+    """How probable a continuation was after a prompt, at each checkpoint of a run."""
+
+    prompt: str = Field(max_length=LONGEST)
+    continuation: str = Field(max_length=200)
+
+
+class AskTraining(BaseModel):
+    """A new run, on pasted text or on a known-truth language."""
+
+    minutes: float = Field(ge=0.2, le=60)
+    text: str | None = Field(default=None, max_length=LONGEST_TEXT)
+    world: Literal["pantry", "hideaway"] | None = None

@@ -1,0 +1,113 @@
+"""Law 6: the parts of a ledger and its remainder are the logit, for every kind of model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
+from nextword.trace.logit.attribution import Ledger, Quantity, account
+from nextword.trace.logit.components import Bias, Head, Layer, Neuron, Position, Read, Source, Token
+from nextword.trace.recording import record
+from tests.trace.models import KINDS, PROMPT, induction_model, random_model
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+QUANTITIES = [Quantity(5), Quantity(5, 17), Quantity(5, "mean"), Quantity(5, "expected")]
+
+
+def ledger_of(kind: str, quantity: Quantity = QUANTITIES[0]) -> Ledger:
+    return account(record(random_model(KINDS[kind]), PROMPT), [quantity])[0]
+
+
+@every_kind
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_the_parts_are_the_logit(kind: str, dtype: torch.dtype, limit: float) -> None:
+    for seed in range(4):
+        model = random_model(KINDS[kind], seed, dtype)
+        logits = model(torch.tensor([PROMPT]))[0, -1]
+        others = [0, logits[17], logits.mean(), (logits.softmax(-1) * logits).sum()]
+        for other, ledger in zip(others, account(record(model, PROMPT), QUANTITIES), strict=True):
+            assert ledger.total == pytest.approx(float(logits[5] - other), abs=2e-5)
+            assert abs(ledger.remainder) <= limit * max(abs(ledger.total), 0.1)
+            assert ledger.relative_remainder <= limit
+
+
+@every_kind
+def test_a_recording_is_the_forward_pass(kind: str) -> None:
+    model = random_model(KINDS[kind])
+    for length in (1, 2, 12, 24):
+        ids = (PROMPT * 2)[:length]
+        assert torch.allclose(record(model, ids).logits, model(torch.tensor([ids]))[0, -1], atol=1e-12)
+
+
+@every_kind
+@pytest.mark.parametrize("by", ["finest", "read", "head", "source", "layer", "neuron"])
+def test_every_grouping_is_the_whole_account(kind: str, by: str) -> None:
+    ledger = ledger_of(kind)
+    shares = ledger.shares(by)
+    assert sum(shares.values()) == pytest.approx(ledger.total, abs=1e-10)
+    for cause, share in shares.items():
+        assert ledger.share(cause) == pytest.approx(share, abs=1e-12)
+    top = ledger.top(7, by)
+    assert [abs(shares[cause]) for cause in top] == sorted(map(abs, shares.values()), reverse=True)[:7]
+
+
+@every_kind
+def test_shares_are_what_the_parts_write(kind: str) -> None:
+    """The brute-force check: through the model's own last norm, frozen, a part's output gives its share."""
+    model = random_model(KINDS[kind])
+    recording = record(model, PROMPT)
+    ledger = account(recording, QUANTITIES[:1])[0]
+    embedding = model.embed.weight[PROMPT[-1]]
+    writes = {
+        Token(): embedding,
+        Position(): recording.points["embed"][0] - embedding,
+        Layer(1, "attention"): recording.points["blocks.1.attention"][0],
+        Layer(2, "mlp"): recording.points["blocks.2.mlp"][0],
+    }
+    for cause, vector in writes.items():
+        centred = vector - vector.mean() if model.norm.centred else vector
+        normed = centred * recording.points["norm.scale"][0] * model.norm.weight
+        assert ledger.share(cause) == pytest.approx(float(model.logits(normed)[5]), abs=1e-12)
+
+
+def test_positions_outside_a_window_have_no_share() -> None:
+    reads = ledger_of("biased queries, window, tied").reads
+    assert np.all(reads[2, :, :-3] == 0)
+    assert np.all(reads[0] != 0)
+
+
+def test_in_a_hand_made_circuit_only_the_circuit_has_a_share() -> None:
+    """Prompt ... 4 7 ... 4: the induction head says 7, because of what it read at the place of 7, and nothing else."""
+    ids = [1, 4, 7, 2, 5, 9, 4]
+    recording = record(induction_model(), ids)
+    assert int(recording.logits.argmax()) == 7
+    ledger = account(recording, [Quantity(7)])[0]
+    shares = ledger.shares("finest")
+    assert {cause for cause, share in shares.items() if share != 0} == {Read(1, 0, 2)}
+    assert ledger.top(5) == [Read(1, 0, 2)]
+    assert ledger.remainder == 0
+    assert ledger.top(5, "head") == [Head(1, 0)]
+    assert ledger.top(5, "source") == [Source(2)]
+
+
+def test_biases_and_neurons_have_names() -> None:
+    shares = ledger_of("layernorm, learned, biases, tied").shares("finest")
+    assert shares[Bias("blocks.2.mlp.down.bias")] != 0
+    assert shares[Bias("norm.bias")] != 0
+    assert shares[Neuron(1, 47)] != 0
+
+
+def test_what_cannot_be_explained_is_refused() -> None:
+    model = random_model(KINDS["qk-norm"])
+    with pytest.raises(EmptyPrompt):
+        record(model, [])
+    with pytest.raises(ContextOverflow, match="25 tokens"):
+        record(model, [1] * 25)
+    with pytest.raises(UnknownToken):
+        record(model, [60])
+    with pytest.raises(UnknownToken):
+        account(record(model, [1]), [Quantity(60)])
+    with pytest.raises(UnknownToken):
+        account(record(model, [1]), [Quantity(1, 60)])

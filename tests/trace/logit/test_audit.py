@@ -1,0 +1,194 @@
+"""The audit measures what really happens when a cause is taken away, and says when a claim fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nextword.errors import InputError, SettingError
+from nextword.model.hooks import Probe
+from nextword.model.transformer import Transformer
+from nextword.trace.logit.ablation import removals
+from nextword.trace.logit.attribution import Quantity, account
+from nextword.trace.logit.audit import Finding, audit, rank_correlation
+from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.recording import Recording, record, replay
+from tests.trace.models import KINDS, PROMPT, induction_model, random_model
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+TOKEN = 5
+
+
+class AtLast:
+    """A probe that changes one point, at the last position only."""
+
+    def __init__(self, point: str, change: object) -> None:
+        self._point, self._change = point, change
+
+    def wants(self, name: str) -> bool:
+        return name == self._point
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        self._change(tensor[0])
+        return tensor
+
+
+def brute_force(model: Transformer, cause: Cause, recording: Recording) -> torch.Tensor:
+    """Logits of the whole forward pass with the cause zeroed where it is computed, rather than where it writes."""
+
+    def zero_head(mixed: torch.Tensor) -> None:
+        mixed[cause.head, -1] = 0
+
+    def zero_neuron(activation: torch.Tensor) -> None:
+        activation[-1, cause.neuron] = 0
+
+    def zero_all(written: torch.Tensor) -> None:
+        written[-1] = 0
+
+    def no_token(embedded: torch.Tensor) -> None:
+        embedded[-1] -= model.embed.weight[PROMPT[-1]]
+
+    def no_read(mixed: torch.Tensor) -> None:
+        group = cause.head // (model.architecture.n_heads // model.architecture.n_kv_heads)
+        bias = model.blocks[cause.layer].attention.value.bias
+        value = recording.values(cause.layer)[group, cause.source]
+        value = value if bias is None else value - bias.view(-1, model.architecture.head_size)[group]
+        mixed[cause.head, -1] -= recording.pattern(cause.layer)[cause.head, cause.source] * value
+
+    match cause:
+        case Token():
+            probe: Probe = AtLast("embed", no_token)
+        case Head(layer, _):
+            probe = AtLast(f"blocks.{layer}.attention.mixed", zero_head)
+        case Read(layer, _, _):
+            probe = AtLast(f"blocks.{layer}.attention.mixed", no_read)
+        case Neuron(layer, _):
+            probe = AtLast(f"blocks.{layer}.mlp.activation", zero_neuron)
+        case Layer(layer, part):
+            probe = AtLast(f"blocks.{layer}.{part}", zero_all)
+    return model(torch.tensor([PROMPT]), probe=probe)[0, -1]
+
+
+@every_kind
+def test_removing_by_zero_is_zeroing_in_the_forward_pass(kind: str) -> None:
+    model = random_model(KINDS[kind])
+    recording = record(model, PROMPT)
+    ledger = account(recording, [Quantity(TOKEN, 17)])[0]
+    causes = [Token(), Head(0, 3), Head(2, 0), Read(0, 1, 11), Read(1, 2, 9), Neuron(0, 7), Neuron(2, 39)]
+    causes += [Layer(1, "attention"), Layer(0, "mlp")]
+    before = model(torch.tensor([PROMPT]))[0, -1]
+    for finding in audit(recording, ledger, causes).findings:
+        after = brute_force(model, finding.cause, recording)
+        lost = before.log_softmax(-1)[TOKEN] - after.log_softmax(-1)[TOKEN]
+        assert finding.log_probability == pytest.approx(float(lost), abs=1e-10)
+        contrast = (before - after)[TOKEN] - (before - after)[17]
+        assert finding.measured == pytest.approx(float(contrast), abs=1e-10)
+        assert finding.claim == finding.expected or finding.claim == pytest.approx(finding.expected, abs=1e-10)
+        assert abs(finding.measured) > 1e-6
+
+
+class Frozen:
+    """Everything that the last position computes stays as recorded, and one vector is added to the residual."""
+
+    def __init__(self, recording: Recording, added: dict[str, torch.Tensor]) -> None:
+        self._recording, self._added = recording, added
+
+    def wants(self, name: str) -> bool:
+        return name in ("embed", "norm.scale", "norm") or name.endswith((".attention", ".mlp"))
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        kept = tensor if name == "norm" else self._recording.points[name].expand_as(tensor)
+        return kept + self._added.get(name, 0)
+
+
+@every_kind
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
+def test_with_everything_else_frozen_a_removal_takes_exactly_what_was_expected(kind: str, ablation: str) -> None:
+    model = random_model(KINDS[kind])
+    recording = record(model, PROMPT)
+    ledger = account(recording, [Quantity(TOKEN)])[0]
+    causes = [Token(), Position(), Source(2), Head(1, 1), Read(0, 0, 11), Neuron(1, 3), Layer(2, "attention")]
+    causes += [Layer(0, "mlp"), ValueBias(1, 2), Bias("norm.bias"), Bias("blocks.1.mlp.down.bias")]
+    causes += [Bias("blocks.0.attention.output.bias")]
+    findings = audit(recording, ledger, causes, ablation).findings
+    for finding, change in zip(findings, removals(recording, causes, ablation), strict=True):
+        logits = replay(recording, 1, lambda rows, change=change: Frozen(recording, dict(change)))
+        assert finding.expected == pytest.approx(float(recording.logits[TOKEN] - logits[0, TOKEN]), abs=1e-10)
+        assert finding.claim == pytest.approx(ledger.share(finding.cause))
+
+
+def test_what_stands_outside_a_hand_made_circuit_can_be_removed_and_nothing_changes() -> None:
+    recording = record(induction_model(), [1, 4, 7, 2, 5, 9, 4])
+    ledger = account(recording, [Quantity(7)])[0]
+    outside = [Head(0, 1), Head(1, 1), Layer(0, "mlp"), Layer(1, "mlp"), Read(1, 0, 3), Neuron(1, 2)]
+    found = audit(recording, ledger, [*outside, Read(1, 0, 2)])
+    assert all(each.claim == each.measured == each.log_probability == 0 for each in found.findings[:-1])
+    assert found.findings[-1].holds
+    assert found.findings[-1].measured == pytest.approx(ledger.total)
+    assert len(found.deletion) == 2
+
+
+def test_a_long_prompt_is_replayed_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = record(random_model(KINDS["qk-norm"]), PROMPT)
+    ledger = account(recording, [Quantity(TOKEN)])[0]
+    at_once = audit(recording, ledger, ledger.top(9))
+    monkeypatch.setattr("nextword.trace.recording.FORK_BYTES", 40_000)
+    one_by_one = audit(recording, ledger, ledger.top(9))
+    np.testing.assert_allclose(one_by_one.deletion, at_once.deletion, atol=1e-12)
+
+
+def test_curves_begin_and_end_where_they_must() -> None:
+    recording = record(random_model(KINDS["rmsnorm, grouped"]), PROMPT)
+    ledger = account(recording, [Quantity(TOKEN, "mean")])[0]
+    found = audit(recording, ledger, ledger.top(12))
+    supporting = sum(each.expected > 0 for each in found.findings)
+    assert len(found.deletion) == len(found.insertion) == len(found.random_deletion) == supporting + 1
+    now = float(recording.logits.log_softmax(-1)[TOKEN])
+    assert found.deletion[0] == pytest.approx(now) == pytest.approx(found.insertion[-1])
+    assert found.deletion[-1] == pytest.approx(found.insertion[0])
+    assert -1 <= found.control <= 1
+    assert -1 <= found.rank_correlation <= 1
+
+
+def test_a_mean_over_another_text_is_another_mean() -> None:
+    recording = record(random_model(KINDS["qk-norm"]), PROMPT)
+    ledger = account(recording, [Quantity(TOKEN)])[0]
+    (own,) = audit(recording, ledger, [Head(1, 1)], "mean").findings
+    (other,) = audit(recording, ledger, [Head(1, 1)], "mean", reference=[4, 8, 15, 16, 23, 42]).findings
+    assert own.claim == other.claim
+    assert own.expected != other.expected
+
+
+def test_a_claim_can_fail() -> None:
+    claim = {
+        "cause": Token(),
+        "ablation": "zero",
+        "claim": 2.0,
+        "expected": 2.0,
+        "log_probability": 0.0,
+        "foreseen": 0.0,
+    }
+    assert Finding(**claim, measured=0.6).holds
+    assert not Finding(**claim, measured=0.4).holds
+    assert not Finding(**claim, measured=-3.0).holds
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 12))
+    ranks = np.corrcoef(x.argsort().argsort(), y.argsort().argsort())
+    assert rank_correlation(x, y) == pytest.approx(ranks[0, 1])
+    tied = np.corrcoef([1, 2.5, 2.5, 4], [1, 3, 2, 4])[0, 1]
+    assert rank_correlation(np.array([0.1, 7, 7, 9]), np.array([0, 5, 3, 8.0])) == pytest.approx(tied)
+    assert np.isnan(rank_correlation(np.ones(5), np.arange(5.0)))
+    assert np.isnan(rank_correlation(np.arange(2.0), np.arange(2.0)))
+
+
+def test_what_cannot_be_removed_so_is_refused() -> None:
+    recording = record(random_model(KINDS["qk-norm"]), [1, 2])
+    ledger = account(recording, [Quantity(TOKEN)])[0]
+    with pytest.raises(InputError, match="reference text"):
+        audit(recording, ledger, [Token()], "mean")
+    with pytest.raises(SettingError, match="zero, mean or resample"):
+        audit(recording, ledger, [Token()], "none")

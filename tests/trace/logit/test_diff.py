@@ -1,0 +1,83 @@
+"""Diff: the differences of all causes are the change of the logit, and what cannot be compared is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nextword.errors import InputError, UnknownToken
+from nextword.model.transformer import Transformer
+from nextword.trace.logit.attribution import Quantity
+from nextword.trace.logit.components import Cause, Head, Layer, Neuron
+from nextword.trace.logit.diff import compare_models, compare_texts, words
+from tests.trace.models import KINDS, PROMPT, random_model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("quantity", [Quantity(5), Quantity(5, 17)])
+def test_the_differences_are_the_change_of_the_logit(kind: str, quantity: Quantity) -> None:
+    models = [random_model(KINDS[kind], seed) for seed in (0, 1)]
+    found = compare_models(*models, PROMPT, quantity)
+    logits = [model(torch.tensor([PROMPT]))[0, -1] for model in models]
+    values = [row[5] - (row[17] if quantity.against == 17 else 0) for row in logits]
+    assert found.change.total == pytest.approx(float(values[1] - values[0]), abs=1e-11)
+    shares = found.change.shares("finest")
+    assert sum(shares.values()) + found.change.remainder == pytest.approx(found.change.total, abs=1e-11)
+    assert abs(found.change.remainder) <= 1e-10 * max(map(abs, shares.values()))
+    for cause in found.change.top(5, "head"):
+        assert found.change.share(cause) == pytest.approx(found.after.share(cause) - found.before.share(cause))
+    told = json.loads(json.dumps(found.to_json(str, 3, "finest")))
+    whole = told["rest"] + told["change"]["remainder"] + sum(cause["change"] for cause in told["causes"])
+    assert whole == pytest.approx(told["change"]["total"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_texts_differ_by_the_same_parts(kind: str) -> None:
+    model, texts = random_model(KINDS[kind]), (PROMPT, PROMPT[3:9])
+    found = compare_texts(model, *texts, Quantity(5, "mean"))
+    rows = [model(torch.tensor([ids]))[0, -1] for ids in texts]
+    leads = [float(row[5] - row.mean()) for row in rows]
+    assert found.change.total == pytest.approx(leads[1] - leads[0], abs=1e-11)
+    shares = found.change.shares("head")
+    assert sum(shares.values()) + found.change.remainder == pytest.approx(found.change.total, abs=1e-11)
+    for cause in found.change.top(5, "head"):
+        assert found.change.share(cause) == pytest.approx(found.after.share(cause) - found.before.share(cause))
+    same = compare_texts(model, PROMPT, PROMPT, Quantity(5)).change
+    assert set(same.shares("head").values()) == {0.0}
+
+
+def test_what_did_not_change_has_no_share() -> None:
+    """One head's output turned round, in the last layer: nothing else differs but what reads the stream after it."""
+    model = random_model(KINDS["rmsnorm, grouped"])
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights["blocks.2.attention.output.weight"][:, :8] *= -1
+    change = compare_models(model, Transformer.of(model.architecture, weights), PROMPT, Quantity(5)).change
+    assert change.share(Head(2, 0)) != 0
+    same = compare_models(model, model, PROMPT, Quantity(5)).change
+    assert set(same.shares("finest").values()) == {0.0}
+    assert same.top(5) == []
+
+
+def test_every_cause_has_words() -> None:
+    found = compare_models(*(random_model(KINDS["qk-norm"], seed) for seed in (0, 1)), PROMPT, Quantity(5))
+    causes: set[Cause] = set()
+    for by in ("finest", "head", "source", "layer", "neuron"):
+        causes |= set(found.change.shares(by))
+    assert len({words(cause) for cause in causes}) == len(causes)
+    assert words(Head(3, 5)) == "head 3.5"
+    assert words(Layer(1, "mlp")) == "layer 1's MLP"
+    assert words(Neuron(1, 4)) == "neuron 1.4"
+
+
+def test_what_cannot_be_compared_is_refused_by_name() -> None:
+    a = KINDS["rmsnorm, grouped"]
+    first = random_model(a)
+    with pytest.raises(InputError, match="n_layers is 3 in the first and 2 in the second"):
+        compare_models(first, random_model(replace(a, n_layers=2, windows=())), PROMPT, Quantity(5))
+    with pytest.raises(InputError, match="qk_norm"):
+        compare_models(first, random_model(replace(a, qk_norm=True)), PROMPT, Quantity(5))
+    with pytest.raises(UnknownToken):
+        compare_models(first, first, PROMPT, Quantity(60))

@@ -1,0 +1,148 @@
+"""The receipt: its numbers are the generator's and the explanation's, and replaying finds every change of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import nextword
+from nextword import cli
+from nextword.errors import InputError, SettingError, StaleIndex
+from nextword.optimize.order import Order
+from nextword.sample.sampler import Sampling
+from nextword.trace.receipt.receipt import VERSION
+from nextword.trace.receipt.replay import asked_of, compare
+from nextword.trace.text.evidence import exposures as exposures_of
+from nextword.trace.text.indexed import index_files, open_indexed, training_order
+from nextword.trace.text.sources import sentence
+from nextword.train.run import Budget, start
+from tests.trace.conftest import BOLD, PROMPT
+
+FABLE = "One day the fox saw the grapes, and She ate an apple pie under the tree.\n"
+
+
+@pytest.fixture(scope="module")
+def text(gpt: nextword.GPT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "fable.txt").write_text("An old story.\n" + FABLE * 12)
+    return index_files([str(folder / "fable.txt")], gpt.tokenizer, folder / "indexed").folder
+
+
+def test_a_receipt_is_plain_json(told: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert (told["receipt"], told["nextword"]) == (VERSION, nextword.__version__)
+
+
+def test_the_word_is_the_one_that_generate_draws(gpt: nextword.GPT, told: dict[str, Any]) -> None:
+    choice = gpt.generate(PROMPT, sampling=BOLD, seed=7, max_tokens=1).finish().choices[0]
+    draw, row = told["draw"], told["odds"]["chosen"]
+    assert (draw["token"]["id"], draw["number"], draw["position"]) == (choice.id, choice.uniform, choice.position)
+    assert row["filtered_probability"] == pytest.approx(choice.filtered_probability)
+    assert (row["rank"], row["chosen"]) == (choice.rank, True)
+    low, high = draw["interval"]
+    assert low <= draw["number"] < high
+    assert high - low == pytest.approx(row["filtered_probability"])
+    assert told["why"]["token"]["id"] == choice.id
+
+
+def test_odds_sum_to_one_and_the_pieces_of_the_line_do_not_overlap(told: dict[str, Any]) -> None:
+    odds = told["odds"]
+    for column in ("probability", "filtered_probability"):
+        assert sum(row[column] for row in odds["rows"]) + odds["more"][column] == pytest.approx(1, abs=1e-12)
+    assert odds["more"]["tokens"] + len(odds["rows"]) == told["model"]["vocab"]
+    assert sum(each["tokens"] for each in odds["filters"]) == told["model"]["vocab"] - 40
+    assert odds["sampling"]["logit_bias"] == [[14, None], [12, 0.5]]
+    ends = [end for piece in told["draw"]["segments"] for end in piece["interval"]]
+    assert ends == sorted(ends)
+
+
+def test_causes_rest_and_remainder_are_the_lead(told: dict[str, Any]) -> None:
+    why = told["why"]
+    shares = sum(cause["claim"] for cause in why["causes"]) + why["rest"] + why["claims"]["remainder"]
+    assert shares == pytest.approx(why["claims"]["total"], abs=1e-9)
+    assert why["audit"]["held"] == sum(cause["holds"] for cause in why["causes"])
+    assert told["odds"]["definition"]["logprob_engine"] == pytest.approx(why["token"]["logprob"], abs=0.02)
+
+
+def test_named_and_most_probable_tokens_are_not_drawn(gpt: nextword.GPT) -> None:
+    named = gpt.receipt(PROMPT, "z", ablation=None).to_json()
+    assert (named["draw"]["how"], named["draw"]["number"], named["draw"]["segments"]) == ("named", None, [])
+    assert len(named["odds"]["rows"]) == 10, "a rare word takes the place of the tenth"
+    assert named["odds"]["rows"][-1]["chosen"]
+    favourite = gpt.receipt(PROMPT, ablation=None).to_json()
+    assert (favourite["draw"]["how"], favourite["odds"]["chosen"]["rank"]) == ("greedy", 1)
+    cold = gpt.receipt(PROMPT, sampling=Sampling(temperature=0), seed=3, ablation=None).to_json()
+    assert cold["draw"]["how"] == "greedy"
+    assert [row["removed_by"] for row in cold["odds"]["rows"]] == [None] + ["greedy"] * 9
+    with pytest.raises(InputError, match="named or drawn"):
+        gpt.receipt(PROMPT, " pie", sampling=BOLD)
+    with pytest.raises(SettingError):
+        gpt.receipt(PROMPT, sampling=BOLD, seed=-1)
+
+
+def test_without_a_text_it_says_how_to_get_one(told: dict[str, Any]) -> None:
+    assert told["sources"]["evidence"] is None
+    assert told["hashes"]["corpus"] is None
+    assert "nextword index" in told["sources"]["note"]
+    assert "nextword index" in sentence(told["sources"])
+
+
+def test_a_recited_word_is_traced_to_its_line(gpt: nextword.GPT, text: Path) -> None:
+    prompt = FABLE[: FABLE.index(" tree")]
+    told = gpt.receipt(prompt, " tree", ablation=None, text=text).to_json()
+    found = told["sources"]["evidence"]
+    assert found["kind"] == "verbatim"
+    (place, *_) = found["longest"]["places"]
+    assert place["source"].endswith("fable.txt")
+    assert place["match"] == found["longest"]["text"] == prompt + " tree"
+    assert place["line"] == 2
+    assert place["after"].startswith(".")
+    assert found["longest"]["count"] == 12
+    assert found["ngrams"][0]["of_token"] == {"count": 12, "share": 1.0}
+    assert [test["holds"] for test in found["tests"]] == [False, True, True]
+    assert found["exposures"] is None, "a text of files was not trained on"
+    assert told["hashes"]["corpus"] == told["sources"]["text"]["hash"]
+    assert "fable.txt:2" in sentence(told["sources"])
+
+
+def test_a_word_that_the_text_does_not_hold(gpt: nextword.GPT, text: Path) -> None:
+    told = gpt.receipt(PROMPT, " king", ablation=None, text=text).to_json()
+    assert told["sources"]["evidence"]["kind"] == "none"
+    assert told["sources"]["evidence"]["longest"] is None
+    assert sentence(told["sources"]).startswith("text: Neither a passage")
+    assert "never" in sentence(told["sources"])
+
+
+def test_another_models_text_is_refused(tiny_folder: Callable[[str], Path], text: Path) -> None:
+    with pytest.raises(StaleIndex):
+        nextword.open(tiny_folder("llama"), device="cpu").receipt("She", ablation=None, text=text)
+
+
+def test_a_run_tells_when_it_saw_the_passage(tmp_path: Path) -> None:
+    run = start(["world:hideaway,mb=0.03"], tmp_path / "run", Budget(steps=2), depth=1)
+    for _ in run.train():
+        pass
+    assert nextword.open(run.folder).receipt("The owl", ablation=None).to_json()["sources"]["evidence"] is None
+    CliRunner().invoke(cli.app, ["index", str(run.folder)])
+    told = nextword.open(run.folder).receipt("The owl keeps", ablation=None).to_json()
+    exposures = told["sources"]["evidence"]["exposures"]
+    order, steps = training_order(run.folder)
+    assert isinstance(order, Order)
+    assert exposures["steps"] == steps == 2
+    text = open_indexed(run.folder)
+    match = told["prompt"]["ids"] + [told["why"]["token"]["id"]]
+    match = match[len(match) - told["sources"]["evidence"]["account"]["text_match"] :]
+    truth = exposures_of(text, order, match, steps, limit=1000)
+    read = {exposure.step + 1 for seen in truth for exposure in seen.exposures}
+    assert exposures["places"] == len(truth) == told["sources"]["evidence"]["longest"]["count"]
+    assert exposures["read"] == sum(bool(seen.exposures) for seen in truth) > 0
+    assert exposures["in_steps"] == len(read)
+    assert exposures["seen"][0]["steps"][0] == min(read), "those that were read first come first, steps from 1"
+    assert all(place["times"] > 0 for place in exposures["seen"])
+    again = nextword.open(run.folder).receipt(**asked_of(told), name=told["model"]["name"]).to_json()
+    assert all(check.holds for check in compare(told, again))
