@@ -64,7 +64,7 @@ def read_all(table: int, n_pieces: int, times: int) -> int:
     return total_int(a + b + c + d)
 
 
-class Memory:
+class KVCache:
     """How fast this machine reads some arrays, all threads at once, as often as a model reads its weights.
 
     Of weights that partly stay in a cache it says what reading them can reach, which is more than memory gives.
@@ -90,16 +90,16 @@ class Memory:
 
         def all_at_once() -> None:
             for reader in readers:
-                reader.start()
+                reader.open_session()
             for reader in readers:
                 reader.join()
 
         return self._bytes * self._times / seconds(all_at_once)
 
 
-def far_memory(threads: int) -> Memory:
-    """Memory that is in no cache."""
-    return Memory([np.ones(512 << 20, np.uint8)], threads)
+def far_memory(threads: int) -> KVCache:
+    """KVCache that is in no cache."""
+    return KVCache([np.ones(512 << 20, np.uint8)], threads)
 
 
 class Ours:
@@ -116,30 +116,30 @@ class Ours:
         self.n_bytes = sum(tensor.data.nbytes for tensor in packed.values())
         self.weights = [tensor.data for tensor in packed.values()]
         self._engine = CpuEngine(architecture, packed, threads=threads, kv_cache=kv_cache)
-        self._readings = {place: self._engine.start(context) for place in (0, EARLY, LATE)}
-        self._texts = [self._engine.start(EARLY + DECODED) for _ in range(TEXTS)]
+        self._sessions = {place: self._engine.open_session(context) for place in (0, EARLY, LATE)}
+        self._texts = [self._engine.open_session(EARLY + DECODED) for _ in range(TEXTS)]
         self._ids = np.random.default_rng(0).integers(0, architecture.vocab, context).tolist()
 
     def decode(self, position: int) -> float:
         """Tokens a second, from `position` on."""
-        reading = self._readings[position]
-        if not reading.ids:
-            reading.extend(self._ids[:position])
-        reading.truncate(position)
-        return DECODED / seconds(lambda: [reading.extend([each]) for each in self._ids[:DECODED]])
+        session = self._sessions[position]
+        if not session.ids:
+            session.feed(self._ids[:position])
+        session.truncate(position)
+        return DECODED / seconds(lambda: [session.feed([each]) for each in self._ids[:DECODED]])
 
     def prefill(self) -> float:
         """Tokens a second of a whole prompt."""
-        self._readings[0].truncate(0)
-        return PREFILLED / seconds(lambda: self._readings[0].extend(self._ids[:PREFILLED]))
+        self._sessions[0].truncate(0)
+        return PREFILLED / seconds(lambda: self._sessions[0].feed(self._ids[:PREFILLED]))
 
     def batch(self) -> float:
         """Tokens a second of several texts together."""
         for text in self._texts:
             text.truncate(0)
-            text.extend(self._ids[:16])
+            text.feed(self._ids[:16])
         ids = [[[each]] * TEXTS for each in self._ids[:DECODED]]
-        return TEXTS * DECODED / seconds(lambda: [self._engine.extend_each(self._texts, each) for each in ids])
+        return TEXTS * DECODED / seconds(lambda: [self._engine.feed_each(self._texts, each) for each in ids])
 
 
 class LlamaCpp:
@@ -260,7 +260,7 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
             works["transformers bf16 decode"] = lambda: rival.decode(EARLY)
         works["memory"] = far_memory(threads).speed
         for form, name in (("auto", "4-bit"), ("int8", "int8")):
-            works[f"memory, the {name} weights"] = Memory(ours[form].weights, threads).speed
+            works[f"memory, the {name} weights"] = KVCache(ours[form].weights, threads).speed
         for work in works.values():
             work()  # not counted: warms caches
         taken: dict[str, list[float]] = {name: [] for name in works}
@@ -340,7 +340,7 @@ def shape(name: str, rounds: int, threads: int) -> dict[str, Any]:
         ours = Ours(architecture, packed, threads, 256)
         ours.decode(EARLY)
         resident, on_disk = _resident(), file.stat().st_size
-        far, same = far_memory(threads), Memory(ours.weights, threads)
+        far, same = far_memory(threads), KVCache(ours.weights, threads)
         speeds = [(ours.decode(EARLY) * ours.n_bytes, far.speed(), same.speed()) for _ in range(rounds)]
     return {
         "shape": name,

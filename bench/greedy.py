@@ -60,7 +60,7 @@ def main() -> None:
     gpt = nextword.open(given.model, device="cpu", weights=given.weights)
 
     def change(ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        exact, ours = definition.start().extend_all(ids), gpt.engine.start().extend_all(ids)
+        exact, ours = definition.open_session().feed_all(ids), gpt.engine.open_session().feed_all(ids)
         return exact, ours, ours - exact
 
     stated = spread(change(gpt.encode(YARDSTICK))[2])
@@ -68,13 +68,13 @@ def main() -> None:
     largest = 0.0
     for prompt in PROMPTS:
         ids = gpt.tokenizer.encode_prompt(prompt)
-        reading = gpt.engine.start()
-        logits = reading.extend(ids)
+        session = gpt.engine.open_session()
+        logits = session.feed(ids)
         text = []
         for _ in range(TOKENS):
             text.append(int(logits.argmax()))
-            logits = reading.extend(text[-1:])
-        exact = definition.start().extend_all([*ids, *text])[len(ids) - 1 : -1]
+            logits = session.feed(text[-1:])
+        exact = definition.open_session().feed_all([*ids, *text])[len(ids) - 1 : -1]
         second, first = np.sort(exact, axis=1)[:, -2:].T
         equal, leads = exact.argmax(1) == text, first - second
         n, same = n + TOKENS, same + int(equal.sum())

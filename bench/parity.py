@@ -59,7 +59,7 @@ def main() -> None:
     path = pull("smollm2")
     gpt = nextword.open(path)
     ids = gpt.encode(TEXT)[:200]
-    ours = gpt.engine.start().extend_all(ids)
+    ours = gpt.engine.open_session().feed_all(ids)
     with tempfile.TemporaryDirectory() as folder:
         export_hf(open_stored(path), Path(folder) / "hf")
         model = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.float32)

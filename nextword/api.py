@@ -22,7 +22,7 @@ from nextword.encode.tokenizer import Piece, Tokenizer
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
 from nextword.model.architecture import Architecture
 from nextword.parameters.open import Stored, open_stored
-from nextword.predict.engine import Engine, Reading
+from nextword.predict.engine import Engine, Session
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.draw import check_seed, new_seed, uniform
@@ -147,7 +147,7 @@ class GPT:
         Raises EmptyPrompt, ContextOverflow or UnknownToken.
         """
         ids = self._ids(prompt)
-        logits = self.engine.start(len(ids)).extend(ids)
+        logits = self.engine.open_session(len(ids)).feed(ids)
         odds = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
         return Prediction(ids, odds, self.tokenizer)
 
@@ -168,8 +168,8 @@ class GPT:
         Raises EmptyPrompt, SettingError at once; ContextOverflow or UnknownToken with the first step.
         """
         ids = self._ids(prompt)
-        reading = self.engine.start(len(ids) + max(max_tokens, 1))
-        return self._write(reading, ids, max_tokens, sampling, stop, seed)
+        session = self.engine.open_session(len(ids) + max(max_tokens, 1))
+        return self._write(session, ids, max_tokens, sampling, stop, seed)
 
     def chat(self, messages: Sequence[Mapping[str, str]] = ()) -> Conversation:
         """A conversation with the model, after `messages` ({"role", "content"}) that were said already.
@@ -329,15 +329,15 @@ class GPT:
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.interventions), on top of those it is under already.
 
-        `gpt.with_edit(Scale("blocks.3.attention.mixed", 0, unit=5)).generate(...)` writes without head 3.5.
+        `gpt.with_edit(Scale("blocks.3.attention.z", 0, unit=5)).generate(...)` writes without head 3.5.
         Raises InputError for an edit that does not fit the model.
         """
-        from nextword.trace.interventions import EditedEngine
+        from nextword.trace.interventions import edited_engine
 
         edited = GPT(self._stored, device=self._device)
         edited._edits = (*self._edits, *edits)
         edited.definition = self.definition
-        edited.engine = EditedEngine(self.definition, edited._edits)
+        edited.engine = edited_engine(self.definition, edited._edits)
         return edited
 
     def _token_id(self, token: str | int | None) -> int | None:
@@ -362,7 +362,7 @@ class GPT:
 
     def _write(
         self,
-        reading: Reading,
+        session: Session,
         ids: Sequence[int],
         max_tokens: int,
         sampling: Sampling,
@@ -370,7 +370,7 @@ class GPT:
         seed: int | None,
     ) -> Generation:
         return Generation(
-            reading,
+            session,
             self.tokenizer,
             ids,
             sampling=sampling,
@@ -387,7 +387,7 @@ class Conversation:
     def __init__(self, gpt: GPT, messages: Iterable[Mapping[str, str]] = ()) -> None:
         self.messages: list[dict[str, str]] = [dict(message) for message in messages]
         self._gpt = gpt
-        self._reading: Reading | None = None
+        self._session: Session | None = None
         self._answer: Generation | None = None
 
     def say(
@@ -407,9 +407,9 @@ class Conversation:
                 "say less, or start anew (/reset)."
             )
         self.messages = said
-        if self._reading is None:
-            self._reading = self._gpt.engine.start()
-        self._answer = self._gpt._write(self._reading, ids, max_tokens, sampling, (), seed)
+        if self._session is None:
+            self._session = self._gpt.engine.open_session()
+        self._answer = self._gpt._write(self._session, ids, max_tokens, sampling, (), seed)
         return self._answer
 
     def _keep_answer(self) -> None:

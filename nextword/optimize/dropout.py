@@ -1,6 +1,6 @@
 """Dropout: while it learns, a model does without a random share of what is written into its residual.
 
-A text that is read many times is otherwise learned by heart (Srivastava et al., 2014). Dropout is a probe, so the
+A text that is read many times is otherwise learned by heart (Srivastava et al., 2014). Dropout is a hook, so the
 equations know nothing of it; and what is left out in a step is a pure function of (seed, step), so a resumed run
 leaves out the same.
 """
@@ -24,7 +24,7 @@ _PER_DOUBLING, _MOST = 0.08, 0.3  # of the readings
 
 @dataclass(frozen=True)
 class Dropout:
-    """A probe that sets the share `share` of each write into the residual to zero and scales up the rest."""
+    """A hook that sets the share `share` of each write into the residual to zero and scales up the rest."""
 
     share: float
 

@@ -28,7 +28,7 @@ class Loss:
 
 def measure_loss(exact: Engine, rounded: Engine, ids: Sequence[int], n_bytes: int) -> Loss:
     """How much `rounded` differs from `exact` on at least two tokens; all but the first are `n_bytes` long."""
-    expected, found = (log_softmax(engine.start(len(ids)).extend_all(ids)) for engine in (exact, rounded))
+    expected, found = (log_softmax(engine.open_session(len(ids)).feed_all(ids)) for engine in (exact, rounded))
     following = np.arange(len(ids) - 1), np.array(ids[1:])
     bits, exact_bits = (-float(each[following].sum()) / np.log(2) / n_bytes for each in (found, expected))
     return Loss(

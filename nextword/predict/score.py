@@ -27,12 +27,12 @@ def log_probabilities(engine: Engine, ids: Sequence[int]) -> npt.NDArray[np.floa
     while done < len(scores):
         start = done - context // 2 if done else 0
         end = min(start + context, len(scores))
-        reading = engine.start(end - start)
+        session = engine.open_session(end - start)
         if done > start:
-            reading.extend(ids[start:done])
+            session.feed(ids[start:done])
         for at in range(done, end, CHUNK):
             after = min(at + CHUNK, end)
-            rows = log_softmax(reading.extend_all(ids[at:after]))
+            rows = log_softmax(session.feed_all(ids[at:after]))
             scores[at:after] = rows[np.arange(after - at), ids[at + 1 : after + 1]]
         done = end
     return scores

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
-from nextword.predict.engine import Logits, Reading, is_batch_invariant, read
+from nextword.predict.engine import Logits, Session, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.prompt_lookup import Lookahead
 from nextword.sample.sampler import Choice, Distribution, Mask, Sampling, choose, distribute
@@ -144,7 +144,7 @@ class Generation(Writing):
 
     def __init__(
         self,
-        reading: Reading,
+        session: Session,
         tokenizer: Tokenizer,
         prompt: Sequence[int],
         *,
@@ -157,7 +157,7 @@ class Generation(Writing):
         super().__init__(
             tokenizer,
             prompt,
-            capacity=reading.capacity,
+            capacity=session.capacity,
             sampling=sampling,
             max_tokens=max_tokens,
             stop=stop,
@@ -166,8 +166,8 @@ class Generation(Writing):
         )
         self.seconds_to_first = self.tokens_per_second = 0.0
         self.proposed = self.accepted = 0
-        self._reading = reading
-        self._lookahead = Lookahead(prompt) if is_batch_invariant(reading) else None
+        self._session = session
+        self._lookahead = Lookahead(prompt) if is_batch_invariant(session) else None
         self._ahead: list[tuple[int, Logits]] = []  # tokens read before they were drawn, and the logits after each
         self._steps = self._run()
 
@@ -182,7 +182,7 @@ class Generation(Writing):
 
     def _run(self) -> Iterator[Step]:
         began = time.perf_counter()
-        logits = read(self._reading, self.prompt)
+        logits = read(self._session, self.prompt)
         while self.finish_reason is None:
             step = self.take(logits)
             self._time(began)
@@ -194,7 +194,7 @@ class Generation(Writing):
         """The logits after `id`, the token drawn: read along already, or read now, maybe with guesses behind it."""
         position = len(self.prompt) + len(self.choices) - 1
         if self._lookahead is None:
-            return self._reading.extend([id])
+            return self._session.feed([id])
         self._lookahead.push(id)
         if self._ahead:
             guess, logits = self._ahead.pop(0)
@@ -202,12 +202,12 @@ class Generation(Writing):
                 self.accepted += 1
                 return logits
             self._ahead.clear()
-            self._reading.truncate(position)
-        room = min(self._max_tokens - len(self.choices), self._reading.capacity - position) - 1
+            self._session.truncate(position)
+        room = min(self._max_tokens - len(self.choices), self._session.capacity - position) - 1
         guesses = self._lookahead.guess(room)
         if not guesses:
-            return self._reading.extend([id])
-        rows = self._reading.extend_all([id, *guesses])
+            return self._session.feed([id])
+        rows = self._session.feed_all([id, *guesses])
         self.proposed += len(guesses)
         self._ahead = list(zip(guesses, rows[1:], strict=True))
         after: Logits = rows[0]

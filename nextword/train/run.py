@@ -485,9 +485,9 @@ class Run:
     def _sample(self) -> str:
         """A beginning, as the weights now write it."""
         tokenizer = self._corpus.tokenizer
-        reading = TorchEngine.of(self.trainer.model()).start()
+        session = TorchEngine.of(self.trainer.model()).open_session()
         settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
-        writing = Generation(reading, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
+        writing = Generation(session, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
         text = ""
         for step in writing:
             self._heed()

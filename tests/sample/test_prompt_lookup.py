@@ -10,7 +10,7 @@ import pytest
 
 import nextword
 from nextword.api import WRITING
-from nextword.predict.cpu.engine import CpuReading
+from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.generation import Generation
 from nextword.sample.prompt_lookup import MOST, Lookahead
 from nextword.sample.sampler import Sampling
@@ -28,7 +28,7 @@ def both(monkeypatch: pytest.MonkeyPatch, write: Callable[[], Generation]) -> tu
     """The same text with guesses and without."""
     guessed = write().finish()
     with monkeypatch.context() as patch:
-        patch.setattr(CpuReading, "batch_invariant", False)
+        patch.setattr(CpuSession, "batch_invariant", False)
         return guessed, write().finish()
 
 

@@ -203,7 +203,7 @@ def test_scores_are_the_logits_after_each_token(gpt: GPT, scheduler: Scheduler) 
     scheduler.submit([Job(ids, ear, None, scores=True)])
     assert ear.done.wait(10)
     assert ear.error is None
-    assert np.array_equal(np.concatenate(ear.logits), gpt.engine.start().extend_all(ids))
+    assert np.array_equal(np.concatenate(ear.logits), gpt.engine.open_session().feed_all(ids))
 
 
 def test_an_engine_without_rows_serves_too(tiny_folder: Callable[[str], Path]) -> None:

@@ -3,7 +3,7 @@
 Reading in chunks, one token at a time, from a truncated memory or side by side with other texts gives the same
 logits bit for bit, whatever the number of threads.
 
-An engine does one pass at a time: calls from several threads wait for each other. A Reading belongs to one thread
+An engine does one pass at a time: calls from several threads wait for each other. A Session belongs to one thread
 at a time.
 """
 
@@ -84,41 +84,41 @@ class CpuEngine:
         self._workroom = Workroom(self._model, self._team.size, CHUNK)
         self._turn = threading.Lock()
 
-    def start(self, capacity: int | None = None) -> CpuReading:
+    def open_session(self, capacity: int | None = None) -> CpuSession:
         """A new text; see nextword.predict.engine.Engine."""
         context = self.architecture.context
-        return CpuReading(self, context if capacity is None else min(capacity, context))
+        return CpuSession(self, context if capacity is None else min(capacity, context))
 
-    def extend_each(self, readings: Sequence[CpuReading], pieces: Sequence[Sequence[int]]) -> Logits:
+    def feed_each(self, sessions: Sequence[CpuSession], pieces: Sequence[Sequence[int]]) -> Logits:
         """Read on in several texts, different ones; the logits after each, float32 [texts, vocab].
 
         The weights are read once for all, in passes of at most CHUNK tokens. The logits are those of
-        `reading.extend(piece)`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
+        `session.feed(piece)`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
         """
-        assert readings
-        assert len(readings) == len(pieces) == len({id(reading) for reading in readings})
-        rows: list[tuple[CpuReading, int, bool]] = []  # a text, a token to read in it, whether it is the piece's last
-        for reading, piece in zip(readings, pieces, strict=True):
+        assert sessions
+        assert len(sessions) == len(pieces) == len({id(session) for session in sessions})
+        rows: list[tuple[CpuSession, int, bool]] = []  # a text, a token to read in it, whether it is the piece's last
+        for session, piece in zip(sessions, pieces, strict=True):
             assert piece, "there is always something to read"
-            check_room(reading, piece, self.architecture)
-            rows += [(reading, each, False) for each in piece[:-1]]
-            rows.append((reading, piece[-1], True))
+            check_room(session, piece, self.architecture)
+            rows += [(session, each, False) for each in piece[:-1]]
+            rows.append((session, piece[-1], True))
         logits = [self._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
         return np.concatenate(logits) if len(logits) > 1 else logits[0]
 
-    def _read(self, rows: Sequence[tuple[CpuReading, int, bool]]) -> Logits:
+    def _read(self, rows: Sequence[tuple[CpuSession, int, bool]]) -> Logits:
         """One pass of at most CHUNK rows: tokens read in their texts, the logits after the wanted, [wanted, vocab]."""
         ids, positions, memories, capacities, wanted = [], [], [], [], []
-        ahead: dict[CpuReading, int] = {}
-        for row, (reading, id, is_wanted) in enumerate(rows):
-            before = ahead.get(reading, 0)
+        ahead: dict[CpuSession, int] = {}
+        for row, (session, id, is_wanted) in enumerate(rows):
+            before = ahead.get(session, 0)
             ids.append(id)
-            positions.append(len(reading.ids) + before)
-            memories.append(reading.address)
-            capacities.append(reading.places)
+            positions.append(len(session.ids) + before)
+            memories.append(session.address)
+            capacities.append(session.places)
             if is_wanted:
                 wanted.append(row)
-            ahead[reading] = before + 1
+            ahead[session] = before + 1
         n_spans = max(positions) // SPAN + 1
         counters = new_counters(n_stages(self._model.n_layers, len(ids)))
         with self._turn:
@@ -128,13 +128,13 @@ class CpuEngine:
             call = record(Call(counters.ctypes.data, n_threads, model_at, rows_at, room_at, n_spans))
             self._team.run(call.ctypes.data)
             logits = self._workroom.logits(len(wanted))
-        for reading, id, _ in rows:
-            reading.ids.append(id)
+        for session, id, _ in rows:
+            session.ids.append(id)
         return logits
 
 
-class CpuReading:
-    """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Reading.
+class CpuSession:
+    """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Session.
 
     memory: keys and values of `places` positions, as `kernels/forward.py` lays them out, and its address; it takes up
     room in the machine as positions are read.
@@ -158,12 +158,12 @@ class CpuReading:
                 f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
             ) from error
 
-    def extend(self, ids: Sequence[int]) -> Logits:
+    def feed(self, ids: Sequence[int]) -> Logits:
         """Read on; the logits of the next token, float32 [vocab]."""
         logits: Logits = self._read(ids, every=False)[-1][-1]
         return logits
 
-    def extend_all(self, ids: Sequence[int]) -> Logits:
+    def feed_all(self, ids: Sequence[int]) -> Logits:
         """Read on; the logits after each of `ids`, float32 [len(ids), vocab]."""
         return np.concatenate(self._read(ids, every=True))
 
@@ -172,7 +172,7 @@ class CpuReading:
         assert 0 <= length <= len(self.ids)
         del self.ids[length:]
 
-    def copy_from(self, other: CpuReading, length: int) -> None:
+    def copy_from(self, other: CpuSession, length: int) -> None:
         """Hold the first `length` tokens that `other`, of the same engine and capacity, has read."""
         assert other._engine is self._engine
         assert other.places == self.places
@@ -214,7 +214,7 @@ def warm_up() -> None:
         mlp=SwiGLU(1),
     )
     zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in tensor_shapes(smallest).items()}
-    CpuEngine(smallest, pack(zeros), threads=1).start().extend([0])
+    CpuEngine(smallest, pack(zeros), threads=1).open_session().feed([0])
 
 
 def _cores() -> int:

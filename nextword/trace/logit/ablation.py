@@ -4,7 +4,7 @@
     mean      what the same part wrote on average over the positions of a reference text
     resample  what it wrote at one position of it, drawn at random
 
-Heads, neurons and embeddings are linear in what they are written from (a mixed value, an activation, a row of the
+Heads, neurons and embeddings are linear in what they are written from (a z value, an activation, a row of the
 embedding), so a removal is one vector added to the residual at the last position, at the point where the cause
 writes. A cause that writes in several layers (`Source`) is removed as what it wrote in the recording. Biases are the
 same everywhere, so they have no mean but themselves: they are always removed by zero.
@@ -36,12 +36,12 @@ LONGEST = 512  # tokens of a reference text that are used
 class State:
     """What the parts of a model write from, at one position.
 
-    token, place [width]; for each layer: mixed [heads, head], values [kv heads, T or 1, head], activation [N].
+    token, place [width]; for each layer: z [heads, head], values [kv heads, T or 1, head], activation [N].
     """
 
     token: Tensor
     place: Tensor
-    mixed: Sequence[Tensor]
+    z: Sequence[Tensor]
     values: Sequence[Tensor]
     activation: Sequence[Tensor]
 
@@ -52,7 +52,7 @@ class State:
         return State(
             model.embed.weight[recording.ids[-1]],
             _places(model, len(recording.ids))[-1],
-            [recording.points[f"blocks.{layer}.attention.mixed"][:, 0] for layer in layers],
+            [recording.points[f"blocks.{layer}.attention.z"][:, 0] for layer in layers],
             [recording.values(layer) for layer in layers],
             [recording.points[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
         )
@@ -72,14 +72,14 @@ class Reference:
                 "A mean or a resample is taken from at least two tokens: give a reference text, or remove by zero."
             )
         check_prompt(ids, model.architecture)
-        points = Points(lambda name: name.endswith((".mixed", ".value", ".activation")))
+        points = Points(lambda name: name.endswith((".z", ".value", ".activation")))
         row = torch.tensor([ids], device=model.embed.weight.device)
-        model.states(row, probe=points)
+        model.states(row, hook=points)
         self._tokens = model.embed(row)[0, 1:]
         self._places = _places(model, len(ids))[1:]
-        self._mixed, self._values, self._activation = (
+        self._z, self._values, self._activation = (
             [tensor[0] for name, tensor in points.seen.items() if name.endswith(kind)]
-            for kind in (".mixed", ".value", ".activation")
+            for kind in (".z", ".value", ".activation")
         )
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Reference:
         return State(
             self._tokens.mean(0),
             self._places.mean(0),
-            [each[:, 1:].mean(1) for each in self._mixed],
+            [each[:, 1:].mean(1) for each in self._z],
             [each[:, 1:].mean(1, keepdim=True) for each in self._values],
             [each[1:].mean(0) for each in self._activation],
         )
@@ -100,7 +100,7 @@ class Reference:
         return State(
             self._tokens[position],
             self._places[position],
-            [each[:, 1 + position] for each in self._mixed],
+            [each[:, 1 + position] for each in self._z],
             [each[:, 1 + position, None] for each in self._values],
             [each[1 + position] for each in self._activation],
         )
@@ -134,18 +134,18 @@ def written(recording: Recording, cause: Cause, state: State) -> Writes:
                 writes[_attention(layer)] = _taken(model, layer, weights, state)
             return writes
         case Head(layer, head):
-            mixed = torch.zeros_like(state.mixed[layer])
-            mixed[head] = state.mixed[layer][head]
-            return {_attention(layer): _through_output(model, layer, mixed)}
+            z = torch.zeros_like(state.z[layer])
+            z[head] = state.z[layer][head]
+            return {_attention(layer): _through_output(model, layer, z)}
         case ValueBias(layer, head):
             group = model.architecture.n_heads // model.architecture.n_kv_heads
-            mixed = torch.zeros_like(state.mixed[layer])
-            mixed[head] = value_bias(model, layer)[head // group]
-            return {_attention(layer): _through_output(model, layer, mixed)}
+            z = torch.zeros_like(state.z[layer])
+            z[head] = value_bias(model, layer)[head // group]
+            return {_attention(layer): _through_output(model, layer, z)}
         case Neuron(layer, neuron):
             return {f"blocks.{layer}.mlp": state.activation[layer][neuron] * _down(model, layer)[:, neuron]}
         case Layer(layer, "attention"):
-            return {_attention(layer): block_of(model, layer).attention.output(state.mixed[layer].flatten())}
+            return {_attention(layer): block_of(model, layer).attention.output(state.z[layer].flatten())}
         case Layer(layer, _):
             return {f"blocks.{layer}.mlp": block_of(model, layer).mlp.down(state.activation[layer])}
         case Bias(name):
@@ -171,9 +171,9 @@ def _taken(model: Transformer, layer: int, weights: Tensor, state: State) -> Ten
     return _through_output(model, layer, (grouped @ values).view(a.n_heads, a.head_size))
 
 
-def _through_output(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
+def _through_output(model: Transformer, layer: int, z: Tensor) -> Tensor:
     weight: Tensor = block_of(model, layer).attention.output.weight
-    return weight @ mixed.flatten()
+    return weight @ z.flatten()
 
 
 @torch.no_grad()

@@ -158,7 +158,7 @@ def _measure(recording: Recording, changes: Sequence[Writes]) -> Tensor:
 
 
 class _Adding:
-    """A probe that adds vectors [rows, width] at points."""
+    """A hook that adds vectors [rows, width] at points."""
 
     def __init__(self, vectors: Mapping[str, Tensor]) -> None:
         self._vectors = vectors

@@ -10,7 +10,7 @@ influence in it is exact (Ameisen et al., Circuit Tracing, 2025; here with the M
     influence of a read     (layer, head, source -> position) or an MLP: how much of the logit flows through it
     edge                    how much flows directly from one to the other; what flows into a node flows out of it
 
-The frozen model is the definition under a probe, and influences are its gradients times what was written. The graph
+The frozen model is the definition under a hook, and influences are its gradients times what was written. The graph
 holds the nodes of largest influence; `unseen` is what flows into a node from those that it leaves out.
 
 What is frozen is not explained: why a head looked where it looked, and how strongly a neuron answered, is in no edge.
@@ -255,7 +255,7 @@ def _asked(found: Flow, node: Node) -> Tensor:
     """How much of the quantity a unit of each dimension of the value that a read takes is [head]."""
     name = f"blocks.{node.layer}.attention"
     weight = found.points[f"{name}.pattern"][node.head, node.position, node.source]
-    gradient: Tensor = found.gradients[f"{name}.mixed"][node.head, node.position]
+    gradient: Tensor = found.gradients[f"{name}.z"][node.head, node.position]
     return gradient * weight
 
 

@@ -1,7 +1,7 @@
 """The frozen model: patterns, norm scales and neurons' ratios held, so that it is linear in its residual.
 
 A pattern and a norm's scale are held at their values, a neuron at the ratio of its activation to its `up`: for a gated
-neuron that is what its gate lets through. It is the definition under a probe, never a second model; it gives the same
+neuron that is what its gate lets through. It is the definition under a hook, never a second model; it gives the same
 logits (up to rounding), and its gradients are exact influences.
 """
 
@@ -19,7 +19,7 @@ Tensor = torch.Tensor
 
 
 class Frozen:
-    """A probe that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
+    """A hook that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
 
     `keep` names points at which what flows is kept, with its gradient.
     """
@@ -30,11 +30,11 @@ class Frozen:
         self._up: Tensor | None = None
 
     def wants(self, name: str) -> bool:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         return name.endswith((".pattern", ".scale", ".up", ".activation")) or self._keep(name)
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         if name.endswith((".pattern", ".scale")):
             return self._points[name]
         if name.endswith(".activation"):
@@ -60,7 +60,7 @@ def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
     """Every point of a reading of `ids`, all positions: what `Frozen` holds."""
     points = Points()
     with torch.no_grad():
-        model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
+        model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
     return points.seen
 
 
@@ -94,7 +94,7 @@ class Flow:
         """Influence of what each head takes from each position, its value bias included [heads, T, T]."""
         a, name = self.model.architecture, f"blocks.{layer}.attention"
         value = self.points[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
-        return (self.gradients[f"{name}.mixed"] @ value.transpose(1, 2)) * self.points[f"{name}.pattern"]
+        return (self.gradients[f"{name}.z"] @ value.transpose(1, 2)) * self.points[f"{name}.pattern"]
 
     def neurons(self, layer: int) -> Tensor:
         """Influence of each neuron [T, neurons], with its bias."""
@@ -106,7 +106,7 @@ _KEPT = (
     "embed",
     ".attention_norm",
     ".value",
-    ".mixed",
+    ".z",
     ".attention",
     ".mlp_norm",
     ".up",
@@ -120,10 +120,10 @@ _KEPT = (
 def flow(model: Transformer, ids: Sequence[int], weights: Tensor) -> Flow:
     """Read `ids` frozen, and how a sum of the last logits, by `weights` [vocab], depends on everything on the way."""
     points = freeze(model, ids)
-    probe = Frozen(points, lambda name: name.endswith(_KEPT))
-    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=probe)
+    hook = Frozen(points, lambda name: name.endswith(_KEPT))
+    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=hook)
     (logits[0, -1] @ weights.to(logits)).backward()
     gradients = {
-        name: torch.zeros_like(kept)[0] if kept.grad is None else kept.grad[0] for name, kept in probe.kept.items()
+        name: torch.zeros_like(kept)[0] if kept.grad is None else kept.grad[0] for name, kept in hook.kept.items()
     }
     return Flow(model, tuple(ids), weights, {name: each[0] for name, each in points.items()}, gradients)

@@ -31,16 +31,16 @@ def omissions(
     spans: start and stop of each, in the order of the text, none of them all of it. What comes before a span is read
     once for all. Raises ContextOverflow or UnknownToken.
     """
-    reading, found, begun = engine.start(len(ids)), [], 0
+    session, found, begun = engine.open_session(len(ids)), [], 0
     for start, stop in spans:
-        logits = reading.extend(ids[begun:start]) if start > begun else None
+        logits = session.feed(ids[begun:start]) if start > begun else None
         if stop < len(ids):
-            logits = reading.extend(ids[stop:])
+            logits = session.feed(ids[stop:])
         assert logits is not None, "nothing is left to read"
         left = [*ids[:start], *ids[stop:]]
         odds = distribute(logits, Sampling(), left, n_tokens=n_tokens)
         found.append(Omission(start, stop, float(odds.probability[token])))
-        reading.truncate(start)
+        session.truncate(start)
         begun = start
     return found
 

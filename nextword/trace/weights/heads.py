@@ -31,7 +31,7 @@ def attention_patterns(model: Transformer, ids: Sequence[int], layer: int) -> Te
     if not 0 <= layer < model.architecture.n_layers:
         raise InputError(f"There is no layer {layer}: the model's go from 0 to {model.architecture.n_layers - 1}.")
     points = Points(lambda name: name == f"blocks.{layer}.attention.pattern")
-    model.states(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
+    model.states(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
     return next(iter(points.seen.values()))[0]
 
 
@@ -86,7 +86,7 @@ def head_roles(
 def _scores(model: Transformer, ids: Sequence[int], lead: int, period: int) -> Array:
     """Previous, duplicate, induction and first scores of one text [4, layers, heads]."""
     points = Points(lambda name: name.endswith(".attention.pattern"))
-    model.states(torch.tensor([ids], device=model.embed.weight.device), probe=points)
+    model.states(torch.tensor([ids], device=model.embed.weight.device), hook=points)
     patterns = torch.stack([seen[0] for seen in points.seen.values()]).double()  # [L, H, T, T]
     again = torch.arange(lead + period, len(ids), device=patterns.device)
 

@@ -255,7 +255,7 @@ class Views:
         from nextword.trace.interventions import Scale
 
         ids, sampling = self.ids_of(ask), ask.sampling()
-        silence = Scale(f"blocks.{ask.layer}.attention.mixed", 0.0, unit=ask.head)
+        silence = Scale(f"blocks.{ask.layer}.attention.z", 0.0, unit=ask.head)
         before, after = (self._gpt.with_edit(*edits).predict(ids, sampling).odds for edits in ((), (silence,)))
         n = self._gpt.tokenizer.vocab_size
         shown = list(dict.fromkeys(int(id) for odds in (before, after) for id in np.argsort(-odds.logits[:n])[:6]))

@@ -29,11 +29,11 @@ long = Architecture(
 )
 tensors = {n: StoredTensor.of(np.ones(shape, np.float32)) for n, shape in tensor_shapes(long).items()}
 engine = CpuEngine(long, pack(tensors, "fp32"))
-engine.start(100).extend([1])
+engine.open_session(100).feed([1])
 before = resident()
-readings = [engine.start() for _ in range(24)]
-engine.extend_each(readings, [[1, 2, 3]] * 24)
-print(sum(reading.memory.nbytes for reading in readings), resident() - before)
+sessions = [engine.open_session() for _ in range(24)]
+engine.feed_each(sessions, [[1, 2, 3]] * 24)
+print(sum(session.memory.nbytes for session in sessions), resident() - before)
 """
 
 

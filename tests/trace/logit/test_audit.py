@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nextword.errors import InputError, SettingError
-from nextword.model.hooks import Probe
+from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.ablation import removals
 from nextword.trace.logit.attribution import Quantity, account
@@ -21,7 +21,7 @@ TOKEN = 5
 
 
 class AtLast:
-    """A probe that changes one point, at the last position only."""
+    """A hook that changes one point, at the last position only."""
 
     def __init__(self, point: str, change: object) -> None:
         self._point, self._change = point, change
@@ -59,16 +59,16 @@ def brute_force(model: Transformer, cause: Cause, recording: Recording) -> torch
 
     match cause:
         case Token():
-            probe: Probe = AtLast("embed", no_token)
+            hook: Hook = AtLast("embed", no_token)
         case Head(layer, _):
-            probe = AtLast(f"blocks.{layer}.attention.mixed", zero_head)
+            hook = AtLast(f"blocks.{layer}.attention.z", zero_head)
         case Read(layer, _, _):
-            probe = AtLast(f"blocks.{layer}.attention.mixed", no_read)
+            hook = AtLast(f"blocks.{layer}.attention.z", no_read)
         case Neuron(layer, _):
-            probe = AtLast(f"blocks.{layer}.mlp.activation", zero_neuron)
+            hook = AtLast(f"blocks.{layer}.mlp.activation", zero_neuron)
         case Layer(layer, part):
-            probe = AtLast(f"blocks.{layer}.{part}", zero_all)
-    return model(torch.tensor([PROMPT]), probe=probe)[0, -1]
+            hook = AtLast(f"blocks.{layer}.{part}", zero_all)
+    return model(torch.tensor([PROMPT]), hook=hook)[0, -1]
 
 
 @every_kind

@@ -130,7 +130,7 @@ def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
 def test_generation_runs_under_edits(gpt: nextword.GPT) -> None:
     plain = gpt.generate("She ate", max_tokens=8, sampling=GREEDY).finish()
     idle = gpt.with_edit(Scale("blocks.0.mlp", 1.0)).generate("She ate", max_tokens=8, sampling=GREEDY).finish()
-    cut = gpt.with_edit(Scale("blocks.0.mlp", 0.0)).with_edit(Scale("blocks.1.attention.mixed", 0.0, unit=1))
+    cut = gpt.with_edit(Scale("blocks.0.mlp", 0.0)).with_edit(Scale("blocks.1.attention.z", 0.0, unit=1))
     edited = cut.generate("She ate", max_tokens=8, sampling=GREEDY).finish()
     assert idle.text == plain.text
     assert edited.text != plain.text

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.errors import EmptyPrompt, UnknownToken
-from nextword.model.hooks import Probe
+from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
@@ -72,7 +72,7 @@ def test_what_flows_into_a_node_flows_out_of_it(kind: str, grain: str, quantity:
 class Removing:
     """The frozen model, with one more change at a point."""
 
-    def __init__(self, frozen: Probe, point: str, change: Callable[[Tensor], None]) -> None:
+    def __init__(self, frozen: Hook, point: str, change: Callable[[Tensor], None]) -> None:
         self._frozen, self._point, self._change = frozen, point, change
 
     def wants(self, name: str) -> bool:
@@ -90,11 +90,11 @@ def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> N
     model = random_model(KINDS[kind])
     points, row = freeze(model, SHORT), torch.tensor([SHORT])
     graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, grain="neuron")
-    whole = float(model(row, probe=Frozen(points))[0, -1, 5])
+    whole = float(model(row, hook=Frozen(points))[0, -1, 5])
     assert whole == pytest.approx(graph.total, abs=1e-11)
 
     def without(point: str, change: Callable[[Tensor], None]) -> float:
-        return whole - float(model(row, probe=Removing(Frozen(points), point, change))[0, -1, 5])
+        return whole - float(model(row, hook=Removing(Frozen(points), point, change))[0, -1, 5])
 
     a = model.architecture
     for node, influence in graph.influences.items():
@@ -108,7 +108,7 @@ def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> N
             name = f"blocks.{node.layer}.attention"
             taken = points[f"{name}.value"][0, node.head * a.n_kv_heads // a.n_heads, node.source]
             taken = taken * points[f"{name}.pattern"][0, node.head, node.position, node.source]
-            lost = without(f"{name}.mixed", lambda x, t=node.position, v=taken: x[0, 2, t].sub_(v))  # type: ignore[misc]
+            lost = without(f"{name}.z", lambda x, t=node.position, v=taken: x[0, 2, t].sub_(v))  # type: ignore[misc]
         elif node.kind == "bias" and (node.name or "").endswith(".attention.output.bias"):
             vector = model.get_parameter(node.name or "")
             point = (node.name or "").removesuffix(".output.bias")
