@@ -56,11 +56,11 @@ def main() -> None:
     parser.add_argument("--weights", default="int8")
     given = parser.parse_args()
     stored = open_stored(given.model)
-    definition = TorchEngine(stored.architecture, stored.tensors)
+    reference_model = TorchEngine(stored.architecture, stored.tensors)
     gpt = nextword.open(given.model, device="cpu", weights=given.weights)
 
     def change(ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        exact, ours = definition.open_session().feed_all(ids), gpt.engine.open_session().feed_all(ids)
+        exact, ours = reference_model.open_session().feed_all(ids), gpt.engine.open_session().feed_all(ids)
         return exact, ours, ours - exact
 
     stated = spread(change(gpt.encode(YARDSTICK))[2])
@@ -74,7 +74,7 @@ def main() -> None:
         for _ in range(TOKENS):
             text.append(int(logits.argmax()))
             logits = session.feed(text[-1:])
-        exact = definition.open_session().feed_all([*ids, *text])[len(ids) - 1 : -1]
+        exact = reference_model.open_session().feed_all([*ids, *text])[len(ids) - 1 : -1]
         second, first = np.sort(exact, axis=1)[:, -2:].T
         equal, leads = exact.argmax(1) == text, first - second
         n, same = n + TOKENS, same + int(equal.sum())

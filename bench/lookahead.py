@@ -7,7 +7,7 @@ import statistics
 import sys
 
 import nextword
-from nextword.api import WRITING
+from nextword.api import DEFAULT_SAMPLING
 from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.sampler import Sampling
 
@@ -16,7 +16,7 @@ PROMPTS = {
     "a list repeated": f"Fruits and prices:\n{LIST}\nThe same list again:\nFruits and prices:\n- apple: 3 coins\n",
     "a story": "Once upon a time",
 }
-SAMPLING = {"greedy": Sampling(temperature=0), "default": WRITING}
+SAMPLING = {"greedy": Sampling(temperature=0), "default": DEFAULT_SAMPLING}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from nextword.parameters.checkpoints import checkpoint_steps
 
 STARTING = 4.0  # seconds in which a process starts
 AFTER = 0.3  # seconds after a step, at most
-WRITING = 0.1  # seconds in which a checkpoint is written
+DEFAULT_SAMPLING = 0.1  # seconds in which a checkpoint is written
 TIMINGS = ("seconds", "tokens_per_second", "share_of_peak")
 NOT_COMPARED = {"resumed", "sample"}  # samples come by the clock
 
@@ -91,7 +91,7 @@ def main() -> None:
         shutil.copytree(whole, killed)
         print(f"uninterrupted: {given.steps} steps in {finish(whole):.1f} s, {given.threads} threads", flush=True)
         for number, step in enumerate(steps, 1):
-            kinds = {0: (0, STARTING), 2: (min(2 * checkpoint_steps(killed)[-1] or 1, step), WRITING)}
+            kinds = {0: (0, STARTING), 2: (min(2 * checkpoint_steps(killed)[-1] or 1, step), DEFAULT_SAMPLING)}
             at, within = kinds.get(number % 4, (step, AFTER))
             what = kill_after(killed, at, chance.uniform(0, within))
             left = "".join(f", left {path.name}" for path in killed.rglob("*.tmp"))

@@ -34,7 +34,7 @@ import numpy as np
 import nextword
 from nextword.parameters.export import export_gguf
 from nextword.parameters.open import open_stored
-from nextword.sample.generation import Writing
+from nextword.sample.generation import SamplingLoop
 from nextword.sample.sampler import Sampling
 
 MODEL, STREAMS, TOKENS = "smollm2", 8, 64
@@ -164,12 +164,12 @@ class Bare:
         sampling = Sampling(
             SETTINGS["temperature"], min_p=SETTINGS["min_p"], logit_bias=dict.fromkeys(gpt.stop_ids, -100.0)
         )
-        writing = Writing(gpt.tokenizer, ids, capacity=2048, sampling=sampling, max_tokens=TOKENS, seed=1)
+        loop = SamplingLoop(gpt.tokenizer, ids, capacity=2048, sampling=sampling, max_tokens=TOKENS, seed=1)
         self._session.truncate(0)
-        step = writing.take(self._session.feed(ids))
+        step = loop.take(self._session.feed(ids))
         began = time.perf_counter()
-        while writing.finish_reason is None:
-            step = writing.take(self._session.feed([step.choice.id]))
+        while loop.finish_reason is None:
+            step = loop.take(self._session.feed([step.token.id]))
         return (time.perf_counter() - began) / (TOKENS - 1)
 
 

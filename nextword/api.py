@@ -27,13 +27,13 @@ from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, Sampling, choose, distribute
+from nextword.sample.sampler import Distribution, Sampling, distribute, sample_token
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.interventions import Edit
     from nextword.trace.logit.ablation import Ablation
-    from nextword.trace.logit.attribution import Grouping
+    from nextword.trace.logit.attribution import Granularity
     from nextword.trace.logit.explanation import Explanation
     from nextword.trace.receipt.receipt import Chosen, Receipt
     from nextword.trace.receipt.views import Viewer
@@ -43,7 +43,7 @@ DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
 # What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off, and
 # what was just said a little less likely, because small models go in circles (see the log).
-WRITING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
+DEFAULT_SAMPLING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
 # How much a model loses when its weights are rounded is measured on this.
@@ -116,7 +116,7 @@ class GPT:
         )
 
     @cached_property
-    def definition(self) -> Transformer:
+    def reference_model(self) -> Transformer:
         """The equations themselves in float32, for looking inside and editing; loaded when first asked for."""
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
@@ -127,7 +127,7 @@ class GPT:
         """What makes the views of a page; it measures the roles of heads once."""
         from nextword.trace.receipt.views import Viewer
 
-        return Viewer(self.definition, self.engine, self.tokenizer)
+        return Viewer(self.reference_model, self.engine, self.tokenizer)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
@@ -148,15 +148,15 @@ class GPT:
         """
         ids = self._ids(prompt)
         logits = self.engine.open_session(len(ids)).feed(ids)
-        odds = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
-        return Prediction(ids, odds, self.tokenizer)
+        distribution = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
+        return Prediction(ids, distribution, self.tokenizer)
 
     def generate(
         self,
         prompt: str | Sequence[int],
         *,
         max_tokens: int = 200,
-        sampling: Sampling = WRITING,
+        sampling: Sampling = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
         seed: int | None = None,
     ) -> Generation:
@@ -197,10 +197,10 @@ class GPT:
         self,
         prompt: str | Sequence[int],
         token: str | int | None = None,
-        against: str | int | None = None,
+        contrast: str | int | None = None,
         *,
         count: int = 12,
-        by: Grouping = "finest",
+        granularity: Granularity = "finest",
         ablation: Ablation | None = "zero",
         reference: str | None = None,
     ) -> Explanation:
@@ -218,13 +218,13 @@ class GPT:
         if self._edits:
             raise InputError("A model under edits is not explained; explain the model it was made from.")
         return explain(
-            self.definition,
+            self.reference_model,
             self._ids(prompt),
             self.tokenizer.token_text,
             self._token_id(token),
-            self._token_id(against),
+            self._token_id(contrast),
             count=count,
-            by=by,
+            granularity=granularity,
             ablation=ablation,
             reference=None if reference is None else self.encode(reference),
             n_tokens=self.tokenizer.vocab_size,
@@ -234,12 +234,12 @@ class GPT:
         self,
         prompt: str | Sequence[int],
         token: str | int | None = None,
-        against: str | int | None = None,
+        contrast: str | int | None = None,
         *,
         sampling: Sampling | None = None,
         seed: int | None = None,
         count: int = 12,
-        by: Grouping = "finest",
+        granularity: Granularity = "finest",
         ablation: Ablation | None = "zero",
         reference: str | None = None,
         text: Path | None = None,
@@ -261,19 +261,21 @@ class GPT:
             raise InputError("A token is either named or drawn: leave out the token, or the seed and the settings.")
         ids = self._ids(prompt)
         chosen = self._chosen(ids, self._token_id(token), sampling, seed)
-        rival = self._token_id(against)
-        why = self.explain(ids, chosen.id, rival, count=count, by=by, ablation=ablation, reference=reference)
+        contrast = self._token_id(contrast)
+        why = self.explain(
+            ids, chosen.id, contrast, count=count, granularity=granularity, ablation=ablation, reference=reference
+        )
         indexed = self.indexed(text)
-        spell = self.tokenizer.token_text
-        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, spell)
+        decode_token = self.tokenizer.token_text
+        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, decode_token)
         a = self.architecture
-        asked = {
+        request = {
             "token": None if token is None else chosen.id,
-            "against": rival,
+            "contrast": contrast,
             "sampling": None if sampling is None else sampling_to_json(sampling),
             "seed": chosen.seed,
             "count": count,
-            "by": by,
+            "granularity": granularity,
             "ablation": ablation,
             "reference": reference,
             "text": None if text is None else str(text),
@@ -289,27 +291,30 @@ class GPT:
                 "context": a.context,
             },
             "hashes": {**self.hashes(), "corpus": sources["text"] and sources["text"]["hash"]},
-            "asked": asked,
+            "request": request,
         }
 
         def views() -> Mapping[str, Any]:
-            chance, index = float(chosen.odds.probability[chosen.id]), None if indexed is None else indexed.index
-            return self.viewer.all(why.recording, chosen.id, chance, index)
+            probability, index = (
+                float(chosen.distribution.probability[chosen.id]),
+                None if indexed is None else indexed.index,
+            )
+            return self.viewer.all(why.recording, chosen.id, probability, index)
 
         return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts, views)
 
     def _chosen(self, ids: Sequence[int], token: int | None, sampling: Sampling | None, seed: int | None) -> Chosen:
         from nextword.trace.receipt.receipt import Chosen
 
-        odds, n_tokens = self.predict(ids, sampling).odds, self.tokenizer.vocab_size
+        distribution, n_tokens = self.predict(ids, sampling).distribution, self.tokenizer.vocab_size
         if token is not None:
-            return Chosen("named", token, odds, n_tokens)
+            return Chosen("named", token, distribution, n_tokens)
         if sampling is None or sampling.temperature == 0:
-            how = odds.logits[:n_tokens] if sampling is None else odds.filtered
-            return Chosen("greedy", int(how.argmax()), odds, n_tokens, sampling)
+            how = distribution.logits[:n_tokens] if sampling is None else distribution.filtered
+            return Chosen("greedy", int(how.argmax()), distribution, n_tokens, sampling)
         seed = new_seed() if seed is None else check_seed(seed)
-        choice = choose(odds, uniform(seed, len(ids)), len(ids))
-        return Chosen("drawn", choice.id, odds, n_tokens, sampling, seed, choice)
+        sampled = sample_token(distribution, uniform(seed, len(ids)), len(ids))
+        return Chosen("drawn", sampled.id, distribution, n_tokens, sampling, seed, sampled)
 
     def own_text(self) -> Path | None:
         """The folder of the text that the model learned from, if it is here with its index."""
@@ -336,8 +341,8 @@ class GPT:
 
         edited = GPT(self._stored, device=self._device)
         edited._edits = (*self._edits, *edits)
-        edited.definition = self.definition
-        edited.engine = edited_engine(self.definition, edited._edits)
+        edited.reference_model = self.reference_model
+        edited.engine = edited_engine(self.reference_model, edited._edits)
         return edited
 
     def _token_id(self, token: str | int | None) -> int | None:
@@ -391,7 +396,7 @@ class Conversation:
         self._answer: Generation | None = None
 
     def say(
-        self, text: str, *, max_tokens: int = 500, sampling: Sampling = WRITING, seed: int | None = None
+        self, text: str, *, max_tokens: int = 500, sampling: Sampling = DEFAULT_SAMPLING, seed: int | None = None
     ) -> Generation:
         """Add what the user says and return the answer being written; it joins `messages` with the next `say`.
 
@@ -413,7 +418,7 @@ class Conversation:
         return self._answer
 
     def _keep_answer(self) -> None:
-        if self._answer is not None and self._answer.choices:
+        if self._answer is not None and self._answer.tokens:
             self.messages.append({"role": "assistant", "content": self._answer.text})
         self._answer = None
 
@@ -435,17 +440,17 @@ class Prediction:
     """The odds of every token after the prompt's `ids`."""
 
     ids: Sequence[int]
-    odds: Distribution
+    distribution: Distribution
     tokenizer: Tokenizer
 
     @property
     def removed_mass(self) -> float:
         """Raw probability of all tokens that the filters removed."""
-        return sum((removed.mass for removed in self.odds.removed), 0.0)
+        return sum((removed.mass for removed in self.distribution.removed), 0.0)
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The most probable tokens, by the model's own odds, ties by id."""
-        logits = self.odds.logits[: self.tokenizer.vocab_size]
+        logits = self.distribution.logits[: self.tokenizer.vocab_size]
         return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
 
     def row(self, id: int) -> NextToken:
@@ -453,10 +458,10 @@ class Prediction:
         return NextToken(
             id=id,
             token=self.tokenizer.token_text(id),
-            logit=float(self.odds.logits[id]),
-            probability=float(self.odds.probability[id]),
-            filtered_probability=float(self.odds.filtered[id]),
-            removed_by=self.odds.remover(id),
+            logit=float(self.distribution.logits[id]),
+            probability=float(self.distribution.probability[id]),
+            filtered_probability=float(self.distribution.filtered[id]),
+            removed_by=self.distribution.remover(id),
         )
 
 

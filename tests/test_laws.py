@@ -147,7 +147,7 @@ def test_law_5_same_seed_same_text_whatever_the_cache_and_the_threads(variant: s
     def write(prompt: list[int], count: int) -> list[int]:
         gpt = nextword.open(tiny_folder(variant))
         written = gpt.generate(prompt, max_tokens=count, seed=7, sampling=Sampling(temperature=0.7)).finish()
-        return [choice.id for choice in written.choices]
+        return [choice.id for choice in written.tokens]
 
     prompt = ids()[:10]
     text = write(prompt, 30)

@@ -151,18 +151,18 @@ def _train_without(
     _train(new, as_json, tensorboard)
     if asked is None or ask is None:
         return
-    found, foretold = effect(run, out, *asked), foretell(run, out, passage, *asked)
+    found, estimated = effect(run, out, *asked), foretell(run, out, passage, *asked)
     if as_json:
         told = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
-        emit({**told, "foretold": asdict(foretold)})
+        emit({**told, "foretold": asdict(estimated)})
     else:
         print(
             f"{ask[1]!r} after {ask[0]!r}: {found.with_passage:.2%} with the passage, "
             f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
         )
         print(
-            f"foretold by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
-            f"by gradients: it spoke more for it than {foretold.below} of {foretold.others} other stretches as long"
+            f"foretold by counting: {estimated.counted_with:.2%} with it, {estimated.counted_without:.2%} without; "
+            f"by gradients: it spoke more for it than {estimated.below} of {estimated.others} other stretches as long"
         )
 
 

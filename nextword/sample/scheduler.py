@@ -21,7 +21,7 @@ from typing import Protocol
 
 from nextword.errors import Busy, Closing, ModelError, NextwordError
 from nextword.predict.engine import Engine, Logits, Session, is_batch_invariant
-from nextword.sample.generation import Step, Writing
+from nextword.sample.generation import SamplingLoop, Step
 
 CHUNK = 128  # tokens of prompts read in a turn
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
         """One more token; the last if the writing has a `finish_reason`."""
 
     def ended(self, error: NextwordError | None) -> None:
-        """Nothing follows: None after a job without `writing`, else why there is no more."""
+        """Nothing follows: None after a job without `loop`, else why there is no more."""
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Job:
 
     prompt: Sequence[int]
     listener: Listener
-    writing: Writing | None
+    loop: SamplingLoop | None
     scores: bool = False
     cancelled: bool = False
 
@@ -289,20 +289,20 @@ class Scheduler:
         job = row.job
         if job is None:  # it failed in this turn
             return
-        if job.writing is None:
+        if job.loop is None:
             self._end(row, None)
         elif not job.cancelled:
-            drawn.append((row, job.writing.take(logits)))
+            drawn.append((row, job.loop.take(logits)))
 
     def _pass_on(self, row: _Row, step: Step) -> None:
         """Tell who asked of a drawn token, and read it next, or free the row after the last."""
         job = row.job
         assert job is not None
-        assert job.writing is not None
+        assert job.loop is not None
         self.counts.written_tokens += 1
         job.listener.wrote(step)
-        row.next = step.choice.id
-        if job.writing.finish_reason is not None:
+        row.next = step.token.id
+        if job.loop.finish_reason is not None:
             self.counts.texts += 1
             row.free()
 

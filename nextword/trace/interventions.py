@@ -22,7 +22,7 @@ from nextword.model.architecture import Architecture
 from nextword.model.hooks import point_names
 from nextword.model.transformer import Transformer
 from nextword.predict.torch_engine import TorchEngine
-from nextword.trace.recording import Points, check_prompt
+from nextword.trace.recording import Recorder, check_prompt
 
 Tensor = torch.Tensor
 _PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".z")  # [batch, heads, time, ...]
@@ -83,9 +83,9 @@ def patch_from(
         raise InputError(
             f"Give one position to patch for each that is recorded, and only positions of the {len(ids)} tokens."
         )
-    points = Points(lambda name: name == point)
+    points = Recorder(lambda name: name == point)
     model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
-    seen = _selected(points.seen[point], point, unit)[0]
+    seen = _selected(points.activations[point], point, unit)[0]
     return Patch(point, seen[list(positions)], target, unit)
 
 

@@ -26,11 +26,11 @@ CHUNK = 512  # tokens of a prompt read at once: bounds the activations
 FORK_BYTES = 1 << 28  # keys and values copied at once for `replay`
 
 
-class Points:
+class Recorder:
     """A hook that keeps what it sees at the points that `wanted` chooses, and changes nothing."""
 
     def __init__(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
-        self.seen: dict[str, Tensor] = {}
+        self.activations: dict[str, Tensor] = {}
         self._wanted = wanted
 
     def wants(self, name: str) -> bool:
@@ -39,7 +39,7 @@ class Points:
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """See nextword.model.hooks.Hook."""
-        self.seen[name] = tensor
+        self.activations[name] = tensor
         return tensor
 
 
@@ -47,19 +47,19 @@ class Points:
 class Recording:
     """What happened while the last of `ids` was read.
 
-    points: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
+    activations: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
     kept as 1; `attention.pattern` is [heads, 1, T]. kv_cache: keys and values of all T tokens, one row.
     """
 
     model: Transformer
     ids: tuple[int, ...]
-    points: Mapping[str, Tensor]
+    activations: Mapping[str, Tensor]
     kv_cache: KVCache
 
     @property
     def logits(self) -> Tensor:
         """Of the next token [vocab]."""
-        return self.points["logits"][0]
+        return self.activations["logits"][0]
 
     def values(self, layer: int) -> Tensor:
         """Values [kv heads, T, head] that this layer's heads read at the last position, biases included."""
@@ -67,7 +67,7 @@ class Recording:
 
     def pattern(self, layer: int) -> Tensor:
         """How much of each position's value each head takes [heads, T]."""
-        return self.points[f"blocks.{layer}.attention.pattern"][:, 0]
+        return self.activations[f"blocks.{layer}.attention.pattern"][:, 0]
 
 
 @torch.no_grad()
@@ -83,10 +83,10 @@ def record(model: Transformer, ids: Sequence[int]) -> Recording:
         chunk = list(ids[start : min(start + CHUNK, len(ids) - 1)])
         model.states(torch.tensor([chunk], device=weight.device), kv_cache)
         kv_cache.advance(len(chunk))
-    points = Points()
+    points = Recorder()
     model(torch.tensor([[ids[-1]]], device=weight.device), kv_cache, points)
     kv_cache.advance(1)
-    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.seen.items()}, kv_cache)
+    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.activations.items()}, kv_cache)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from nextword.api import WRITING
+from nextword.api import DEFAULT_SAMPLING
 from nextword.base.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.base.version import __version__
 from nextword.corpus.formats import Undecodable
@@ -486,7 +486,11 @@ class Run:
         """A beginning, as the weights now write it."""
         tokenizer = self._corpus.tokenizer
         session = TorchEngine.of(self.trainer.model()).open_session()
-        settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
+        settings: dict[str, Any] = {
+            "sampling": DEFAULT_SAMPLING,
+            "max_tokens": _SAMPLE_TOKENS,
+            "stop_ids": tokenizer.eos_ids,
+        }
         writing = Generation(session, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
         text = ""
         for step in writing:

@@ -22,7 +22,7 @@ from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
 from nextword.trace.interventions import EditHook, Scale
 from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Grouping, Quantity, account
+from nextword.trace.logit.attribution import Granularity, Quantity, attribute
 from nextword.trace.logit.audit import audit
 from nextword.trace.logit.components import Head, Layer, Position, Read, Source, Token
 from nextword.trace.recording import record
@@ -285,16 +285,20 @@ def test_outside_hand_written_induction_every_attribution_is_0_and_removing_it_c
 ) -> None:
     recording = record(induction_model(), [1, 4, 7, 2, 5, 9, 4])
     assert int(recording.logits.argmax()) == 7
-    ledger = account(recording, [Quantity(7)])[0]
-    shares = {cause: share for by in get_args(Grouping) for cause, share in ledger.shares(by).items()}
-    outside = [cause for cause in shares if cause not in CIRCUIT]
+    attribution = attribute(recording, [Quantity(7)])[0]
+    shares = {
+        component: share
+        for granularity in get_args(Granularity)
+        for component, share in attribution.contributions(granularity).items()
+    }
+    outside = [component for component in shares if component not in CIRCUIT]
     assert len(outside) == 60
-    for found in audit(recording, ledger, outside, ablation, reference=[3, 8, 6, 0, 3]).findings:
-        figures = (found.claim, found.expected, found.measured, found.log_probability, found.foreseen)
-        assert figures == (0, 0, 0, 0, 0), found.cause
-    told = {cause for cause, share in shares.items() if share}
+    for found in audit(recording, attribution, outside, ablation, reference=[3, 8, 6, 0, 3]).findings:
+        figures = (found.claim, found.expected, found.measured, found.log_probability, found.estimated_effect)
+        assert figures == (0, 0, 0, 0, 0), found.component
+    told = {component for component, share in shares.items() if share}
     assert told == {Head(1, 0), Layer(1, "attention"), Read(1, 0, 2), Source(2)}
-    assert ledger.share(Head(1, 0)) == ledger.total
+    assert attribution.contribution(Head(1, 0)) == attribution.total
 
 
 def test_without_all_that_stands_outside_hand_written_induction_every_logit_is_the_same() -> None:

@@ -120,7 +120,7 @@ def test_the_run_opens_in_transformers_with_the_same_logits(finished: tuple[Path
     prediction = gpt.predict("Ann saw an apple pie.")
     with torch.no_grad():
         theirs = model(torch.tensor([list(prediction.ids)])).logits[0, -1].numpy()
-    assert np.abs(prediction.odds.logits - theirs).max() <= 1e-4
+    assert np.abs(prediction.distribution.logits - theirs).max() <= 1e-4
     assert model.generation_config.eos_token_id in gpt.tokenizer.eos_ids
     assert gpt.generate("Ann saw", max_tokens=5, seed=1).finish().text
 

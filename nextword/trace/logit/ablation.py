@@ -23,8 +23,19 @@ from nextword.errors import InputError, SettingError
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import value_bias
-from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
-from nextword.trace.recording import Points, Recording, block_of, check_prompt
+from nextword.trace.logit.components import (
+    Bias,
+    Component,
+    Head,
+    Layer,
+    Neuron,
+    Position,
+    Read,
+    Source,
+    Token,
+    ValueBias,
+)
+from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
 
 Tensor = torch.Tensor
 Ablation = Literal["zero", "mean", "resample"]
@@ -33,7 +44,7 @@ LONGEST = 512  # tokens of a reference text that are used
 
 
 @dataclass(frozen=True)
-class State:
+class PositionState:
     """What the parts of a model write from, at one position.
 
     token, place [width]; for each layer: z [heads, head], values [kv heads, T or 1, head], activation [N].
@@ -46,15 +57,15 @@ class State:
     activation: Sequence[Tensor]
 
     @staticmethod
-    def of(recording: Recording) -> State:
+    def of(recording: Recording) -> PositionState:
         """The state at the recording's last position."""
         model, layers = recording.model, range(recording.model.architecture.n_layers)
-        return State(
+        return PositionState(
             model.embed.weight[recording.ids[-1]],
             _places(model, len(recording.ids))[-1],
-            [recording.points[f"blocks.{layer}.attention.z"][:, 0] for layer in layers],
+            [recording.activations[f"blocks.{layer}.attention.z"][:, 0] for layer in layers],
             [recording.values(layer) for layer in layers],
-            [recording.points[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
+            [recording.activations[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
         )
 
 
@@ -72,22 +83,22 @@ class Reference:
                 "A mean or a resample is taken from at least two tokens: give a reference text, or remove by zero."
             )
         check_prompt(ids, model.architecture)
-        points = Points(lambda name: name.endswith((".z", ".value", ".activation")))
+        points = Recorder(lambda name: name.endswith((".z", ".value", ".activation")))
         row = torch.tensor([ids], device=model.embed.weight.device)
         model.states(row, hook=points)
         self._tokens = model.embed(row)[0, 1:]
         self._places = _places(model, len(ids))[1:]
         self._z, self._values, self._activation = (
-            [tensor[0] for name, tensor in points.seen.items() if name.endswith(kind)]
+            [tensor[0] for name, tensor in points.activations.items() if name.endswith(kind)]
             for kind in (".z", ".value", ".activation")
         )
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def mean(self) -> State:
+    def mean(self) -> PositionState:
         """The average over all positions."""
-        return State(
+        return PositionState(
             self._tokens.mean(0),
             self._places.mean(0),
             [each[:, 1:].mean(1) for each in self._z],
@@ -95,9 +106,9 @@ class Reference:
             [each[1:].mean(0) for each in self._activation],
         )
 
-    def at(self, position: int) -> State:
+    def at(self, position: int) -> PositionState:
         """The state at one position, 0 being the text's second token."""
-        return State(
+        return PositionState(
             self._tokens[position],
             self._places[position],
             [each[:, 1 + position] for each in self._z],
@@ -114,10 +125,10 @@ def _places(model: Transformer, count: int) -> Tensor:
     return torch.zeros_like(model.embed.weight[:1]).expand(count, -1)
 
 
-def written(recording: Recording, cause: Cause, state: State) -> Writes:
-    """What `cause` writes at the recording's last position if its part is in `state`; the patterns stay."""
+def written(recording: Recording, component: Component, state: PositionState) -> Writes:
+    """What `component` writes at the recording's last position if its part is in `state`; the patterns stay."""
     model = recording.model
-    match cause:
+    match component:
         case Token():
             return {"embed": state.token}
         case Position():
@@ -163,7 +174,7 @@ def _down(model: Transformer, layer: int) -> Tensor:
     return weight
 
 
-def _taken(model: Transformer, layer: int, weights: Tensor, state: State) -> Tensor:
+def _taken(model: Transformer, layer: int, weights: Tensor, state: PositionState) -> Tensor:
     """What heads write [width] that take so much [heads, T] of each value, value biases left out."""
     a = model.architecture
     values = (state.values[layer] - value_bias(model, layer)[:, None]).expand(-1, weights.shape[1], -1)
@@ -179,7 +190,7 @@ def _through_output(model: Transformer, layer: int, z: Tensor) -> Tensor:
 @torch.no_grad()
 def removals(
     recording: Recording,
-    causes: Sequence[Cause],
+    components: Sequence[Component],
     ablation: Ablation,
     reference: Sequence[int] | None = None,
     seed: int = 0,
@@ -191,18 +202,18 @@ def removals(
     """
     if ablation not in ("zero", "mean", "resample"):
         raise SettingError(f"A cause can be removed by zero, mean or resample, not {ablation!r:.40}.")
-    own = State.of(recording)
+    own = PositionState.of(recording)
     if ablation != "zero":
         others = Reference(recording.model, recording.ids[:-1] if reference is None else reference)
-        draws = np.random.default_rng(seed).integers(len(others), size=len(causes))
+        draws = np.random.default_rng(seed).integers(len(others), size=len(components))
         mean = others.mean()
     found: list[Writes] = []
-    for number, cause in enumerate(causes):
-        writes = written(recording, cause, own)
-        if ablation == "zero" or isinstance(cause, ValueBias | Bias):
+    for number, component in enumerate(components):
+        writes = written(recording, component, own)
+        if ablation == "zero" or isinstance(component, ValueBias | Bias):
             found.append({point: -vector for point, vector in writes.items()})
             continue
-        instead = written(recording, cause, mean if ablation == "mean" else others.at(int(draws[number])))
+        instead = written(recording, component, mean if ablation == "mean" else others.at(int(draws[number])))
         found.append({point: instead[point] - vector for point, vector in writes.items()})
     return found
 

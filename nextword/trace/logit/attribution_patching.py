@@ -24,7 +24,7 @@ Tensor = torch.Tensor
 
 
 @torch.no_grad()
-def foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> npt.NDArray[np.float64]:
+def estimate_effects(recording: Recording, token: int, changes: Sequence[Writes]) -> npt.NDArray[np.float64]:
     """How much of log p of `token` each change takes away [len(changes)]."""
     readers = list(_readers(recording))
     uphill = _gradients(recording, token, [point for point, *_ in readers])
@@ -42,7 +42,7 @@ def foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> npt
 
 def _readers(recording: Recording) -> Iterator[tuple[str, Norm, Tensor, list[str]]]:
     """Every norm that reads the residual: its point, itself, what it read [1, width], and the points that wrote it."""
-    model, points = recording.model, recording.points
+    model, points = recording.model, recording.activations
     residual, written = points["embed"], ["embed"]
     for layer in range(model.architecture.n_layers):
         name, block = f"blocks.{layer}", block_of(model, layer)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from nextword.model.transformer import Transformer
-from nextword.trace.recording import Points
+from nextword.trace.recording import Recorder
 
 Tensor = torch.Tensor
 
 
-class Frozen:
+class LinearizingHook:
     """A hook that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
 
     `keep` names points at which what flows is kept, with its gradient.
@@ -57,11 +57,11 @@ def ratio(points: Mapping[str, Tensor], activation: str) -> Tensor:
 
 
 def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
-    """Every point of a reading of `ids`, all positions: what `Frozen` holds."""
-    points = Points()
+    """Every point of a reading of `ids`, all positions: what `LinearizingHook` holds."""
+    points = Recorder()
     with torch.no_grad():
         model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
-    return points.seen
+    return points.activations
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Flow:
     model: Transformer
     ids: tuple[int, ...]
     weights: Tensor
-    points: Mapping[str, Tensor]
+    activations: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
 
     def biases(self) -> Iterator[tuple[str, Tensor]]:
@@ -93,13 +93,13 @@ class Flow:
     def reads(self, layer: int) -> Tensor:
         """Influence of what each head takes from each position, its value bias included [heads, T, T]."""
         a, name = self.model.architecture, f"blocks.{layer}.attention"
-        value = self.points[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
-        return (self.gradients[f"{name}.z"] @ value.transpose(1, 2)) * self.points[f"{name}.pattern"]
+        value = self.activations[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
+        return (self.gradients[f"{name}.z"] @ value.transpose(1, 2)) * self.activations[f"{name}.pattern"]
 
     def neurons(self, layer: int) -> Tensor:
         """Influence of each neuron [T, neurons], with its bias."""
         name = f"blocks.{layer}.mlp.activation"
-        return self.points[name] * self.gradients[name]
+        return self.activations[name] * self.gradients[name]
 
 
 _KEPT = (
@@ -120,7 +120,7 @@ _KEPT = (
 def flow(model: Transformer, ids: Sequence[int], weights: Tensor) -> Flow:
     """Read `ids` frozen, and how a sum of the last logits, by `weights` [vocab], depends on everything on the way."""
     points = freeze(model, ids)
-    hook = Frozen(points, lambda name: name.endswith(_KEPT))
+    hook = LinearizingHook(points, lambda name: name.endswith(_KEPT))
     logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=hook)
     (logits[0, -1] @ weights.to(logits)).backward()
     gradients = {

@@ -75,22 +75,22 @@ class Learning:
         folder = self._named(name)
         card = _card(folder)
         language = _language(card)
-        series: dict[str, dict[int, float]] = {told: {} for told in _SERIES.values()}
+        series: dict[str, dict[int, float]] = {payload: {} for payload in _SERIES.values()}
         samples: dict[int, str] = {}
         for record in _records(folder / "log.jsonl"):
             step = record.get("step")
             if not isinstance(step, int):
                 continue
-            for key, told in _SERIES.items():
+            for key, payload in _SERIES.items():
                 value = record.get(key)
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    series[told][step] = float(value)
+                    series[payload][step] = float(value)
             match record.get("sample"):
                 case {"text": str(text)}:
                     samples[step] = text
         return {
             "name": name,
-            **{told: _thinned(sorted(points.items())) for told, points in series.items()},
+            **{payload: _thinned(sorted(points.items())) for payload, points in series.items()},
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
             "checkpoints": checkpoint_steps(folder),
             "forecast": card.get("forecast"),
@@ -190,7 +190,7 @@ def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json
         raise InputError("Say which word to watch: at least one character.")
     if not steps:
         raise InputError("This run has no checkpoint yet; wait a moment.")
-    moments, told = [], []
+    moments, payload = [], []
     for step in steps:
         model = checkpoint_model(folder, step)
         if len(before) + len(after) > model.architecture.context:
@@ -201,7 +201,7 @@ def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json
         log_p = float(scores.gather(1, torch.tensor(after)[:, None]).sum())
         best = scores[0].topk(min(TOP, scores.shape[1]))
         moments.append(Moment(step, log_p, {}, None))
-        told.append(
+        payload.append(
             {
                 "step": step,
                 "probability": math.exp(log_p),
@@ -219,7 +219,7 @@ def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json
         "prompt": prompt,
         "continuation": continuation,
         "tokens": [tokenizer.token_text(id) for id in after],
-        "moments": told,
+        "moments": payload,
         "learned": learned and {"after": learned.after, "by": learned.by, "share": learned.share},
         "gained": {"after": steps[most], "by": steps[min(most + 1, len(steps) - 1)]},
     }
