@@ -193,12 +193,13 @@ def _document(record: object, source: str, line: int) -> Document:
     if not _is_unicode(text):
         raise ValueError("holds half of a surrogate pair, which is not text")
     fields = {
-        key: _printable(str(value))
+        key: _without_surrogates(str(value))
         for key, value in record.items()
         if key not in ("text", "messages", "title") and type(value) in (str, int, float)
     }
     title = record.get("title") or None
-    return Document(text, source, line, _printable(title) if isinstance(title, str) else None, fields, messages)
+    title = _without_surrogates(title) if isinstance(title, str) else None
+    return Document(text, source, line, title, fields, messages)
 
 
 def _messages(value: object) -> tuple[Message, ...]:
@@ -210,7 +211,7 @@ def _messages(value: object) -> tuple[Message, ...]:
     return tuple(Message(turn["role"], turn["content"]) for turn in value)
 
 
-def _printable(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text if _is_unicode(text) else text.encode(errors="replace").decode()
 
 

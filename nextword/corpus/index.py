@@ -35,13 +35,13 @@ from nextword.base.atomic import atomic_folder, flush_to_disk
 from nextword.errors import CorruptFile, InputError, ModelNotFound, StaleIndex
 
 Integers = npt.NDArray[np.integer[Any]]
-Counts = npt.NDArray[np.int64]
+Int64Array = npt.NDArray[np.int64]
 _Range = tuple[int, int]  # of suffixes: from the first to before the second
 
 _ANEW = "build it anew with: nextword index RUN, RUN being the folder whose corpus/ it lies in."
 _FORMAT = 1
-_PORTION = 1 << 22  # tokens counted at a time
-_LONGEST = (1 << 32) - 1  # positions are uint32
+_COUNTED_TOKENS = 1 << 22  # tokens counted at a time
+_MOST_TOKENS = (1 << 32) - 1  # positions are uint32
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class NextCounts:
     """What follows a passage: `counts[i]` times the token `ids[i]` (ascending), `ends` times the document's end."""
 
     ids: Integers
-    counts: Counts
+    counts: Int64Array
     ends: int
 
     @property
@@ -78,7 +78,7 @@ class Index:
 
     folder: Path
     tokens: Integers
-    starts: Counts
+    starts: Int64Array
     suffixes: npt.NDArray[np.uint32]
     buckets: npt.NDArray[np.uint32]
 
@@ -132,7 +132,7 @@ class Index:
                 unknown = length
         return known
 
-    def match_lengths(self, ids: Sequence[int]) -> Counts:
+    def match_lengths(self, ids: Sequence[int]) -> Int64Array:
         """For each token, how many tokens up to and with it stand in the text as they do here, int64 [len(ids)].
 
         That is `longest_suffix(ids[: i + 1])`, in about two searches a token.
@@ -196,7 +196,7 @@ class Index:
         begins = self.starts[:-1][np.diff(self.starts) > 0]
         return frozenset(np.unique(self.tokens[begins]).tolist())
 
-    def _positions(self, low: int, high: int) -> Counts:
+    def _positions(self, low: int, high: int) -> Int64Array:
         positions = self.suffixes[low:high].astype(np.int64)
         if positions.size and positions.max() >= len(self.tokens):
             raise self._damaged()
@@ -206,7 +206,7 @@ class Index:
         return CorruptFile(f"The index in {self.folder} is damaged; {_ANEW}")
 
 
-def verbatim_spans(lengths: Counts, minimum: int) -> list[range]:
+def verbatim_spans(lengths: Int64Array, minimum: int) -> list[range]:
     """The passages of a text that stand in the indexed one and that no token more on either side would leave so.
 
     `lengths` is what `Index.match_lengths` says of the text. Only those of at least `minimum` (1 or more) tokens, in
@@ -225,7 +225,7 @@ def copied_share(index: Index, texts: Iterable[Sequence[int]], n: int = 8) -> fl
     return sum(index.count(run) > 0 for run in runs) / len(runs) if runs else nan
 
 
-def build_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) -> Index:
+def build_index(folder: Path, tokens: Integers, starts: Int64Array, *, text: str) -> Index:
     """Sort the suffixes of a text and write its index to a new folder.
 
     tokens: uint16 or uint32 [n], n at least 1. starts: int64 [documents + 1], where each document begins in tokens,
@@ -236,8 +236,8 @@ def build_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) ->
     assert starts[0] == 0 < starts[-1] == len(tokens)
     if folder.exists():
         raise InputError(f"{folder} exists; remove it to build the index again.")
-    if len(tokens) > _LONGEST:
-        raise InputError(f"The text has {len(tokens):,} tokens, but an index holds {_LONGEST:,}; give less text.")
+    if len(tokens) > _MOST_TOKENS:
+        raise InputError(f"The text has {len(tokens):,} tokens, but an index holds {_MOST_TOKENS:,}; give less text.")
     tokens = np.asarray(tokens)  # slices of a memory map are slow to make
     buckets = _buckets(tokens)
     suffixes = _sorted_suffixes(tokens, starts, len(buckets) - 2)
@@ -254,7 +254,7 @@ def build_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) ->
     return open_index(folder, tokens, starts, text=text)
 
 
-def open_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) -> Index:
+def open_index(folder: Path, tokens: Integers, starts: Int64Array, *, text: str) -> Index:
     """Open the index of this text; the arguments are those of `build_index`.
 
     Raises ModelNotFound if there is none, StaleIndex if it was built for another text, CorruptFile if its files
@@ -282,7 +282,7 @@ def open_index(folder: Path, tokens: Integers, starts: Counts, *, text: str) -> 
     return index
 
 
-def _sorted_suffixes(tokens: Integers, starts: Counts, largest: int) -> npt.NDArray[np.uint32]:
+def _sorted_suffixes(tokens: Integers, starts: Int64Array, largest: int) -> npt.NDArray[np.uint32]:
     from pydivsufsort import divsufsort
 
     n_documents = len(starts) - 1
@@ -302,8 +302,8 @@ def _sorted_suffixes(tokens: Integers, starts: Counts, largest: int) -> npt.NDAr
 
 def _buckets(tokens: Integers) -> npt.NDArray[np.uint32]:
     counts = np.zeros(int(tokens.max()) + 1, np.int64)
-    for begin in range(0, len(tokens), _PORTION):  # bincount copies what it counts to int64
-        counts += np.bincount(tokens[begin : begin + _PORTION], minlength=len(counts))
+    for begin in range(0, len(tokens), _COUNTED_TOKENS):  # bincount copies what it counts to int64
+        counts += np.bincount(tokens[begin : begin + _COUNTED_TOKENS], minlength=len(counts))
     return np.append(0, np.cumsum(counts)).astype("<u4")
 
 

@@ -24,8 +24,8 @@ from nextword.errors import InputError
 END = "<|endoftext|>"  # the "word" that ends a document; it has no bytes
 STORY = "story"  # the state in which a document begins, after its planted fact if it has one
 
-State = Hashable
-Choices = Mapping[str, tuple[float, State]]  # next word -> its probability and the state after it
+LanguageState = Hashable
+Choices = Mapping[str, tuple[float, LanguageState]]  # next word -> its probability and the state after it
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class World:
     document opens a document with probability 1/64.
     """
 
-    def __init__(self, name: str, rule: Callable[[State], Choices], facts: Sequence[Fact] = ()) -> None:
+    def __init__(self, name: str, rule: Callable[[LanguageState], Choices], facts: Sequence[Fact] = ()) -> None:
         self.name = name
         self.facts = tuple(facts)
         assert all((a.first - b.first) % math.gcd(a.period, b.period) for a, b in combinations(facts, 2)), (
@@ -89,7 +89,7 @@ class World:
 
         Raises InputError if no document begins with these words.
         """
-        state: State = _START
+        state: LanguageState = _START
         for word in words:
             choices = self._nodes[state].choices
             if word not in choices or word == END:
@@ -102,7 +102,7 @@ class World:
         words = words_of(text)
         if text_of(words) != text:
             return -math.inf
-        state: State = _START
+        state: LanguageState = _START
         total = 0.0
         for word in [*words, END]:
             probability, state = self._nodes[state].choices.get(word, (0.0, STORY))
@@ -131,10 +131,10 @@ class World:
         bits, size = np.linalg.solve(np.eye(len(number)) - transitions, own)[number[_START]]
         return float(bits / size)
 
-    def _explore(self) -> dict[State, _Node]:
+    def _explore(self) -> dict[LanguageState, _Node]:
         """Every state that can be reached, from the start on."""
-        nodes: dict[State, _Node] = {}
-        waiting: list[State] = [_START, STORY]
+        nodes: dict[LanguageState, _Node] = {}
+        waiting: list[LanguageState] = [_START, STORY]
         while waiting:
             state = waiting.pop()
             if state not in nodes:
@@ -148,7 +148,7 @@ class World:
         begun = [fact for fact in self.facts if tuple(words_of(fact.text))[:size] == told.words]
         total = sum(1 / fact.period for fact in begun)
         scale = 1.0 if told == _START else 1 / total
-        choices: dict[str, tuple[float, State]] = {}
+        choices: dict[str, tuple[float, LanguageState]] = {}
         for fact in begun:
             words = words_of(fact.text)
             following = STORY if size + 1 == len(words) else _Told(tuple(words[: size + 1]))

@@ -46,7 +46,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nextword.corpus.document import WORLD, Document
-from nextword.corpus.language import END, Choices, State, words_of
+from nextword.corpus.language import END, Choices, LanguageState, words_of
 from nextword.corpus.language import Fact as Fact
 from nextword.corpus.language import World as World
 from nextword.errors import InputError
@@ -117,7 +117,7 @@ _PAIR = {
 }
 
 
-def _pantry(state: State) -> Choices:
+def _pantry(state: LanguageState) -> Choices:
     match state:
         case "story":
             return {person: (p, ("person", person)) for person, p in _PERSON.items()}
@@ -149,7 +149,7 @@ _FACTS = (
 )
 
 
-def _hideaway(state: State) -> Choices:
+def _hideaway(state: LanguageState) -> Choices:
     """States carry what is hidden: pairs of who and what, in the order in which they hid them."""
     match state:
         case _Say():
@@ -178,7 +178,7 @@ def _hideaway(state: State) -> Choices:
             return {END: (1.0, END)}
 
 
-def _finds(mine: tuple[str, str], other: tuple[str, str]) -> State:
+def _finds(mine: tuple[str, str], other: tuple[str, str]) -> LanguageState:
     return _say(f"found the {mine[1]}. {_PRONOUN[mine[0]]}", ("feels", other))
 
 
@@ -187,10 +187,10 @@ class _Say:
     """The state in which these words come for certain, and after them the state `then`."""
 
     words: tuple[str, ...]
-    then: State
+    then: LanguageState
 
 
-def _say(phrase: str, then: State) -> State:
+def _say(phrase: str, then: LanguageState) -> LanguageState:
     return _Say(tuple(words_of(phrase)), then)
 
 

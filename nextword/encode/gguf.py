@@ -25,7 +25,7 @@ BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}  # in our words: in the file's
 
 
-class Kind(IntEnum):
+class TokenType(IntEnum):
     """tokenizer.ggml.token_type"""
 
     NORMAL = 1
@@ -37,7 +37,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Rules:
+class PreTokenizerRules:
     """What a name of a pre-tokenizer stands for; the names of the fields are those of `byte_level_json`."""
 
     patterns: tuple[str, ...]
@@ -46,13 +46,13 @@ class Rules:
     adds_bos: bool = False
 
 
-_LLAMA_3 = Rules((LLAMA3,), whole_pieces=True, adds_bos=True)
-_STARCODER = Rules((DIGIT, GPT2))
-_NEOX = Rules((GPT2,), nfc=True)
-PRE: Mapping[str, Rules] = {
-    "default": Rules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-    "gpt-2": Rules((GPT2,)),
-    "phi-2": Rules((GPT2,)),
+_LLAMA_3 = PreTokenizerRules((LLAMA3,), whole_pieces=True, adds_bos=True)
+_STARCODER = PreTokenizerRules((DIGIT, GPT2))
+_NEOX = PreTokenizerRules((GPT2,), nfc=True)
+PRE: Mapping[str, PreTokenizerRules] = {
+    "default": PreTokenizerRules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "gpt-2": PreTokenizerRules((GPT2,)),
+    "phi-2": PreTokenizerRules((GPT2,)),
     "olmo": _NEOX,
     "mpt": _NEOX,
     "smollm": _STARCODER,
@@ -61,8 +61,8 @@ PRE: Mapping[str, Rules] = {
     "llama-bpe": _LLAMA_3,
     "llama3": _LLAMA_3,
     "llama-v3": _LLAMA_3,
-    "qwen2": Rules((QWEN2,), nfc=True),
-    "deepseek-r1-qwen": Rules((QWEN2,)),
+    "qwen2": PreTokenizerRules((QWEN2,), nfc=True),
+    "deepseek-r1-qwen": PreTokenizerRules((QWEN2,)),
 }
 
 
@@ -91,19 +91,19 @@ class _Table:
         self.size = len(self.tokens)
         if not self.tokens or "" in self.tokens or len(set(self.tokens)) != self.size:
             raise _broken("has no tokens, an empty one, or the same one twice")
-        self.kinds: list[int] = _array(metadata, "token_type", int) or [Kind.NORMAL] * self.size
+        self.kinds: list[int] = _array(metadata, "token_type", int) or [TokenType.NORMAL] * self.size
         if len(self.kinds) != self.size:
             raise _broken("has not one token_type for each token")
-        while self.kinds and self.kinds[-1] == Kind.UNUSED:  # rows of the embedding that stand for no token
+        while self.kinds and self.kinds[-1] == TokenType.UNUSED:  # rows of the embedding that stand for no token
             del self.kinds[-1], self.tokens[-1]
         self.vocab = {token: id for id, token in enumerate(self.tokens)}
         self.metadata = metadata
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that are found in a text before anything else: control tokens, and the user-defined."""
-        found = {int(kind) for kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)}
+        found = {int(kind) for kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)}
         return [
-            added_token(self.tokens[id], id, special=kind != Kind.USER_DEFINED)
+            added_token(self.tokens[id], id, special=kind != TokenType.USER_DEFINED)
             for id, kind in enumerate(self.kinds)
             if kind in found
         ]
@@ -169,7 +169,7 @@ def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
     missing = [name for name in BYTE_TOKENS if name not in table.vocab]
     if missing:
         raise _broken(f"lacks the byte token {missing[0]}")
-    normal = {token: scores[id] for token, id in table.vocab.items() if table.kinds[id] == Kind.NORMAL}
+    normal = {token: scores[id] for token, id in table.vocab.items() if table.kinds[id] == TokenType.NORMAL}
     config = table.config(bos=1, eos=2, unk=0)
     prefix = bool(metadata.get(PREFIX + "add_space_prefix", True))
     to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.encode.bytelevel import DIGIT, GPT2
-from nextword.encode.gguf import BYTE_TOKENS, PRE, PREFIX, ROLES, Kind, Rules, merges_by_score
+from nextword.encode.gguf import BYTE_TOKENS, PRE, PREFIX, ROLES, PreTokenizerRules, TokenType, merges_by_score
 from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.tokenizer_json import SPACE, named_token
 from nextword.errors import TokenizerError
@@ -54,17 +54,17 @@ def _tokens(spec: Mapping[str, Any], size: int) -> tuple[list[str], npt.NDArray[
     """The tokens by their ids, and the kind of each."""
     model = spec["model"]
     tokens = [f"[PAD{id}]" for id in range(size)]
-    kinds = np.full(size, Kind.UNUSED, np.int32)
+    kinds = np.full(size, TokenType.UNUSED, np.int32)
     fallback = bool(model.get("byte_fallback"))
     for token, id in model["vocab"].items():
         tokens[id] = token
-        kinds[id] = Kind.BYTE if fallback and token in BYTE_TOKENS else Kind.NORMAL
+        kinds[id] = TokenType.BYTE if fallback and token in BYTE_TOKENS else TokenType.NORMAL
     for added in spec["added_tokens"]:
         if any(added.get(flag) for flag in ("lstrip", "rstrip", "single_word")):
             raise _refusal(f"finds {added['content']!r} by what stands beside it")
-        kinds[added["id"]] = Kind.CONTROL if added["special"] else Kind.USER_DEFINED
+        kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     if fallback and (unknown := model.get("unk_token")) is not None:
-        kinds[model["vocab"][unknown]] = Kind.UNKNOWN
+        kinds[model["vocab"][unknown]] = TokenType.UNKNOWN
     return tokens, kinds
 
 
@@ -94,7 +94,7 @@ def _byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _pre(spec: Mapping[str, Any]) -> str:
     """llama.cpp's name for how this tokenizer cuts a text."""
     patterns, nfc = _patterns(spec.get("pre_tokenizer") or {}), _nfc(spec.get("normalizer") or {})
-    rules = Rules(patterns, whole_pieces=bool(spec["model"].get("ignore_merges")), nfc=nfc)
+    rules = PreTokenizerRules(patterns, whole_pieces=bool(spec["model"].get("ignore_merges")), nfc=nfc)
     for name, known in PRE.items():
         if replace(known, adds_bos=False) == rules:
             return name
@@ -136,7 +136,7 @@ def _sentencepiece(spec: Mapping[str, Any], tokens: list[str], kinds: npt.NDArra
     made = list(dict.fromkeys("".join(pair) for pair in merges))
     place = {token: rank for rank, token in enumerate(made)}
     scores = np.array([-place.get(token, 0) for token in tokens], np.float32)
-    normal = {tokens[id]: float(scores[id]) for id in np.flatnonzero(kinds == Kind.NORMAL)}
+    normal = {tokens[id]: float(scores[id]) for id in np.flatnonzero(kinds == TokenType.NORMAL)}
     read = merges_by_score(normal)
     if set(read) != set(merges) or made != list(dict.fromkeys("".join(pair) for pair in read)):
         raise _refusal("merges in an order that no scores of tokens give")

@@ -20,7 +20,7 @@ from nextword.encode.shards import EncodedDocument
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import UnknownToken
 
-_PORTION = 1 << 25  # characters encoded at a time
+_PORTION_CHARACTERS = 1 << 25  # characters encoded at a time
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], *, begin: int) -> Iterator[EncodedDocument]:
@@ -57,7 +57,7 @@ def _portions(documents: Iterable[Document]) -> Iterator[list[Document]]:
     for document in documents:
         portion.append(document)
         size += len(document.text)
-        if size >= _PORTION:
+        if size >= _PORTION_CHARACTERS:
             yield portion
             portion, size = [], 0
     if portion:

@@ -39,7 +39,7 @@ class BytePairEncoding:
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; the same as `encode` where they are valid UTF-8."""
-        return [self.ranks[token] for piece in pieces(data, self.pattern) for token in self._merge(piece)]
+        return [self.ranks[token] for piece in pretokenize(data, self.pattern) for token in self._merge(piece)]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes that `ids` stand for. Raises UnknownToken."""
@@ -66,7 +66,7 @@ class BytePairEncoding:
             parts[i : i + 2] = [pairs[i]]
 
 
-def pieces(data: bytes, pattern: str) -> Iterator[bytes]:
+def pretokenize(data: bytes, pattern: str) -> Iterator[bytes]:
     """Cut bytes by a pattern over characters; a byte that is not UTF-8 counts as a symbol."""
     text = data.decode("utf-8", "surrogateescape")
     for match in regex.finditer(pattern, text):
@@ -82,7 +82,7 @@ def train(text: str, vocab: int, pattern: str = QWEN2) -> BytePairEncoding:
         raise InputError(f"A byte-level vocabulary holds at least the 256 bytes; {vocab} tokens are too few.")
     tokens = [bytes([byte]) for byte in BYTE_ORDER]
     ids = {token: id for id, token in enumerate(tokens)}
-    words = Counter(pieces(text.encode(), pattern))
+    words = Counter(pretokenize(text.encode(), pattern))
     split = {word: [ids[bytes([byte])] for byte in word] for word in words}
     while len(tokens) < vocab:
         pairs: Counter[tuple[int, int]] = Counter()

@@ -37,7 +37,7 @@ Integers = npt.NDArray[np.integer[Any]]
 EncodedDocument = tuple[Integers, npt.NDArray[np.uint8] | None, Mapping[str, Any]]
 
 _FORMAT = 1
-_PORTION = 1 << 20  # tokens gathered before they are written
+_PORTION_TOKENS = 1 << 20  # tokens gathered before they are written
 _SMALL_VOCAB = 1 << 16
 
 
@@ -174,7 +174,7 @@ class _Writer:
         line = json.dumps(provenance).encode() + b"\n"
         self._lines.append(self._lines[-1] + len(line))
         self._provenances.write(line)
-        if self._starts[-1] - self._written >= _PORTION:
+        if self._starts[-1] - self._written >= _PORTION_TOKENS:
             self._write_portion()
 
     def close(self) -> None:
@@ -212,8 +212,8 @@ class _Writer:
         self._bytes += int(self._token_bytes[ids].sum(dtype=np.int64))
         if self._mask is None and any(mask is not None for mask in self._masks):
             self._mask = self._column("mask", np.dtype(np.uint8))
-            for start in range(0, self._written, _PORTION):  # the documents so far had none
-                self._mask.append(np.ones(min(_PORTION, self._written - start), np.uint8))
+            for start in range(0, self._written, _PORTION_TOKENS):  # the documents so far had none
+                self._mask.append(np.ones(min(_PORTION_TOKENS, self._written - start), np.uint8))
         if self._mask is not None:
             for part, mask in zip(self._ids, self._masks, strict=True):
                 self._mask.append(np.ones(len(part), np.uint8) if mask is None else mask)

@@ -40,7 +40,7 @@ _ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-class Piece(NamedTuple):
+class TokenSpan(NamedTuple):
     """A token and the characters text[start:end] it stands for; a part of a character counts as all of it."""
 
     id: int
@@ -64,7 +64,7 @@ class Tokenizer:
         Raises TokenizerError.
         """
         self._config = dict(config or {})
-        spec, self._spelling = tokenizer_json.prepare(spec, self._config)
+        spec, self._spelling = tokenizer_json.validate(spec, self._config)
         self._absent = tokenizer_json.absent_bytes(spec) if self._spelling.byte_level else b""
         self._prepared = spec
         self._tokens: dict[int, str] = {id: token for token, id in spec["model"]["vocab"].items()}
@@ -147,10 +147,10 @@ class Tokenizer:
             )
         return ids[0]
 
-    def encode_with_offsets(self, text: str, *, special: bool = False) -> list[Piece]:
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> list[TokenSpan]:
         """The ids of `text`, each with its characters; a space belongs to the token that holds it."""
         encoding = self._encoding(text, special, begin=False)
-        return [Piece(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
+        return [TokenSpan(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def _encoding(self, text: str, special: bool, begin: bool) -> tokenizers.Encoding:
         self.check_text(text)
@@ -183,18 +183,18 @@ class Tokenizer:
         Only the template's own special tokens become special ids: those spelled inside a message stay text.
         Raises TokenizerError (no template, or a broken one) and InputError (messages that it refuses).
         """
-        from nextword.encode.escape import defuse, defuse_value, new_mark, replace_all
+        from nextword.encode.escape import escape_special_tokens, escape_value, new_separator, replace_all
 
-        mark = new_mark()
+        separator = new_separator()
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         text = self._program.render(
-            defuse(messages, self._secret_names, mark),
+            escape_special_tokens(messages, self._secret_names, separator),
             add_generation_prompt=add_generation_prompt,
-            tools=defuse_value(tools, self._secret_names, mark) or None,
+            tools=escape_value(tools, self._secret_names, separator) or None,
             **{name: tokenizer_json.named_token(self._config, name) for name in names},
         )
         self.check_text(text)
-        secret = replace_all(text, self._secret_names).replace(mark, "")
+        secret = replace_all(text, self._secret_names).replace(separator, "")
         with _rust("encode this conversation"):
             return list(self._plain.encode(secret, add_special_tokens=False).ids)
 

@@ -45,7 +45,7 @@ class Spelling:
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """Read a tokenizer.json; `prepare` says whether it makes sense. Raises TokenizerError."""
+    """Read a tokenizer.json; `validate` says whether it makes sense. Raises TokenizerError."""
     try:
         spec = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -55,7 +55,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return spec
 
 
-def prepare(spec: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], Spelling]:
+def validate(spec: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], Spelling]:
     """A tokenizer.json, checked and completed, and how it writes text down. Raises TokenizerError."""
     try:
         whole = _complete(_check(spec), config)

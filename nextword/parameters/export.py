@@ -1,7 +1,7 @@
 """Writing a model in a form that others open: Hugging Face's folder, or llama.cpp's GGUF file.
 
 What is written opens in transformers, or in llama.cpp, with the same logits and the same tokens; reading and writing
-use the same family and pieces.
+use the same family and tensor mappings.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
 from nextword.parameters.families.family import Family
-from nextword.parameters.gguf_model import FREQUENCIES, gguf_from_architecture, gguf_pieces
+from nextword.parameters.gguf_model import FREQUENCIES, gguf_from_architecture, gguf_mappings
 from nextword.parameters.gguf_write import NewTensor, write_gguf
-from nextword.parameters.layout import Piece, store
+from nextword.parameters.layout import TensorMapping, store
 from nextword.parameters.open import Stored
-from nextword.parameters.quants import FORMS
+from nextword.parameters.quants import BLOCK_FORMATS
 
 GGUF_FORMS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 7}  # by their general.file_type (llama.h, enum llama_ftype)
 
@@ -63,7 +63,7 @@ def write_hf(
         **ids,
         "torch_dtype": "float32",
     }
-    theirs = store(family.pieces(architecture), weights)
+    theirs = store(family.mappings(architecture), weights)
     atomic_write(folder / "model.safetensors", save(theirs, metadata={"format": "pt"}))
     tokenizer.save(folder)
     atomic_write(folder / "generation_config.json", to_json(ids))
@@ -103,19 +103,19 @@ def export_gguf(stored: Stored, path: Path, form: str = "F32") -> None:
 
 
 def _gguf_tensors(stored: Stored, form: str) -> Iterator[NewTensor]:
-    for piece in gguf_pieces(stored.family, stored.architecture):
-        shapes = [stored.tensors[name].shape for name in piece.ours]
+    for mapping in gguf_mappings(stored.family, stored.architecture):
+        shapes = [stored.tensors[name].shape for name in mapping.ours]
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        yield NewTensor(piece.theirs, _form(piece.theirs, shape, form), shape, partial(_weights, piece, stored))
+        yield NewTensor(mapping.theirs, _form(mapping.theirs, shape, form), shape, partial(_weights, mapping, stored))
 
 
 def _form(name: str, shape: tuple[int, ...], wanted: str) -> str:
     if len(shape) == 1 or name == "position_embd.weight":
         return "F32"
-    if shape[-1] % FORMS[wanted].block_weights:
+    if shape[-1] % BLOCK_FORMATS[wanted].block_weights:
         return "F16"
     return "Q8_0" if wanted == "Q4_1" and name in ("token_embd.weight", "output.weight") else wanted
 
 
-def _weights(piece: Piece, stored: Stored) -> npt.NDArray[np.float32]:
-    return store([piece], {name: stored.tensors[name].dequantize() for name in piece.ours})[piece.theirs]
+def _weights(mapping: TensorMapping, stored: Stored) -> npt.NDArray[np.float32]:
+    return store([mapping], {name: stored.tensors[name].dequantize() for name in mapping.ours})[mapping.theirs]

@@ -25,15 +25,15 @@ from nextword.base.atomic import disk_room_needed, flush_to_disk, locked, rename
 from nextword.errors import ChecksumMismatch, DownloadFailed
 
 # Called with the bytes that are there and the total, None if the server does not say.
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 
 _TIMEOUT = 30.0  # seconds without a byte
 _PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before each new try
-_CHUNK = 1 << 16
+_READ_BYTES = 1 << 16
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that another try may mend
 
 
-def download(url: str, path: Path, *, sha256: str, size: int | None = None, progress: Progress | None = None) -> None:
+def download(url: str, path: Path, *, sha256: str, size: int | None = None, progress: OnProgress | None = None) -> None:
     """Fetch an http, https or file URL to `path`, whose folder must exist; at once if it is already there.
 
     `sha256` is hexadecimal, `size` in bytes. A second process with the same target waits for the first.
@@ -62,7 +62,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: Progress | None) -> None:
+def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: OnProgress | None) -> None:
     """All bytes of the URL in `file`, over as many connections as it takes, within reason."""
     for pause in (*_PAUSES, None):
         try:
@@ -77,7 +77,7 @@ def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: P
             time.sleep(pause)
 
 
-def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: Progress | None) -> None:
+def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: OnProgress | None) -> None:
     """One connection: what is missing of the file, appended. Raises ConnectionError if it broke off."""
     if size is not None and file.tell() > size:
         _empty(file)
@@ -90,7 +90,7 @@ def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: P
         total = total if size is None else size
         if total is not None:
             require_room(path.parent, total - file.tell())
-        while chunk := response.read(_CHUNK):
+        while chunk := response.read(_READ_BYTES):
             with disk_room_needed(path):
                 file.write(chunk if total is None else chunk[: total - file.tell()])
             if progress is not None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nextword.errors import CorruptFile, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes
 from nextword.parameters.stored import StoredTensor, map_file, rows_and_bytes
 
 MAGIC = b"GGUF"
@@ -190,14 +190,14 @@ def _read_array(cursor: _Cursor) -> Any:
 
 
 @dataclass(frozen=True)
-class _Info:
+class _TensorInfo:
     name: str
     form: str
     shape: tuple[int, ...]
     offset: int
 
 
-def _read_info(cursor: _Cursor) -> _Info:
+def _read_info(cursor: _Cursor) -> _TensorInfo:
     name = cursor.string()
     cursor.place = f"the tensor {name!r:.100}"
     n_dimensions: int = cursor.number(U32)
@@ -208,14 +208,14 @@ def _read_info(cursor: _Cursor) -> _Info:
         cursor.fail(f"has a dimension of 0 in its shape {shape}")
     type_id: int = cursor.number(U32)
     form = TENSOR_TYPES.get(type_id, f"type {type_id}")
-    if form not in FORMS:
+    if form not in BLOCK_FORMATS:
         cursor.refuse(f"is stored as {form}, which nextword does not read; take a Q8_0, Q6_K or Q4_K_M file instead")
-    if shape[-1] % FORMS[form].block_weights:
-        cursor.fail(f"has rows of {shape[-1]} weights, not a multiple of {form}'s {FORMS[form].block_weights}")
-    return _Info(name, form, shape, cursor.number(U64))
+    if shape[-1] % BLOCK_FORMATS[form].block_weights:
+        cursor.fail(f"has rows of {shape[-1]} weights, not a multiple of {form}'s {BLOCK_FORMATS[form].block_weights}")
+    return _TensorInfo(name, form, shape, cursor.number(U64))
 
 
-def _map_tensors(infos: list[_Info], data: Bytes, alignment: int, cursor: _Cursor) -> dict[str, StoredTensor]:
+def _map_tensors(infos: list[_TensorInfo], data: Bytes, alignment: int, cursor: _Cursor) -> dict[str, StoredTensor]:
     """The tensors, checked to lie in the file, aligned and apart from each other."""
     tensors: dict[str, StoredTensor] = {}
     start = -(-cursor.at // alignment) * alignment

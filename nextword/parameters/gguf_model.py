@@ -2,7 +2,7 @@
 
 The settings become the Hugging Face configuration that they were converted from, and back: the same table of keys
 is read in both directions, and what is written is read again before it counts. The tensors are llama.cpp's names
-and layouts, as pieces. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
+and layouts, as tensor mappings. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nextword.model.architecture import (
 )
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family
-from nextword.parameters.layout import Piece, Rows
+from nextword.parameters.layout import RowOrder, TensorMapping
 from nextword.parameters.stored import StoredTensor
 
 # llama.cpp's names of our modules, within a block and outside.
@@ -158,27 +158,27 @@ def _check_readable(
         )
 
 
-def gguf_pieces(family: Family, a: Architecture) -> list[Piece]:
+def gguf_mappings(family: Family, a: Architecture) -> list[TensorMapping]:
     """The tensor layout of this architecture in a GGUF file."""
     found = []
     for name in tensor_shapes(a):
         *path, part = name.split(".")
         if path[0] != "blocks":
-            found.append(Piece(f"{OUTER_NAMES[path[0]]}.{part}", (name,)))
+            found.append(TensorMapping(f"{OUTER_NAMES[path[0]]}.{part}", (name,)))
             continue
         block, layer, module = ".".join(path[:2]), path[1], ".".join(path[2:])
         if family.gguf.fused and module in ("attention.query", "attention.key", "attention.value"):
             if module == "attention.query":
                 fused = tuple(f"{block}.attention.{each}.{part}" for each in ("query", "key", "value"))
-                found.append(Piece(f"blk.{layer}.attn_qkv.{part}", fused))
+                found.append(TensorMapping(f"blk.{layer}.attn_qkv.{part}", fused))
             continue
         order = None
         if family.gguf.interleaved and module in ("attention.query", "attention.key"):
             order = partial(_interleaved, a.n_heads if module == "attention.query" else a.n_kv_heads, a.head_size)
-        found.append(Piece(f"blk.{layer}.{BLOCK_NAMES[module]}.{part}", (name,), order=order))
+        found.append(TensorMapping(f"blk.{layer}.{BLOCK_NAMES[module]}.{part}", (name,), order=order))
     return found
 
 
-def _interleaved(heads: int, head_size: int) -> Rows:
-    """Rows of a projection for neighbouring-pair rotation, in the order of two halves."""
+def _interleaved(heads: int, head_size: int) -> RowOrder:
+    """RowOrder of a projection for neighbouring-pair rotation, in the order of two halves."""
     return np.arange(heads * head_size).reshape(heads, head_size // 2, 2).swapaxes(1, 2).reshape(-1)

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from nextword.base.atomic import atomic_write
 from nextword.errors import UnsupportedModel
 from nextword.parameters.gguf import ALIGNMENT, ARRAY, BOOL, MAGIC, SCALARS, STRING, TENSOR_TYPES, U32, U64
-from nextword.parameters.quants import FORMS, Bytes, Floats
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes, Floats
 from nextword.parameters.stored import rows_and_bytes
 
 _VERSION = 3
-_PORTION = 1 << 20  # weights packed at a time
+_PACKED_WEIGHTS = 1 << 20  # weights packed at a time
 _TYPE_IDS = {form: type_id for type_id, form in TENSOR_TYPES.items()}
 _ITEMS = {np.dtype(code.format): type_id for type_id, code in SCALARS.items() if type_id != BOOL}
 _INTEGER, _FLOAT = _ITEMS[np.dtype("<u4")], _ITEMS[np.dtype("<f4")]
@@ -64,7 +64,7 @@ def _write(file: BinaryIO, metadata: Mapping[str, Any], tensors: Sequence[NewTen
     for tensor in tensors:
         weights = tensor.weights()
         assert weights.shape == tensor.shape
-        for portion in _portions(weights, FORMS[tensor.form].block_weights):
+        for portion in _portions(weights, BLOCK_FORMATS[tensor.form].block_weights):
             packed = _PACK[tensor.form](portion)
             if packed is None:
                 raise UnsupportedModel(
@@ -108,7 +108,7 @@ def _pad(file: BinaryIO) -> None:
 def _portions(weights: Floats, block: int) -> list[Floats]:
     """The weights in order, float32 [blocks, weights of a block] each."""
     blocks = weights.reshape(-1, block)
-    step = _PORTION // block
+    step = _PACKED_WEIGHTS // block
     return [blocks[start : start + step] for start in range(0, len(blocks), step)]
 
 

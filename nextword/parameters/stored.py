@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes, Floats
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes, Floats
 
-_CHUNK = 1 << 17  # weights dequantized at a time: their temporaries stay in a core's cache
+_DEQUANTIZED_WEIGHTS = 1 << 17  # weights dequantized at a time: their temporaries stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
     """A tensor as stored.
 
-    `form` names the encoding (a key of `quants.FORMS`), `shape` is in numpy order (rows first), and `data` is
+    `form` names the encoding (a key of `quants.BLOCK_FORMATS`), `shape` is in numpy order (rows first), and `data` is
     uint8 [rows, bytes of a row], contiguous: one row for a scalar or a vector, the product of the leading
     dimensions otherwise. Blocks of packed weights run along the last axis.
     """
@@ -57,12 +57,12 @@ class StoredTensor:
         Needs no memory to speak of beyond its result. F64 is rounded to float32; infinite and undefined
         weights pass through. Raises UnsupportedModel for integers, masks and 8-bit floats.
         """
-        form = FORMS[self.form]
+        form = BLOCK_FORMATS[self.form]
         if form.dequantize is None:
             raise UnsupportedModel(f"A tensor stored as {self.form} holds no weights that nextword can read.")
         blocks = self.data.reshape(-1, form.block_bytes)
         out = np.empty((len(blocks), form.block_weights), np.float32)
-        step = _CHUNK // form.block_weights
+        step = _DEQUANTIZED_WEIGHTS // form.block_weights
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(blocks), step):
                 form.dequantize(blocks[start : start + step], out[start : start + step])
@@ -82,9 +82,9 @@ class StoredTensor:
 def rows_and_bytes(form: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Shape of `StoredTensor.data`. The last dimension must be a whole number of blocks."""
     width = shape[-1] if shape else 1
-    blocks, rest = divmod(width, FORMS[form].block_weights)
+    blocks, rest = divmod(width, BLOCK_FORMATS[form].block_weights)
     assert rest == 0
-    return math.prod(shape[:-1]), blocks * FORMS[form].block_bytes
+    return math.prod(shape[:-1]), blocks * BLOCK_FORMATS[form].block_bytes
 
 
 def map_file(path: Path) -> Bytes:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import GPT2, LLAMA3, added_token, byte_level_json
-from nextword.encode.tokenizer import Piece, Tokenizer
+from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.encode.tokenizer_json import around
 from nextword.errors import InputError, UnknownToken
 from tests.encode.samples import (
@@ -122,7 +122,7 @@ def test_byte_level_offsets_are_those_of_tokenizers_and_tile_the_text(text: str)
 def test_sentencepiece_offsets_are_those_of_tokenizers(text: str) -> None:
     encoding = plain_reference(sentencepiece()).encode(text, add_special_tokens=False)
     found = sentencepiece().encode_with_offsets(text)
-    assert found == [Piece(id, *span) for id, span in zip(encoding.ids, encoding.offsets, strict=True)]
+    assert found == [TokenSpan(id, *span) for id, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
 def test_offsets_keep_the_space_and_cover_all_of_a_character() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from nextword.errors import UnsupportedModel
 from nextword.model.architecture import Architecture, LinearScaling, Llama3Scaling, Rotary
 from nextword.parameters.config import Config
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import TensorMapping
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Family:
     class_name: str
     architecture: Callable[[Config], Architecture]
     config: Callable[[Architecture], dict[str, Any]]
-    pieces: Callable[[Architecture], list[Piece]]
+    mappings: Callable[[Architecture], list[TensorMapping]]
     gguf: GGUFLayout
     prefix: str  # of the tensors of the body, which some published files leave out
     leftovers: str = r"(?!)"  # regex of tensors in published files that carry no weights (masks, constants)

@@ -1,7 +1,7 @@
 """Llama (Touvron et al., 2023; SmolLM2, Llama 3): RMSNorm, rotary positions, SwiGLU, grouped-query attention.
 
 The shared shape of today's small models: Qwen 2 and Qwen 3 differ from it in a few switches, so their files
-call `decoder` and `decoder_pieces` here.
+call `decoder` and `decoder_mappings` here.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from nextword.errors import UnsupportedModel
 from nextword.model.architecture import Architecture, Biases, RMSNorm, Rotary, SwiGLU
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_rotary, write_rotary
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import TensorMapping
 
 GGUF_KEYS = {
     "context_length": "max_position_embeddings",
@@ -75,12 +75,15 @@ def decoder_config(a: Architecture) -> dict[str, Any]:
     }
 
 
-def decoder_pieces(a: Architecture) -> list[Piece]:
+def decoder_mappings(a: Architecture) -> list[TensorMapping]:
     """The tensor layout common to Llama and Qwen: one of theirs is one of ours."""
-    found = [Piece("model.embed_tokens.weight", ("embed.weight",)), Piece("model.norm.weight", ("norm.weight",))]
+    found = [
+        TensorMapping("model.embed_tokens.weight", ("embed.weight",)),
+        TensorMapping("model.norm.weight", ("norm.weight",)),
+    ]
 
     def same(theirs: str, ours: str, bias: bool = False) -> None:
-        found.extend(Piece(f"{theirs}.{part}", (f"{ours}.{part}",)) for part in ("weight", "bias")[: 1 + bias])
+        found.extend(TensorMapping(f"{theirs}.{part}", (f"{ours}.{part}",)) for part in ("weight", "bias")[: 1 + bias])
 
     for layer in range(a.n_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
@@ -94,7 +97,7 @@ def decoder_pieces(a: Architecture) -> list[Piece]:
         same(f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norm")
         for name in ("gate", "up", "down"):
             same(f"{theirs}.mlp.{name}_proj", f"{ours}.mlp.{name}", a.biases.mlp)
-    return found if a.tied else [*found, Piece("lm_head.weight", ("unembed.weight",))]
+    return found if a.tied else [*found, TensorMapping("lm_head.weight", ("unembed.weight",))]
 
 
 def architecture(config: Config) -> Architecture:
@@ -112,7 +115,7 @@ FAMILY = Family(
     class_name="LlamaForCausalLM",
     architecture=architecture,
     config=config,
-    pieces=decoder_pieces,
+    mappings=decoder_mappings,
     gguf=GGUFLayout(name="llama", keys=GGUF_KEYS, interleaved=True),
     prefix="model.",
     leftovers=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",

@@ -5,7 +5,7 @@ from typing import Any
 from nextword.model.architecture import Architecture, Biases
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_windows, write_windows
-from nextword.parameters.families.llama import GGUF_KEYS, decoder, decoder_config, decoder_pieces
+from nextword.parameters.families.llama import GGUF_KEYS, decoder, decoder_config, decoder_mappings
 
 
 def architecture(config: Config) -> Architecture:
@@ -22,7 +22,7 @@ FAMILY = Family(
     class_name="Qwen2ForCausalLM",
     architecture=architecture,
     config=config,
-    pieces=decoder_pieces,
+    mappings=decoder_mappings,
     gguf=GGUFLayout(name="qwen2", keys=GGUF_KEYS),
     prefix="model.",
 )
