@@ -54,7 +54,6 @@ from nextword.train.plan import (
     Facts,
     Forecast,
     Tell,
-    begin_id,
     open_corpus,
     plan,
     prepare,
@@ -487,7 +486,7 @@ class Run:
         tokenizer = self._corpus.tokenizer
         reading = TorchEngine.of(self.trainer.model()).start()
         settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
-        writing = Generation(reading, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
+        writing = Generation(reading, tokenizer, [tokenizer.begin_id], seed=self.recipe.seed, **settings)
         text = ""
         for step in writing:
             self._heed()
