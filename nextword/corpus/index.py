@@ -9,7 +9,7 @@ An index is a folder beside the tokens, which it does not repeat:
 
     index.json     format, tokens, text (the hash of the text it belongs to), files (sha256 of the others)
     suffixes.npy   uint32 [tokens]: positions, sorted by the tokens from there to the document's end
-    buckets.npy    uint32 [largest id + 2]: for each id, the place in suffixes.npy of the first suffix with this first id
+    buckets.npy    uint32 [largest id + 2]: for each id, the place in suffixes.npy of the first suffix that begins so
 
 Promises: a passage is any sequence of integers, in the vocabulary or not; answers are exact; a query reads a few pages
 of memory-mapped files; an index of another text is refused, and a damaged one never answers with a position outside

@@ -1,8 +1,8 @@
 """A tokenizer as the metadata of a GGUF file: the inverse of `gguf.py`.
 
-What is written is read back, by nextword and by llama.cpp, as a tokenizer with the same ids. The format names the
-pattern that cuts the text and cannot hold one, so a tokenizer whose pattern has no name is refused; so is whatever
-else the format has no words for.
+nextword and llama.cpp read the metadata back as a tokenizer with the same ids. The format holds the name of a
+pre-tokenizer but not its patterns, so a tokenizer whose patterns have no name is refused, and so is everything else
+that the format cannot say.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from nextword.errors import TokenizerError
 
 
 def tokenizer_to_gguf(tokenizer: Tokenizer, size: int, stop_ids: Collection[int]) -> dict[str, Any]:
-    """The metadata that describes a tokenizer to llama.cpp and to `tokenizer_from_gguf`.
+    """The metadata that describe a tokenizer to llama.cpp and to `tokenizer_from_gguf`.
 
-    size: rows of the model's embedding, at least the tokenizer's `vocab_size`; those that stand for no token get
-    one that is marked as unused. stop_ids: the ids that end a text; the format has words for two of them, and those
-    that the tokenizer names go first.
+    Args:
+        tokenizer: The tokenizer.
+        size: The number of rows of the model's embedding, at least the tokenizer's `vocab_size`; rows without a
+            token get one of type UNUSED.
+        stop_ids: The ids that end a text. The format has two roles for them, "eos" and "eot"; ids to which the
+            tokenizer itself gives these roles have precedence.
 
-    Raises TokenizerError for a tokenizer that the format has no words for.
+    Raises:
+        TokenizerError: The format cannot say something of this tokenizer.
     """
     spec, config = tokenizer.spec(), tokenizer.config
     tokens, kinds = _tokens(spec, size)
@@ -51,7 +55,7 @@ def _refusal(what: str) -> TokenizerError:
 
 
 def _tokens(spec: Mapping[str, Any], size: int) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The tokens by their ids, and the kind of each."""
+    """The tokens by their ids, and the type of each, int32 [size]."""
     model = spec["model"]
     tokens = [f"[PAD{id}]" for id in range(size)]
     kinds = np.full(size, TokenType.UNUSED, np.int32)
@@ -76,7 +80,7 @@ def _named_ids(vocab: Mapping[str, int], config: Mapping[str, Any], stop_ids: Co
 
 
 def _around(tokenizer: Tokenizer, config: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether encoding puts the token that begins a text before it, and the one that ends it after it."""
+    """Whether encoding puts the beginning token before a text, and the end token after it."""
     plain, whole = tokenizer.encode("a"), tokenizer.encode("a", begin=True)
     end = named_token(config, "eos_token")
     ends = [] if end is None else tokenizer.encode(end, special=True)
@@ -92,7 +96,7 @@ def _byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pre(spec: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how this tokenizer cuts a text."""
+    """llama.cpp's name of this tokenizer's pre-tokenizer."""
     patterns, nfc = _patterns(spec.get("pre_tokenizer") or {}), _nfc(spec.get("normalizer") or {})
     rules = PreTokenizerRules(patterns, whole_pieces=bool(spec["model"].get("ignore_merges")), nfc=nfc)
     for name, known in PRE.items():
@@ -126,10 +130,10 @@ def _nfc(normalizer: Mapping[str, Any]) -> bool:
 
 
 def _sentencepiece(spec: Mapping[str, Any], tokens: list[str], kinds: npt.NDArray[np.int32]) -> dict[str, Any]:
-    """SentencePiece's BPE: the score of a token is minus the place of the first merge that makes it.
+    """SentencePiece's BPE: the score of a token is minus the rank of the first merge that makes the token.
 
-    Readers make the merges of the scores again, so these must be all that the tokens allow, in the same order but
-    for those that make the same token.
+    Readers derive the merges from the scores. So the tokenizer's merges must be all those that the tokens allow, in
+    the same order, except among merges that make the same token.
     """
     prefixed = _puts_space(spec)
     merges = [tuple(pair) for pair in spec["model"]["merges"]]
