@@ -1,8 +1,8 @@
-"""How a file's tensors are laid out, as data that can be read in both directions.
+"""The layout of a file's tensors as data, which serves reading and writing.
 
-A `TensorMapping` says: this tensor of the file, transposed and with its rows reordered as told, is these of ours
-stacked on top of each other. `load` reads a file by its mappings, `store` writes one by the same mappings. Rows are
-picked without dequantizing, so a packed tensor stays packed.
+A `TensorMapping` says: this tensor of the file, transposed and with its rows reordered as given, equals these tensors
+of ours stacked on top of each other. `load` reads a file by its mappings, `store` writes a file by the same mappings.
+Rows are picked without dequantizing, so a packed tensor stays packed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,36 @@ RowOrder = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class TensorMapping:
-    """File tensor `theirs`, transposed if asked and its rows taken in `order`, is `ours` stacked."""
+    """A tensor of the file, and the tensors of ours that it holds.
+
+    Args:
+        theirs: The name of the file's tensor.
+        ours: The names of our tensors, stacked along the first axis.
+        transposed: Whether the file's tensor is the transposed stack ([in, out] in place of [out, in]).
+        order: A function that gives the rows of the file's tensor in the order of our stack, intp [rows]; called
+            when the tensor's shape is known to be right. None where the order is the same.
+    """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
-    order: Callable[[], RowOrder] | None = None  # called once the tensor's shape is known to be right
+    order: Callable[[], RowOrder] | None = None
 
 
 def load(
     mappings: Iterable[TensorMapping], stored: Mapping[str, StoredTensor], architecture: Architecture, source: str
 ) -> dict[str, StoredTensor]:
-    """Our tensors, checked against `tensor_shapes`.
+    """Our tensors, with the names and shapes of `tensor_shapes(architecture)`, from the tensors of a file.
 
-    Raises CorruptFile for a missing tensor or a wrong shape, UnsupportedModel for one that no mapping accounts for.
+    Args:
+        mappings: The layout of the file.
+        stored: The tensors of the file, by name.
+        architecture: The model's architecture.
+        source: The name of the file or folder, for errors.
+
+    Raises:
+        CorruptFile: A tensor is missing or has another shape.
+        UnsupportedModel: No mapping accounts for a tensor of the file.
     """
     shapes = tensor_shapes(architecture)
     ours: dict[str, StoredTensor] = {}
@@ -58,7 +74,13 @@ def load(
 def store(
     mappings: Iterable[TensorMapping], tensors: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """A file's tensors, from ours: the inverse of `load`."""
+    """The tensors of a file, from ours: the inverse of `load`.
+
+    >>> fused = TensorMapping("attn.weight", ("query", "value"), transposed=True)
+    >>> ours = {"query": np.array([[1, 2]], np.float32), "value": np.array([[3, 4]], np.float32)}
+    >>> store([fused], ours)["attn.weight"].tolist()
+    [[1.0, 3.0], [2.0, 4.0]]
+    """
     theirs = {}
     for mapping in mappings:
         stacked = np.concatenate([tensors[name] for name in mapping.ours])

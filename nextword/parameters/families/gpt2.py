@@ -14,6 +14,7 @@ GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     width, heads = config.integer("n_embd"), config.integer("n_head")
     config.expect("scale_attn_weights", True)
     return Architecture(
@@ -33,6 +34,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     assert isinstance(a.mlp, Gelu)
     return {
         "vocab_size": a.vocab,
@@ -48,6 +50,7 @@ def config(a: Architecture) -> dict[str, Any]:
 
 
 def mappings(a: Architecture) -> list[TensorMapping]:
+    """The tensor layout of Hugging Face's files."""
     found = [
         TensorMapping("transformer.wte.weight", ("embed.weight",)),
         TensorMapping("transformer.wpe.weight", ("position.weight",)),

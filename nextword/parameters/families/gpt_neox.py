@@ -18,6 +18,7 @@ GELUS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     fraction = config.number("partial_rotary_factor", config.number("rotary_pct", 0.25))
     theta = config.number("rotary_emb_base", 10000.0)
@@ -40,6 +41,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     assert isinstance(a.mlp, Gelu)
     assert isinstance(a.position, Rotary)
     rotary = write_rotary(a.position)
@@ -62,6 +64,7 @@ def config(a: Architecture) -> dict[str, Any]:
 
 
 def mappings(a: Architecture) -> list[TensorMapping]:
+    """The tensor layout of Hugging Face's files."""
     found = [TensorMapping("gpt_neox.embed_in.weight", ("embed.weight",))]
     attention_parts = ("weight", "bias") if a.biases.query_key_value else ("weight",)
     for layer in range(a.n_layers):
@@ -86,7 +89,7 @@ def mappings(a: Architecture) -> list[TensorMapping]:
 
 
 def _by_part(heads: int, head_size: int) -> RowOrder:
-    """RowOrder that go head by head, in the order of all of q, all of k, all of v."""
+    """The rows of a projection stored head by head, in the order of all queries, all keys, all values."""
     return np.arange(3 * heads * head_size).reshape(heads, 3, head_size).swapaxes(0, 1).reshape(-1)
 
 

@@ -1,6 +1,6 @@
 """Llama (Touvron et al., 2023; SmolLM2, Llama 3): RMSNorm, rotary positions, SwiGLU, grouped-query attention.
 
-The shared shape of today's small models: Qwen 2 and Qwen 3 differ from it in a few switches, so their files
+The shared shape of today's small models: Qwen 2 and Qwen 3 differ from Llama in a few switches, so their files
 call `decoder` and `decoder_mappings` here.
 """
 
@@ -31,7 +31,18 @@ def decoder(
     qk_norm: bool = False,
     windows: tuple[int | None, ...] = (),
 ) -> Architecture:
-    """The architecture that the settings common to Llama and Qwen describe."""
+    """The architecture that the settings common to Llama and Qwen describe.
+
+    Args:
+        config: The configuration, from which the common keys are taken.
+        biases: The projections that have a bias.
+        qk_norm: Whether each head's query and key are normed.
+        windows: The attention window of each layer in tokens, None for full attention; empty if no layer has one.
+
+    Raises:
+        UnsupportedModel: A setting changes the mathematics in a way that is not supported.
+        CorruptFile: A value is missing or out of its range.
+    """
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.choice("hidden_act", {"silu": None}, "silu")
     position = read_rotary(config)
@@ -76,7 +87,7 @@ def decoder_config(a: Architecture) -> dict[str, Any]:
 
 
 def decoder_mappings(a: Architecture) -> list[TensorMapping]:
-    """The tensor layout common to Llama and Qwen: one of theirs is one of ours."""
+    """The tensor layout common to Llama and Qwen: each tensor of theirs is one of ours."""
     found = [
         TensorMapping("model.embed_tokens.weight", ("embed.weight",)),
         TensorMapping("model.norm.weight", ("norm.weight",)),
@@ -101,12 +112,14 @@ def decoder_mappings(a: Architecture) -> list[TensorMapping]:
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     attention = config.flag("attention_bias", False)
     config.expect("rope_interleaved", False)
     return decoder(config, Biases(attention, attention, config.flag("mlp_bias", False)))
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     return {**decoder_config(a), "attention_bias": a.biases.query_key_value, "mlp_bias": a.biases.mlp}
 
 

@@ -9,11 +9,13 @@ from nextword.parameters.families.llama import GGUF_KEYS, decoder, decoder_confi
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     windows = read_windows(config)
     return decoder(config, Biases(query_key_value=True), windows=windows)
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     return {**decoder_config(a), **write_windows(a.windows)}
 
 

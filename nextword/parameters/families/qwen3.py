@@ -1,4 +1,4 @@
-"""Qwen 3 (Yang et al., 2025): Llama's shape with normed queries and keys. What nextword itself trains."""
+"""Qwen 3 (Yang et al., 2025): Llama's shape with normed queries and keys. nextword trains models of this family."""
 
 from typing import Any
 
@@ -9,12 +9,14 @@ from nextword.parameters.families.llama import GGUF_KEYS, decoder, decoder_confi
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     windows = read_windows(config)
     attention = config.flag("attention_bias", False)
     return decoder(config, Biases(attention, attention), qk_norm=True, windows=windows)
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     return {**decoder_config(a), **write_windows(a.windows), "attention_bias": a.biases.query_key_value}
 
 
