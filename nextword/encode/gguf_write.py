@@ -106,7 +106,7 @@ def _pre(spec: Mapping[str, Any]) -> str:
 
 
 def _patterns(pre_tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
-    """The patterns of which `bytelevel.pre_tokenizer` makes this."""
+    """The patterns from which `bytelevel.pre_tokenizer` makes this pre-tokenizer."""
     *before, last = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space"):
         raise _refusal("does not cut text by patterns alone")

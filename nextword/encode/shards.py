@@ -199,7 +199,7 @@ class _Writer:
             self._write_portion()
 
     def close(self) -> None:
-        """Write what is left and the tables, all of it down to the disk."""
+        """Write the last portion and the tables, and flush all files to the disk."""
         self._write_portion()
         if not self._written:
             raise InputError("There is no text to train on: no document gave a token.")
