@@ -131,9 +131,7 @@ def locked(path: Path) -> Iterator[None]:
     while True:
         with path.open("ab") as file:
             _lock(file)
-            if not _is_file_of(
-                path, file
-            ):  # the process that held the lock has removed the file; others lock a new one
+            if not _is_file_of(path, file):  # its last holder removed it; others lock a new file
                 continue
             try:
                 yield
