@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.base.version import __version__
-from nextword.encode.tokenizer import Piece, Tokenizer
+from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
 from nextword.model.architecture import Architecture
 from nextword.parameters.open import Stored, open_stored
@@ -473,7 +473,7 @@ class Score:
     last `len(log_probabilities)` pieces: of all but the first where the model has no token that begins a text.
     """
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[TokenSpan]
     log_probabilities: npt.NDArray[np.float64]
     tokenizer: Tokenizer
 

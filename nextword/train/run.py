@@ -54,7 +54,6 @@ from nextword.train.plan import (
     Facts,
     Forecast,
     Tell,
-    begin_id,
     open_corpus,
     plan,
     prepare,
@@ -491,7 +490,7 @@ class Run:
             "max_tokens": _SAMPLE_TOKENS,
             "stop_ids": tokenizer.eos_ids,
         }
-        writing = Generation(session, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
+        writing = Generation(session, tokenizer, [tokenizer.begin_id], seed=self.recipe.seed, **settings)
         text = ""
         for step in writing:
             self._heed()
