@@ -1,6 +1,6 @@
-"""The engine on PyTorch: the definition itself, reading in chunks with its keys and values kept.
+"""The PyTorch engine: the reference Transformer in float32, reading in chunks with a KV cache.
 
-Slower on a CPU than kernels made for it, but exact, and the only one that runs on a GPU.
+It is slower on a CPU than the CPU engine, and the only one that runs on a GPU.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ from nextword.model.transformer import Transformer
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Logits, check_room
 
-CHUNK = 512  # tokens read at once: bounds the attention mask and the activations
+CHUNK_TOKENS = 512  # tokens: of one forward pass; bounds the attention mask and the activations
 
 
 class TorchEngine:
     """A model on `device`, in float32. Implements nextword.predict.engine.Engine."""
 
     def __init__(self, architecture: Architecture, tensors: Mapping[str, StoredTensor], device: str = "cpu") -> None:
+        """An engine with its own copy of the weights.
+
+        Args:
+            architecture: What the model computes.
+            tensors: All its tensors, as they are stored.
+            device: torch's name of the device.
+        """
         self.architecture = architecture
         weights = {name: torch.from_numpy(stored.dequantize()) for name, stored in tensors.items()}
         self.transformer = Transformer.of(architecture, weights).requires_grad_(False).to(device).eval()
@@ -31,7 +38,7 @@ class TorchEngine:
 
     @classmethod
     def of(cls, transformer: Transformer) -> TorchEngine:
-        """An engine that reads with these weights, where they are, as they are at the time of reading."""
+        """An engine over the weights of `transformer`: not copied, on their device, as they are when it reads."""
         engine = cls.__new__(cls)
         engine.architecture, engine.transformer = transformer.architecture, transformer.requires_grad_(False).eval()
         engine.device = str(transformer.embed.weight.device)
@@ -52,7 +59,7 @@ class TorchReading:
         self._engine = engine
         try:
             self._memory = Memory(engine.architecture, capacity, device=engine.device)
-        except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory errors are RuntimeErrors
+        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
             raise ContextOverflow(
                 f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
             ) from error
@@ -73,11 +80,11 @@ class TorchReading:
         del self.ids[length:]
 
     def _states(self, ids: Sequence[int]) -> Iterator[torch.Tensor]:
-        """States [time, width] of the ids, chunk by chunk."""
+        """The inputs of the unembedding, float32 [time, width], chunk by chunk."""
         assert ids, "there is always something to read"
         check_room(self, ids, self._engine.architecture)
-        for start in range(0, len(ids), CHUNK):
-            chunk = list(ids[start : start + CHUNK])
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            chunk = list(ids[start : start + CHUNK_TOKENS])
             with torch.inference_mode():
                 row = torch.tensor([chunk], device=self._engine.device)
                 states = self._engine.transformer.states(row, self._memory)[0]
@@ -92,7 +99,11 @@ class TorchReading:
 
 
 def pick_device(device: str) -> str:
-    """The device to use: "auto" is a CUDA device if there is one. Raises SettingError if it is not to be had."""
+    """The device itself; for "auto", a CUDA device if there is one, else the CPU.
+
+    Raises:
+        SettingError: There is no such device here.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
