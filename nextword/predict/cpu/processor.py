@@ -34,9 +34,9 @@ def features() -> frozenset[str]:
 
     NUMBA_CPU_FEATURES ("+avx2,+fma") names others; without it, NUMBA_CPU_NAME=generic means none.
     """
-    told = os.environ.get("NUMBA_CPU_FEATURES", "" if processor_name() == "generic" else None)
-    if told is not None:
-        return frozenset(feature[1:] for feature in told.split(",") if feature.startswith("+"))
+    given = os.environ.get("NUMBA_CPU_FEATURES", "" if processor_name() == "generic" else None)
+    if given is not None:
+        return frozenset(feature[1:] for feature in given.split(",") if feature.startswith("+"))
     found = {feature for feature, there in binding.get_host_cpu_features().items() if there}
     if _has_dot_products() and _compiles_dot_products(processor_name()):
         found.add("dotprod")

@@ -150,8 +150,8 @@ def norm_entry(model: Model, layer: int, which: int) -> NormEntry:
 
 
 @kernel
-def item(numbers: int, index: int) -> int:
-    """Item `index` of the int64 array at the address `numbers`."""
+def nth(numbers: int, index: int) -> int:
+    """Number `index`, from 0, of the int64 array at the address `numbers`."""
     return long_at(numbers + 8 * index)
 
 
@@ -163,8 +163,8 @@ def embed(first: int, last: int, model: Model, rows: Rows, scratch: Scratch) -> 
     """x = the token's embedding (+ its position's); the cosines and sines of the position's rotary angles.
 
     Args:
-        first: First item, a row of the pass.
-        last: After the last.
+        first: The first item, a row of the pass.
+        last: The item after the last.
         model: The model.
         rows: The input of the pass.
         scratch: x and cos_sin are written.
@@ -172,10 +172,10 @@ def embed(first: int, last: int, model: Model, rows: Rows, scratch: Scratch) -> 
     tokens, positions = matrix_entry(model, model.n_layers, EMBED), matrix_entry(model, model.n_layers, POSITION)
     for row in range(first, last):
         x, cos_sin = cell_address(scratch.x, row, 0), cell_address(scratch.cos_sin, row, 0)
-        position = item(rows.positions, row)
+        position = nth(rows.positions, row)
         for at in range(0, model.width, LANES):
             put_floats(x + 4 * at, broadcast(np.float32(0.0)))
-        add_row(tokens.weights, tokens.form, tokens.group_bytes, model.width, item(rows.ids, row), x)
+        add_row(tokens.weights, tokens.form, tokens.group_bytes, model.width, nth(rows.ids, row), x)
         if positions.weights != 0:
             add_row(positions.weights, positions.form, positions.group_bytes, model.width, position, x)
         for pair in range(model.n_pairs):
@@ -207,8 +207,8 @@ def norm_rows(first: int, last: int, model: Model, layer: int, which: int, scrat
     """The inputs of attention and MLP: normed = norm(x), normed_mlp = norm'(x).
 
     Args:
-        first: First item, a row of the pass.
-        last: After the last.
+        first: The first item, a row of the pass.
+        last: The item after the last.
         model: The model.
         layer: The block.
         which: ATTENTION_NORM or MLP_NORM; the first writes both inputs where attention and MLP are parallel.
@@ -352,8 +352,8 @@ def write_kv(first: int, last: int, model: Model, layer: int, rows: Rows, scratc
     """QK-norm and RoPE of queries and keys; keys and values written into the KV cache of their text.
 
     Args:
-        first: First item, a row's key/value head together with the query heads that share it.
-        last: After the last.
+        first: The first item, a row's key/value head together with the query heads that share it.
+        last: The item after the last.
         model: The model.
         layer: The block.
         rows: The input of the pass.
@@ -362,8 +362,8 @@ def write_kv(first: int, last: int, model: Model, layer: int, rows: Rows, scratc
     size, wide, group = model.head_size, padded_head_size(model), model.n_heads // model.n_kv_heads
     bytes_, query_scale = model.kv_bytes, np.float32(1.0 / math.sqrt(size))
     query_norm, key_norm = norm_entry(model, layer, QUERY_NORM), norm_entry(model, layer, KEY_NORM)
-    for each in range(first, last):
-        row, head = each // model.n_kv_heads, each % model.n_kv_heads
+    for item in range(first, last):
+        row, head = item // model.n_kv_heads, item % model.n_kv_heads
         cos_sin = cell_address(scratch.cos_sin, row, 0)
         for query in range(head * group, (head + 1) * group):
             x, out = cell_address(scratch.query, row, query * size), cell_address(scratch.rotated, row, query * wide)
@@ -371,8 +371,8 @@ def write_kv(first: int, last: int, model: Model, layer: int, rows: Rows, scratc
         x = cell_address(scratch.key, row, head * size)
         out = cell_address(scratch.rotated, row, (model.n_heads + head) * wide)
         apply_rope(x, out, size, key_norm.weight, model, cos_sin, np.float32(1.0))
-        position, kv_cache = item(rows.positions, row), item(rows.kv_caches, row)
-        capacity = item(rows.capacities, row)
+        position, kv_cache = nth(rows.positions, row), nth(rows.kv_caches, row)
+        capacity = nth(rows.capacities, row)
         tile = key_tile_address(model, kv_cache, capacity, layer, head, position // LANES * LANES)
         by_key, by_value = np.float32(0.0), np.float32(0.0)  # 1 / scale; used in INT8 only
         if model.kv_form == INT8:
@@ -400,16 +400,16 @@ def write_kv(first: int, last: int, model: Model, layer: int, rows: Rows, scratc
 
 
 @kernel
-def attention_item(each: int, model: Model, n_splits: int) -> tuple[int, int, int]:
+def attention_item(item: int, model: Model, n_splits: int) -> tuple[int, int, int]:
     """Row, key/value head and split of an item of `attend`.
 
     Args:
-        each: The item.
+        item: The item.
         model: The model.
         n_splits: Splits of the longest text of the pass.
     """
-    heads = each // n_splits
-    return heads // model.n_kv_heads, heads % model.n_kv_heads, each % n_splits
+    heads = item // n_splits
+    return heads // model.n_kv_heads, heads % model.n_kv_heads, item % n_splits
 
 
 @kernel
@@ -430,8 +430,8 @@ def attend(
     does not look.
 
     Args:
-        first: First item, as `attention_item` numbers them.
-        last: After the last.
+        first: The first item, as `attention_item` numbers them.
+        last: The item after the last.
         model: The model.
         layer: The block.
         rows: The input of the pass.
@@ -442,18 +442,18 @@ def attend(
     """
     group, wide, bytes_ = model.n_heads // model.n_kv_heads, padded_head_size(model), model.kv_bytes
     has_scales = model.kv_form == INT8
-    for each in range(first, last):
-        row, head, split = attention_item(each, model, n_splits)
-        position = item(rows.positions, start + row)
+    for item in range(first, last):
+        row, head, split = attention_item(item, model, n_splits)
+        position = nth(rows.positions, start + row)
         begin = split * SPLIT  # of the positions begin .. begin + SPLIT the row sees those from `after` to before `end`
-        after = max(0, position + 1 - item(model.windows, layer) - begin)
+        after = max(0, position + 1 - nth(model.windows, layer) - begin)
         end = min(SPLIT, position + 1 - begin)
         if end <= 0 or after >= SPLIT:
             continue
-        kv_cache, capacity = item(rows.kv_caches, start + row), item(rows.capacities, start + row)
-        next_row, next_head, next_split = attention_item(min(each + 1, last - 1), model, n_splits)
-        next_cache = item(rows.kv_caches, start + next_row)
-        next_capacity, next_begin = item(rows.capacities, start + next_row), next_split * SPLIT
+        kv_cache, capacity = nth(rows.kv_caches, start + row), nth(rows.capacities, start + row)
+        next_row, next_head, next_split = attention_item(min(item + 1, last - 1), model, n_splits)
+        next_cache = nth(rows.kv_caches, start + next_row)
+        next_capacity, next_begin = nth(rows.capacities, start + next_row), next_split * SPLIT
         queries = cell_address(scratch.rotated, start + row, head * group * wide)
         scores = cell_address(scratch.scores, thread, 0)
         n_tiles, dimensions = -(-end // LANES), -(-model.head_size // 8) * 8
@@ -556,7 +556,7 @@ def put_first(address: int, numbers: Floats, n: int) -> None:
     Args:
         address: Address of the first.
         numbers: The numbers.
-        n: How far to write; 32 or more: all.
+        n: The number of numbers to write; 32 or more: all.
     """
     if n >= LANES:
         put_floats(address, numbers)
@@ -584,8 +584,8 @@ def combine_splits(
     exp(m_i - m).
 
     Args:
-        first: First item: `heads_per_item` heads of a row.
-        last: After the last.
+        first: The first item: `heads_per_item` heads of a row.
+        last: The item after the last.
         model: The model.
         layer: The block.
         rows: The input of the pass.
@@ -595,10 +595,10 @@ def combine_splits(
     """
     size, stride, together = model.head_size, 4 * scratch.splits.columns, heads_per_item(model)
     items_per_row = -(-model.n_heads // together)
-    for each in range(first, last):
-        row, first_head = each // items_per_row, each % items_per_row * together
-        position = item(rows.positions, start + row)
-        from_split, to_split = max(0, position + 1 - item(model.windows, layer)) // SPLIT, position // SPLIT + 1
+    for item in range(first, last):
+        row, first_head = item // items_per_row, item % items_per_row * together
+        position = nth(rows.positions, start + row)
+        from_split, to_split = max(0, position + 1 - nth(model.windows, layer)) // SPLIT, position // SPLIT + 1
         for head in range(first_head, min(first_head + together, model.n_heads)):
             splits = cell_address(scratch.splits, (row * model.n_heads + head) * n_splits, 0)
             largest = float_at(splits + from_split * stride)
@@ -634,7 +634,7 @@ def matmul_tile(
         which: As in `matrix_entry`.
         tile: The outputs from 32 * tile on.
         x: The vectors.
-        n_rows: How many of their rows.
+        n_rows: The number of rows of x and out.
         out: What is written.
         overwrite: Whether out is overwritten, or added to.
     """
@@ -652,8 +652,8 @@ def project_qkv(first: int, last: int, model: Model, layer: int, scratch: Scratc
     """query, key and value = W norm(x).
 
     Args:
-        first: First item, a tile: those of queries, then of keys, then of values.
-        last: After the last.
+        first: The first item, a tile: those of queries, then of keys, then of values.
+        last: The item after the last.
         model: The model.
         layer: The block.
         scratch: normed is read; query, key and value are written.
@@ -677,8 +677,8 @@ def add_output(
     """Add the output of attention or of the MLP to the residual stream: x += W_output heads, or x += W_down hidden.
 
     Args:
-        first: First item, a tile.
-        last: After the last.
+        first: The first item, a tile.
+        last: The item after the last.
         model: The model.
         layer: The block.
         which: OUTPUT or DOWN.
@@ -695,8 +695,8 @@ def mlp_up(first: int, last: int, model: Model, layer: int, scratch: Scratch, n_
     """The hidden layer of the MLP: silu(W_gate norm(x)) * (W_up norm(x)), or gelu(W_up norm(x)).
 
     Args:
-        first: First item, a tile.
-        last: After the last.
+        first: The first item, a tile.
+        last: The item after the last.
         model: The model.
         layer: The block.
         scratch: normed_mlp is read; up, gate and hidden are written.
@@ -724,14 +724,14 @@ def norm_final(first: int, last: int, model: Model, rows: Rows, scratch: Scratch
     """The final norm, of the rows whose logits are wanted.
 
     Args:
-        first: First item, an index into rows.wanted.
-        last: After the last.
+        first: The first item, an index into rows.wanted.
+        last: The item after the last.
         model: The model.
         rows: The input of the pass.
         scratch: x is read, final is written.
     """
     for index in range(first, last):
-        x = cell_address(scratch.x, item(rows.wanted, index), 0)
+        x = cell_address(scratch.x, nth(rows.wanted, index), 0)
         norm_row(model, model.n_layers, FINAL_NORM, x, scratch.final, index)
 
 
@@ -740,8 +740,8 @@ def unembed(first: int, last: int, model: Model, scratch: Scratch, n_rows: int) 
     """logits = W norm(x).
 
     Args:
-        first: First item, a tile.
-        last: After the last.
+        first: The first item, a tile.
+        last: The item after the last.
         model: The model.
         scratch: final is read, logits is written.
         n_rows: Rows whose logits are wanted.
@@ -759,9 +759,9 @@ def forward(thread: int, call: int) -> None:
 
     thread: this thread, from 0. call: address of a packed `Call`.
     """
-    told = call_at(call)
-    counters, n_threads, n_splits = told.counters, told.n_threads, told.n_splits
-    model, rows, scratch = model_at(told.model), rows_at(told.rows), scratch_at(told.scratch)
+    given = call_at(call)
+    counters, n_threads, n_splits = given.counters, given.n_threads, given.n_splits
+    model, rows, scratch = model_at(given.model), rows_at(given.rows), scratch_at(given.scratch)
     n_rows, size = rows.n, model.head_size
     query_tiles, key_tiles = -(-model.n_heads * size // LANES), -(-model.n_kv_heads * size // LANES)
     qkv_tiles = query_tiles + 2 * key_tiles

@@ -63,7 +63,7 @@ from nextword.predict.cpu.kernels.simd import (
 )
 from nextword.predict.cpu.layout import GROUP, LANES
 
-MANY_ROWS = 8  # vectors: from so many on it pays to widen a group once for all of them
+MANY_ROWS = 8  # vectors: from this number on it pays to widen a group once for all of them
 WIDENS_GROUPS = "avx2" in processor.features() and "avx512vnni" not in processor.features()  # whether it pays at all
 _QUADS = GROUP // 4  # quads: of a group
 _QUAD_BYTES = 4 * LANES  # bytes: of a quad

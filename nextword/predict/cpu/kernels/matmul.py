@@ -146,7 +146,7 @@ def _float_tile(column_at: Any, size: int) -> Any:
             n_columns: Columns; a multiple of BLOCK_COLUMNS.
             x: Address of float32 [n_rows, n_columns].
             x_stride: Bytes from one row of x to the next.
-            n_rows: Vectors.
+            n_rows: The number of rows of x and out.
             out: Address of float32 [n_rows, 32].
             out_stride: Bytes from one row of out to the next.
             ahead: Bytes from the tile to what is prefetched meanwhile; 0: nothing is.
@@ -243,7 +243,7 @@ def _int8_tile(group_at: Any, dot: Any, late: bool) -> Any:
         Args:
             tile: Address of the tile, in the layout of the module's docstring.
             x: The vectors.
-            n_rows: How many of their rows.
+            n_rows: The number of rows of x and out.
             out: Address of float32 [n_rows, 32].
             out_stride: Bytes from one row of out to the next.
         """
@@ -285,7 +285,7 @@ def _int4_tile(scales_at: Any, size: int, group_at: Any, dot: Any, late: bool) -
         Args:
             tile: Address of the tile, in the layout of the module's docstring.
             x: The vectors.
-            n_rows: How many of their rows.
+            n_rows: The number of rows of x and out.
             out: Address of float32 [n_rows, 32].
             out_stride: Bytes from one row of out to the next.
         """
@@ -349,7 +349,7 @@ def add_product(weights: int, form: int, tile: int, x: Vectors, n_rows: int, out
         form: FP32 to INT4_WIDE.
         tile: The outputs from 32 * tile on.
         x: The vectors.
-        n_rows: How many of their rows.
+        n_rows: The number of rows of x and out.
         out: Address of float32 [n_rows, 32].
         out_stride: Bytes from one row of out to the next.
     """
