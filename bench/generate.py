@@ -29,7 +29,7 @@ from nextword.parameters.export import export_gguf
 from nextword.parameters.open import Stored, open_stored
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.cpu.engine import CpuEngine
-from nextword.predict.cpu.kernels.simd import every_int, ints_at, kernel, long_at, total_int
+from nextword.predict.cpu.kernels.simd import broadcast_int, ints_at, kernel, lane_sum_int, long_at
 from nextword.predict.cpu.packed import Packed
 from nextword.predict.cpu.packed_file import load_packed
 from nextword.predict.engine import KvCache
@@ -54,14 +54,14 @@ def read_all(table: int, n_pieces: int, times: int) -> int:
 
     Four places of a piece are read at a time: from one alone memory gives less.
     """
-    a, b, c, d = every_int(0), every_int(0), every_int(0), every_int(0)
+    a, b, c, d = broadcast_int(0), broadcast_int(0), broadcast_int(0), broadcast_int(0)
     for _ in range(times):
         for piece in range(n_pieces):
             first, quarter = long_at(table + 16 * piece), long_at(table + 16 * piece + 8) // 512 * 128
             for at in range(first, first + quarter, 128):
                 a, b = a + ints_at(at), b + ints_at(at + quarter)
                 c, d = c + ints_at(at + 2 * quarter), d + ints_at(at + 3 * quarter)
-    return total_int(a + b + c + d)
+    return lane_sum_int(a + b + c + d)
 
 
 class KVCache:

@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 
 import nextword
-from nextword.api import YARDSTICK
+from nextword.api import CALIBRATION_TEXT
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 
@@ -63,7 +63,7 @@ def main() -> None:
         exact, ours = reference_model.open_session().feed_all(ids), gpt.engine.open_session().feed_all(ids)
         return exact, ours, ours - exact
 
-    stated = spread(change(gpt.encode(YARDSTICK))[2])
+    stated = spread(change(gpt.encode(CALIBRATION_TEXT))[2])
     n = same = sure = same_and_sure = 0
     largest = 0.0
     for prompt in PROMPTS:

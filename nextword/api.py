@@ -46,8 +46,9 @@ CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
 DEFAULT_SAMPLING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
-# How much a model loses when its weights are rounded is measured on this.
-YARDSTICK = """The lighthouse keeper counted the steps again: 197, as every evening. Outside, the wind had turned to
+# The text on which quantization error is measured.
+CALIBRATION_TEXT = """\
+The lighthouse keeper counted the steps again: 197, as every evening. Outside, the wind had turned to
 the north-west, and the fishing boats that had left at dawn were late. "They know the rocks," said his daughter
 without looking up from her book. She was reading about the moons of Jupiter, which Galileo saw in January 1610
 through a tube of lead with two pieces of glass. If x is the distance to the harbour and v the speed of a boat, then
@@ -112,7 +113,7 @@ class GPT:
             device=self._device,
             weights=self._weights,
             kv_cache=self._kv_cache,
-            yardstick=self._yardstick,
+            calibration_text=self._calibration_text,
         )
 
     @cached_property
@@ -353,9 +354,9 @@ class GPT:
             return token
         return self.tokenizer.encode_one(token)
 
-    def _yardstick(self) -> tuple[list[int], int]:
-        """The ids of a fixed text, and how many bytes all but the first are."""
-        ids = self.encode(YARDSTICK)[: self.architecture.context]
+    def _calibration_text(self) -> tuple[list[int], int]:
+        """The ids of CALIBRATION_TEXT, at most a context of it, and the number of bytes of all but the first."""
+        ids = self.encode(CALIBRATION_TEXT)[: self.architecture.context]
         return ids, len(self.tokenizer.decode_bytes(ids[1:]))
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:

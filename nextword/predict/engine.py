@@ -1,7 +1,7 @@
-"""The contract of every engine: what reads token ids and answers with logits.
+"""The contract of every engine: token ids in, logits out.
 
 An engine speaks integers and float32; it knows nothing of text, sampling or files. `Engine.open_session` opens a
-`Session`, one text with its keys and values; `Session.feed` reads on and returns the logits of the next token.
+`Session`, one text held in memory; `feed` reads on and returns the logits of what comes next.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from nextword.errors import ContextOverflow, SettingError, UnknownToken
 from nextword.model.architecture import Architecture
 
 Logits = npt.NDArray[np.float32]
-Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # what an engine holds in memory; auto: as they are stored
+Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # forms: of weights in memory; auto: as they are stored
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-KvCache = Literal["auto", "fp32", "fp16", "int8"]  # of keys and values; auto: fp16 beside integer weights, else fp32
+KvCache = Literal["auto", "fp32", "fp16", "int8"]  # auto: fp16 beside integer weights, else fp32
 KV_CACHES: tuple[KvCache, ...] = get_args(KvCache)
-Form = TypeVar("Form", bound=str)
+_Name = TypeVar("_Name", bound=str)
 
 
 class Session(Protocol):
@@ -63,21 +63,22 @@ class BatchEngine(Engine, Protocol):
 
 
 def is_batch_invariant(session: Session) -> bool:
-    """Whether a reading's logits are the same bits however many tokens are read at once; it says so itself."""
+    """Whether a session's logits are the same bits however many tokens are read at once; it says so itself."""
     return bool(getattr(session, "batch_invariant", False))
 
 
 def check_weights(weights: str) -> Weights:
-    """The form of weights itself. Raises SettingError if there is no such form."""
+    """The name of a form of weights, checked. Raises SettingError if there is no such form."""
     return _one_of(WEIGHTS, weights, "Weights")
 
 
 def check_kv_cache(kv_cache: str) -> KvCache:
-    """The form of keys and values itself. Raises SettingError if there is no such form."""
+    """The name of a form of keys and values, checked. Raises SettingError if there is no such form."""
     return _one_of(KV_CACHES, kv_cache, "Keys and values")
 
 
-def _one_of(forms: tuple[Form, ...], asked: str, what: str) -> Form:
+def _one_of(forms: tuple[_Name, ...], asked: str, what: str) -> _Name:
+    """`asked` itself. Raises SettingError, about `what`, if it is none of the `forms`."""
     for form in forms:
         if form == asked:
             return form
@@ -85,7 +86,17 @@ def _one_of(forms: tuple[Form, ...], asked: str, what: str) -> Form:
 
 
 def check_room(session: Session, ids: Sequence[int], architecture: Architecture) -> None:
-    """Raise ContextOverflow or UnknownToken unless `session` can be extended by `ids`."""
+    """Check that `session` can be extended by `ids`.
+
+    Args:
+        session: A text.
+        ids: What is to be read next.
+        architecture: Of the model.
+
+    Raises:
+        ContextOverflow: The text would be longer than its capacity.
+        UnknownToken: An id is outside the vocabulary.
+    """
     wanted = len(session.ids) + len(ids)
     if wanted > session.capacity:
         raise ContextOverflow(

@@ -18,7 +18,7 @@ from nextword.model.transformer import Transformer
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Logits, check_room
 
-CHUNK = 512  # tokens: read at once; bounds the attention mask and the activations
+CHUNK_TOKENS = 512  # tokens: of one forward pass; bounds the attention mask and the activations
 MakeHook = Callable[[int], Hook]  # from the position of the first of the tokens that are read under it
 
 
@@ -31,6 +31,13 @@ class TorchEngine:
     """
 
     def __init__(self, architecture: Architecture, tensors: Mapping[str, StoredTensor], device: str = "cpu") -> None:
+        """An engine with its own copy of the weights.
+
+        Args:
+            architecture: What the model computes.
+            tensors: All its tensors, as they are stored.
+            device: torch's name of the device.
+        """
         self.architecture = architecture
         weights = {name: torch.from_numpy(stored.dequantize()) for name, stored in tensors.items()}
         self.transformer = Transformer.of(architecture, weights).requires_grad_(False).to(device).eval()
@@ -39,7 +46,7 @@ class TorchEngine:
 
     @classmethod
     def of(cls, transformer: Transformer, make_hook: MakeHook | None = None) -> TorchEngine:
-        """An engine that reads with these weights, where they are, as they are at the time of reading."""
+        """An engine over the weights of `transformer`: not copied, on their device, as they are when it reads."""
         engine = cls.__new__(cls)
         engine.make_hook = make_hook
         engine.architecture, engine.transformer = transformer.architecture, transformer.requires_grad_(False).eval()
@@ -87,8 +94,8 @@ class TorchSession:
         assert ids, "there is always something to read"
         check_room(self, ids, self._engine.architecture)
         make_hook = self._engine.make_hook
-        for start in range(0, len(ids), CHUNK):
-            chunk = list(ids[start : start + CHUNK])
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            chunk = list(ids[start : start + CHUNK_TOKENS])
             hook = None if make_hook is None else make_hook(len(self.ids))
             with torch.inference_mode():
                 row = torch.tensor([chunk], device=self._engine.device)

@@ -63,11 +63,11 @@ class HalfMemory(KVCache):
 
 
 class ByteMemory(KVCache):
-    """The same of bytes: each key or value has the step that makes its largest number 127."""
+    """The same of bytes: each key or value has the scale that makes its largest number 127."""
 
     def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        steps = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
-        rounded = [torch.round(each / step) * step for each, step in zip((key, value), steps, strict=True)]
+        scales = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
+        rounded = [torch.round(each / scale) * scale for each, scale in zip((key, value), scales, strict=True)]
         return super().append(layer, *rounded)
 
 
@@ -149,7 +149,7 @@ def test_keys_and_values_of_bytes_are_the_definitions_rounded(
 def test_keys_and_values_in_less_room_are_nearly_the_same(
     kv_cache: KvCache, memory: type[KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Across spans and windows: as the definition with the same rounding, and near to it without."""
+    """Across splits and windows: as the definition with the same rounding, and near to it without."""
     tensors, text = random_weights(WINDOWED), ids(0, 390, WINDOWED.vocab)
     packed = pack(tensors, "fp32")
     exact, reader = (CpuEngine(WINDOWED, packed, kv_cache=each) for each in ("fp32", kv_cache))
@@ -168,7 +168,7 @@ def test_keys_and_values_of_bytes_take_half_the_room() -> None:
     half, bytes_ = (
         CpuEngine(WINDOWED, packed, kv_cache=each).open_session().memory.nbytes for each in ("auto", "int8")
     )
-    assert bytes_ <= half * (0.5 + 4 / (2 * 32))  # heads of 20 lie in vectors of 32; a step each, of 4 bytes
+    assert bytes_ <= half * (0.5 + 4 / (2 * 32))  # heads of 20 lie in vectors of 32; a scale each, of 4 bytes
 
 
 def test_what_was_forgotten_leaves_no_trace(tiny_folder: Folder) -> None:
@@ -182,7 +182,7 @@ def test_what_was_forgotten_leaves_no_trace(tiny_folder: Folder) -> None:
 
 
 @every_form
-def test_long_texts_and_windows_cross_the_spans_of_attention(weights: Weights) -> None:
+def test_long_texts_and_windows_cross_the_splits_of_attention(weights: Weights) -> None:
     packed = pack(random_weights(WINDOWED), weights)
     text = ids(0, 390, WINDOWED.vocab)
     same = {name: StoredTensor.of(unpack(tensor)) for name, tensor in packed.items()}

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import nextword
-from nextword.api import YARDSTICK
+from nextword.api import CALIBRATION_TEXT
 from nextword.predict.torch_engine import TorchEngine
 
 Folder = Callable[[str], Path]
@@ -37,11 +37,11 @@ def one_thread() -> Iterator[None]:
 def test_greedy_words_are_the_definitions_wherever_rounding_cannot_decide() -> None:
     """20 texts. The bundled model is stored in 8 bits; what is rounded are the vectors between its matrices.
 
-    How far that moves a difference of two logits is stated by another text, the one that losses are measured on.
+    How far that moves a difference of two logits is stated by another text, the calibration text.
     """
     gpt = nextword.open("tales", device="cpu")
     definition = TorchEngine(gpt.architecture, gpt._stored.tensors)
-    known = gpt.encode(YARDSTICK)
+    known = gpt.encode(CALIBRATION_TEXT)
     change = gpt.engine.open_session().feed_all(known) - definition.open_session().feed_all(known)
     stated = np.ptp(change, axis=1).max()
     clear = 0
@@ -110,9 +110,9 @@ for name, shape in tensor_shapes(a).items():
         tensor = StoredTensor("Q8_0", shape, blocks.reshape(shape[0], -1))
     packed |= pack({name: tensor})
 engine = CpuEngine(a, packed)
-session = engine.open_session()
-session.feed([1] * 1000)
-needed = sum(tensor.data.nbytes for tensor in packed.values()) + session.memory.nbytes
+reading = engine.open_session()
+reading.feed([1] * 1000)
+needed = sum(tensor.data.nbytes for tensor in packed.values()) + reading.memory.nbytes
 print((resident() - before) / needed, needed)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
