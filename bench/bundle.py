@@ -21,12 +21,13 @@ from typing import Any
 from tales import measure
 
 import nextword
-from nextword.api import DEFAULT_SAMPLING, GPT
+from nextword.api import GPT
 from nextword.corpus.documents import Report, read_documents
 from nextword.corpus.index import copied_share
 from nextword.parameters.bundled import FOLDER
 from nextword.parameters.export import export_gguf, to_json
 from nextword.parameters.open import open_stored
+from nextword.sample.settings import DEFAULT_SAMPLING
 from nextword.trace.text.indexed import open_indexed
 
 PROMPT, SAMPLES, LENGTH = "Once upon a time", 20, 160

@@ -27,13 +27,13 @@ from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, Sampling, distribute, sample_token
+from nextword.sample.sampler import Distribution, distribute, sample_token
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
+from nextword.trace.settings import EXPLAIN, Ablation, Granularity
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.interventions import Edit
-    from nextword.trace.logit.ablation import Ablation
-    from nextword.trace.logit.attribution import Granularity
     from nextword.trace.logit.explanation import Explanation
     from nextword.trace.receipt.receipt import Chosen, Receipt
     from nextword.trace.receipt.views import Viewer
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
-# What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off, and
-# what was just said a little less likely, because small models go in circles (see the log).
-DEFAULT_SAMPLING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
 # The text on which quantization error is measured.
@@ -200,10 +197,10 @@ class GPT:
         token: str | int | None = None,
         contrast: str | int | None = None,
         *,
-        count: int = 12,
-        granularity: Granularity = "finest",
-        ablation: Ablation | None = "zero",
-        reference: str | None = None,
+        count: int = EXPLAIN.count,
+        granularity: Granularity = EXPLAIN.granularity,
+        ablation: Ablation = EXPLAIN.ablation,
+        reference: str | None = EXPLAIN.reference,
     ) -> Explanation:
         """Why this token comes next: an exact account of its logit, its largest causes, each put to the test.
 
@@ -239,10 +236,10 @@ class GPT:
         *,
         sampling: Sampling | None = None,
         seed: int | None = None,
-        count: int = 12,
-        granularity: Granularity = "finest",
-        ablation: Ablation | None = "zero",
-        reference: str | None = None,
+        count: int = EXPLAIN.count,
+        granularity: Granularity = EXPLAIN.granularity,
+        ablation: Ablation = EXPLAIN.ablation,
+        reference: str | None = EXPLAIN.reference,
         text: Path | None = None,
         name: str | None = None,
     ) -> Receipt:

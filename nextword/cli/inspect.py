@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text as Line
 
+from nextword.base.settings import settings_of
 from nextword.base.text import printable
 from nextword.cli import terminal
 from nextword.cli.arguments import AsJson, Device, Model, Text, text_of, utf8
-from nextword.cli.explain import Granularity
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model
 from nextword.errors import InputError
+from nextword.trace.settings import ExplainSettings, Granularity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,7 +246,7 @@ def diff(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
     top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
-    granularity: Annotated[Granularity, typer.Option(help="What a cause is.")] = Granularity.head,
+    granularity: Annotated[Granularity, typer.Option(help=settings_of(ExplainSettings)["granularity"].doc)] = "head",
     as_json: AsJson = False,
 ) -> None:
     """How a token's logit differs between two models of one shape, as an exact sum over its causes."""
@@ -258,7 +259,7 @@ def diff(
         raise InputError("The models have different tokenizers; compare models that cut text alike.")
     ids, id = tokenizer.encode_prompt(utf8(prompt)), tokenizer.encode_one(utf8(token))
     found = compare_models(first.reference_model, second.reference_model, ids, Quantity(id))
-    told = found.to_json(tokenizer.token_text, top, granularity.value)
+    told = found.to_json(tokenizer.token_text, top, granularity)
     if as_json:
         emit({"models": [before, after], **told})
         return

@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 
-from nextword.api import DEFAULT_SAMPLING
 from nextword.base.atomic import atomic_folder, atomic_write, disk_room_needed
 from nextword.base.version import __version__
 from nextword.corpus.formats import Undecodable
@@ -43,6 +42,7 @@ from nextword.parameters.open import open_stored
 from nextword.parameters.trained import Origin, form, read_origin
 from nextword.predict.torch_engine import TorchEngine, pick_device
 from nextword.sample.generation import Generation
+from nextword.sample.settings import DEFAULT_SAMPLING
 from nextword.trace.checkpoint import checkpoint_model
 from nextword.train.finetune import origin_of, recipe_from, weights_of
 from nextword.train.page.page import write_page

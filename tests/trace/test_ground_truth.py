@@ -21,11 +21,11 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
 from nextword.trace.interventions import EditHook, Scale
-from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Granularity, Quantity, attribute
+from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.audit import audit
 from nextword.trace.logit.components import Head, Layer, Position, Read, Source, Token
 from nextword.trace.recording import record
+from nextword.trace.settings import Ablation, Granularity
 from nextword.trace.text import history as module
 from nextword.trace.text.history import trace_history
 from nextword.trace.weights.bigrams import weight_logits

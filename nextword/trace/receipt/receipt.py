@@ -30,7 +30,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
+from nextword.sample.sampler import Distribution, SampledToken, clamped_log
+from nextword.sample.settings import Sampling
 from nextword.trace.logit.explanation import Explanation, TokenText
 
 VERSION = 3

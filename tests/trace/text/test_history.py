@@ -107,7 +107,7 @@ def test_the_verb_tells_every_checkpoint(folder: Path) -> None:
     assert len(told["moments"][0]["roles"]["induction"]) == a.n_layers
     assert told["token"]["token"] == TOKEN
     assert set(told["moments"][0]["parts"]) == {"token", "position", "attention", "mlp", "biases"}
-    final = open_model(folder).explain(PROMPT, TOKEN, ablation=None)
+    final = open_model(folder).explain(PROMPT, TOKEN, ablation="none")
     assert told["moments"][-1]["log_probability"] == pytest.approx(final.log_probability, abs=1e-5)
     shown = run("history", str(folder), PROMPT, TOKEN, "--heads").stdout
     assert "<- learned" in shown
