@@ -25,7 +25,6 @@ from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.base.version import __version__
 from nextword.corpus.formats import Undecodable
 from nextword.errors import CorruptFile, InputError, SettingError
-from nextword.optimize.evaluate import Evaluation, evaluate
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
@@ -33,11 +32,10 @@ from nextword.parameters.checkpoints import Checkpoint
 from nextword.parameters.export import write_hf
 from nextword.parameters.run_folder import RunFolder, open_named
 from nextword.parameters.trained import Origin, form, read_origin
-from nextword.predict.torch_engine import TorchEngine, checkpoint_model, pick_device
+from nextword.predict.torch_engine import TorchEngine, pick_device
 from nextword.sample.generation import Generation
 from nextword.train.clock import MEASUREMENTS, Clock
 from nextword.train.events import (
-    HELDOUT,
     Corrected,
     EarlierWasBetter,
     Event,
@@ -50,13 +48,12 @@ from nextword.train.events import (
 )
 from nextword.train.finetune import origin_of, recipe_from, weights_of
 from nextword.train.log import open_log, trim_log
+from nextword.train.measure import Measurements
 from nextword.train.page.page import write_page
 from nextword.train.plan import Budget, Forecast, plan
 from nextword.train.prepare import Corpus, Facts, begin_id, open_corpus, prepare
 
 REGULAR = 1024  # steps: between checkpoints, once these no longer double
-_NEAR = 0.05  # share of the target: by which a quick sample may be off
-_WORTH_TELLING = 0.01  # share of the bits per byte
 _LOOKS = 25  # at the clock, in a run of a number of minutes
 _SAMPLE_TOKENS = 80  # tokens: of a sample
 
@@ -232,9 +229,7 @@ class Run:
         self.clock = Clock(budget, began, spent)
         self._peak = measure_peak(recipe.dtype, self.trainer.device)
         self._stop: Callable[[], bool] = lambda: False
-        self._final: tuple[int, Evaluation] | None = None  # the last whole measurement, and after which step it was
-        # Full held-out bits per byte divided by the quick sample's, from the last time both were measured.
-        self._bias = 1 - _NEAR
+        self._measurements = Measurements(self._files, self.trainer, self.clock, self._heed)
 
     @property
     def recipe(self) -> Recipe:
@@ -283,7 +278,7 @@ class Run:
                         self._save()
                     yield from map(logged, self._between_steps())
                 self._checkpoint()
-                better = self._find_better()
+                better = self._measurements.find_better()
                 if better is not None:
                     yield logged(better)
                 finished = self._finish(better)
@@ -346,20 +341,11 @@ class Run:
 
     def _measured(self) -> Iterator[Measured | Corrected]:
         """Measure the model on a sample of the held-out text, and end the run if that is good enough."""
-        evaluation = self._evaluate(self.clock.quick_limit(self.recipe.steps * _tokens(self.recipe)))
+        evaluation = self._measurements.sample()
         yield Measured(self.trainer.step, evaluation)
-        if self._is_good_enough(evaluation):
+        if self._measurements.reaches_target(evaluation):
             self.trainer.correct(self.trainer.step)
             yield Corrected(self.trainer.step, self.trainer.steps)
-
-    def _is_good_enough(self, sample: Evaluation) -> bool:
-        """Whether the target is reached; the whole held-out text is measured where the sample is near the target."""
-        until, found = self.budget.until, sample.bits_per_byte
-        if until is None or found * self._bias > until:
-            return False
-        whole = self._evaluate_whole().bits_per_byte
-        self._bias = whole / found
-        return whole <= until
 
     def _keep_time(self) -> bool:
         """Move the end of a run of a number of minutes to where it is on time. Returns whether it was moved."""
@@ -382,20 +368,6 @@ class Run:
             text += step.text
         return text
 
-    def _evaluate_whole(self) -> Evaluation:
-        """Measure as much as at the end, unless that was done after this step."""
-        if self._final is None or self._final[0] != self.trainer.step:
-            if self.clock.token_seconds is None:
-                self._evaluate(1024)
-            self._final = self.trainer.step, self._evaluate(self.clock.final_limit())
-        return self._final[1]
-
-    def _evaluate(self, limit: int) -> Evaluation:
-        began = time.monotonic()
-        evaluation = self.trainer.evaluate(limit, self._heed)
-        self.clock.measured(time.monotonic() - began, evaluation.tokens)
-        return evaluation
-
     def _save(self) -> None:
         self._checkpoint()
         write_page(self.folder)
@@ -408,7 +380,7 @@ class Run:
         trainer = self.trainer
         evaluation = None
         if trainer.heldout is not None:
-            evaluation = self._evaluate_whole()
+            evaluation = self._measurements.whole()
         trained, tokenizer = trainer.recipe.architecture, self._corpus.tokenizer
         tokens = trainer.step * _tokens(trainer.recipe)
         family, architecture, stop_ids = form(self._origin, trained, tokenizer.eos_ids)
@@ -430,28 +402,6 @@ class Run:
         write_page(self.folder)
         return Finished(results)
 
-    def _find_better(self) -> EarlierWasBetter | None:
-        """A checkpoint that was better, looked for where a measurement on the way lets one expect it."""
-        if self.trainer.heldout is None:
-            return None
-        end = self._evaluate_whole()
-        records = [record for record in self._files.records() if HELDOUT in record]
-        best = min(records, key=lambda record: record[HELDOUT], default=None)
-        if best is None or not _is_clearly_less(best[HELDOUT], end):
-            return None
-        stored = [step for step in self._files.steps() if step < self.trainer.step]
-        before = [step for step in stored if step <= best["step"]][-1:]
-        after = [step for step in stored if step > best["step"]][:1]
-        bits, step = min((self._bits_at(step, end.tokens), step) for step in before + after)
-        return EarlierWasBetter(self.trainer.step, step, bits) if _is_clearly_less(bits, end) else None
-
-    def _bits_at(self, step: int, limit: int) -> float:
-        """Bits per byte on the held-out text after a step that left a checkpoint."""
-        heldout = self._corpus.heldout
-        assert heldout is not None
-        model = checkpoint_model(self.folder, step).to(self.trainer.device)
-        return evaluate(model, heldout, limit, self._heed).bits_per_byte
-
     def _check_unchanged(self) -> None:
         """Raises InputError unless recipe, text and tokenizer are those that the run began with."""
         found = {**self._corpus.hashes(), "recipe": self._card.find("recipe")}
@@ -461,11 +411,6 @@ class Run:
             raise InputError(
                 f"The {changed[0]} of {self.folder} is no longer what the run began with; restore it, or start anew."
             )
-
-
-def _is_clearly_less(bits: float, end: Evaluation) -> bool:
-    """Whether `bits` is lower by more than what a sample, which can be easier than the whole, may be off."""
-    return bits < (1 - _WORTH_TELLING) * end.bits_per_byte
 
 
 def _is_kept(step: int) -> bool:

@@ -11,8 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import TypeVar
 
 Point = tuple[float, float]
+T = TypeVar("T")
 
 SIDE = 1000  # a path's coordinates lie in a square of so many units, which the page stretches
 _COLUMNS = 250
@@ -67,6 +69,13 @@ def _round_up(value: float) -> float:
     """The next of 1, 2, 2.5 and 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value * (1 - 1e-9))
+
+
+def spread(items: Sequence[T], wanted: int) -> list[T]:
+    """At most `wanted` of the items, spread evenly, the first and the last among them."""
+    if len(items) <= wanted:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (wanted - 1))] for index in range(wanted)]
 
 
 def smoothed(points: Sequence[Point], share: float = 0.1) -> list[Point]:

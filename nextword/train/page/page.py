@@ -24,7 +24,7 @@ from markupsafe import Markup
 from nextword.base import html, text
 from nextword.base.atomic import atomic_write
 from nextword.parameters.run_folder import RunFolder
-from nextword.train.page.charts import Axis, Point, around, dots, line, smoothed, steps
+from nextword.train.page.charts import Axis, Point, around, dots, line, smoothed, spread, steps
 
 T = TypeVar("T")
 
@@ -268,14 +268,14 @@ class _Run:
         values = [*usual, *(value for _, value in [*smooth, *heldout]), *([self.floor] if self.floor else [])]
         y = around([min(value, most) for value in values])
         marks = "".join(
-            f"M{round(1000 * x.at(step))} 1000v-30" for step, _ in _spread(_from(x.low, self.corrections), 60)
+            f"M{round(1000 * x.at(step))} 1000v-30" for step, _ in spread(_from(x.low, self.corrections), 60)
         )
         lines = [
             ("raw", steps(training, x, y)),
             ("corrected", marks),
             (
                 "resumed",
-                "".join(f"M{round(1000 * x.at(step))} 0v1000" for step, _ in _spread(_from(x.low, self.resumed), 60)),
+                "".join(f"M{round(1000 * x.at(step))} 0v1000" for step, _ in spread(_from(x.low, self.resumed), 60)),
             ),
             ("floor", f"M0 {round(1000 * (1 - y.at(self.floor)))}h1000" if self.floor else ""),
             ("smooth", line(smooth, x, y)),
@@ -303,7 +303,7 @@ class _Run:
     def rows(self) -> list[list[str | float | None]]:
         """For the cross-hair and the table: the step, then as text step, training, held out, rate and speed."""
         steps_known = [step for step, _ in self.training]
-        chosen = sorted({*_spread(steps_known, _ROWS), *_growing(steps_known, _ROWS)})
+        chosen = sorted({*spread(steps_known, _ROWS), *_growing(steps_known, _ROWS)})
         smooth, scale = dict(self.smooth), dict(self._log.series["lr_scale"])
         speed = dict(self._log.series["tokens_per_second"])
         return [
@@ -382,13 +382,13 @@ class _Run:
             kinds[kind.removesuffix(".weight")].append((layer, points))
         result = []
         for kind, layers in list(kinds.items())[:_KINDS]:
-            lines = [points for _, points in _spread(sorted(layers), _LAYERS)]
+            lines = [points for _, points in spread(sorted(layers), _LAYERS)]
             x = Axis(0, max(points[-1][0] for points in lines) or 1)
             y = around([0, *(value for points in lines for _, value in points)])
             opacity = [round(0.3 + 0.7 * (index + 1) / len(lines), 2) for index in range(len(lines))]
             first, last = (figure(sum(points[place][1] for points in lines) / len(lines)) or "" for place in (0, -1))
             description = f"Root-mean-square by the step, a line for each layer: {first} to {last} on average."
-            chart = Chart(kind, description, [("norm", line(_spread(points, 60), x, y)) for points in lines])
+            chart = Chart(kind, description, [("norm", line(spread(points, 60), x, y)) for points in lines])
             result.append((kind, _GLOSSES.get(kind, ""), chart, opacity, first, last))
         return result
 
@@ -447,13 +447,6 @@ def _chart(
 def _from(low: float, points: Sequence[Point]) -> list[Point]:
     """The points that are not before `low`."""
     return [point for point in points if point[0] >= low]
-
-
-def _spread(items: Sequence[T], wanted: int) -> list[T]:
-    """At most `wanted` of the items, spread evenly, the first and the last among them."""
-    if len(items) <= wanted:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (wanted - 1))] for index in range(wanted)]
 
 
 def _growing(items: Sequence[T], wanted: int) -> list[T]:

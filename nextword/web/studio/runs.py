@@ -20,13 +20,14 @@ from nextword.corpus.worlds import WORLDS, world
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ContextOverflow, InputError
 from nextword.parameters.run_folder import Card, RunFolder
+from nextword.train.page.charts import spread
 
 Json = dict[str, Any]
 
-MOST = 300  # points of a curve
-SAMPLES = 40
-TOP = 5  # tokens told of each checkpoint
-KEPT = 64  # words whose way through a run is remembered
+MOST = 300  # points: of a curve
+SAMPLES = 40  # texts: the last of a run
+TOP = 5  # tokens: told of each checkpoint
+KEPT = 64  # words: whose way through a run is remembered
 # Words whose true chance is known, and that tell what has been learned: a pair, a rule, a fact.
 _WATCHED = {
     "pantry": (("Ann saw an apple", " pie"), ("Ben drew a plum", " jam"), ("Grandma wanted a lemon", " juice")),
@@ -89,7 +90,7 @@ class Learning:
                     samples[step] = text
         return {
             "name": name,
-            **{told: _thinned(sorted(points.items())) for told, points in series.items()},
+            **{told: spread(sorted(points.items()), MOST) for told, points in series.items()},
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
             "checkpoints": run.steps(),
             "forecast": card.find("forecast"),
@@ -102,10 +103,21 @@ class Learning:
         }
 
     def word(self, name: str, prompt: str, continuation: str) -> Json:
-        """How probable `continuation` was after `prompt` at each checkpoint, and what was likeliest instead.
+        """The probability of a continuation at each checkpoint of a run, and the tokens that were likeliest instead.
 
-        `truth`: its true probability, None where no rule of a language tells it.
-        Raises InputError, EmptyPrompt, ContextOverflow, CorruptFile.
+        Args:
+            name: Of the run.
+            prompt: What comes before.
+            continuation: What is watched.
+
+        Returns:
+            JSON; `truth` is the true probability, None where no rule of a language tells it.
+
+        Raises:
+            InputError: There is no such run, no checkpoint or no continuation.
+            EmptyPrompt: There is no prompt.
+            ContextOverflow: The text is longer than the run's context.
+            CorruptFile: A file of the run is damaged.
         """
         run = self._named(name)
         steps = run.steps()
@@ -117,13 +129,6 @@ class Learning:
         while len(self._words) > KEPT:
             self._words.popitem(last=False)
         return self._words[key]
-
-
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most MOST of the points, spread evenly over them."""
-    if len(points) <= MOST:
-        return points
-    return [points[round(at * (len(points) - 1) / (MOST - 1))] for at in range(MOST)]
 
 
 def _language(card: Card) -> World | None:
