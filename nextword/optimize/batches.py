@@ -25,7 +25,7 @@ class Text(Protocol):
     tokens       unsigned integers [N], may be memory-mapped: the documents one after another
     starts       int64 [D + 1]: where each begins in `tokens` with its begin token; the last is N
     mask         uint8 [N], 1 where the loss of predicting this token counts; None: everywhere
-    token_bytes  unsigned integers [vocab]: how many bytes of text each token stands for, 0 for special tokens
+    token_bytes  unsigned integers [vocab]: the bytes of text that each token stands for, 0 for special tokens
     """
 
     @property

@@ -89,7 +89,7 @@ def bigram_probabilities(text: Text) -> tuple[Floats, Floats]:
     counts: npt.NDArray[Any] = np.bincount(pairs, minlength=vocab * vocab).reshape(vocab, vocab).astype(np.float32)
     is_seen = counts > 0
     often, kinds = counts.sum(1, dtype=np.float64).astype(np.float32), is_seen.sum(1, dtype=np.float32)
-    befores = is_seen.sum(0)  # after how many different tokens each comes
+    befores = is_seen.sum(0)  # the number of different tokens that each comes after
     wider = (np.maximum(befores - DISCOUNT, 0) + DISCOUNT * (befores > 0).sum() / vocab) / befores.sum()
     np.maximum(counts - DISCOUNT, 0, out=counts)
     counts += (DISCOUNT * kinds)[:, None] * wider.astype(np.float32)

@@ -66,7 +66,7 @@ def forecast_bits_per_byte(
 def _unique_equivalent(tokens_read: int, n_tokens: int) -> float:
     """The number of tokens, each read once, that are worth as much as `tokens_read` tokens in epochs over `n_tokens`.
 
-    Equation 5 of Muennighoff et al., 2023.
+    D' of Muennighoff et al., 2023.
     """
     again = max(tokens_read / n_tokens - 1, 0.0)
     return min(tokens_read, n_tokens) + n_tokens * FADING * -math.expm1(-again / FADING)
@@ -105,7 +105,7 @@ def ngram_probabilities(known: Ints, new: Ints, vocab: int, longest: int = _ORDE
     for order in range(1, longest + 1):
         asked = _grams(new, order, vocab)[longest - order :]
         grams = _grams(known, order, vocab)
-        if order < longest:  # shorter grams count by how many different tokens they follow
+        if order < longest:  # of a shorter gram, the number of different tokens that it follows is counted
             wider = np.unique(_grams(known, order + 1, vocab))
             grams = wider % vocab**order
         seen, counts = np.unique(grams, return_counts=True)

@@ -10,9 +10,9 @@ import time
 from nextword.train.plan import FINAL_LIMIT, MEASURING, Budget
 
 QUICK_LIMIT, _LEAST = 8_192, 1024  # tokens: of held-out text that are measured on the way, at most and at least
-MEASUREMENTS = 20  # of held-out text on the way
+MEASUREMENTS = 20  # measurements: of held-out text on the way
 _LEARNING = 2  # ratio: duration of learning from a token to that of measuring it, about
-_SAMPLE_EVERY = 30.0  # seconds, at least
+_SAMPLE_EVERY = 30.0  # seconds: between samples, at least
 _SLOWER = 3  # factor: by which the pace may have fallen since the last look, at most; the rest was a halt
 _TOLERANCE = 0.02  # share of the remaining steps: a smaller correction is not worth one
 
@@ -44,17 +44,17 @@ class Clock:
         return self._spent + time.monotonic() - self._began
 
     def start(self, step: int) -> None:
-        """The steps after `step` begin now."""
+        """Note that the steps after `step` begin now."""
         self._looked_at, self._looked_after = time.monotonic(), step
 
     def stepped(self, seconds: float) -> float:
-        """A step took so many seconds. Returns `step_seconds`."""
+        """Note the duration of a step. Returns `step_seconds`."""
         before = self.step_seconds
         self.step_seconds = seconds if before is None else 0.9 * before + 0.1 * seconds
         return self.step_seconds
 
     def measured(self, seconds: float, tokens: int) -> None:
-        """Measuring `tokens` tokens took so many seconds."""
+        """Note that measuring `tokens` tokens took `seconds` seconds."""
         self.token_seconds = seconds / tokens
 
     def sample_is_due(self) -> bool:
@@ -62,7 +62,7 @@ class Clock:
         return time.monotonic() - self._sampled_at > _SAMPLE_EVERY
 
     def sampled(self) -> None:
-        """A sample was written just now."""
+        """Note that a sample was written just now."""
         self._sampled_at = time.monotonic()
 
     def quick_limit(self, learned: int) -> int:

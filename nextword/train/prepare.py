@@ -30,12 +30,12 @@ from nextword.parameters.run_folder import RunFolder
 
 Facts = dict[str, Any]
 
-HELDOUT_SHARE = 0.02  # share of the documents
+HELDOUT_SHARE = 0.02  # share of the documents: that is held out
 PASSAGE = 4096  # characters: text files are cut into passages, so that a part of one can be held out
 _TOKENIZER_TEXT = 16_000_000  # characters: that a tokenizer is trained on
 _VOCABULARIES = ((2_000_000, 1024), (10_000_000, 2048), (50_000_000, 4096))  # below n bytes of text: tokens
 _LARGEST_VOCABULARY = 8192  # tokens
-_PROGRESS_EVERY = 0.25  # seconds
+_PROGRESS_EVERY = 0.25  # seconds: between reports of progress
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ from nextword.train.plan import Budget, Forecast, plan
 from nextword.train.prepare import Corpus, Facts, begin_id, open_corpus, prepare
 
 REGULAR = 1024  # steps: between checkpoints, once these no longer double
-_LOOKS = 25  # at the clock, in a run of a number of minutes
+_LOOKS = 25  # looks: at the clock, in a run of a number of minutes
 _SAMPLE_TOKENS = 80  # tokens: of a sample
 
 

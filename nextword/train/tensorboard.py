@@ -1,7 +1,7 @@
 """A run as TensorBoard shows it: the figures of log.jsonl as event files in RUN/tensorboard (`train --tensorboard`).
 
-They are for looking at only: nothing is read from them. Where a run is resumed, TensorBoard is told to forget the steps
-that are taken again.
+The files are for looking at only: nothing is read from them. Where a run is resumed, TensorBoard is made to forget the
+steps that are taken again.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ from nextword.trace.weights.heads import HeadRoles, head_roles
 
 Array = npt.NDArray[np.int64]
 
-LEARNED = math.log(2)  # log p has to rise by so much in all
-CITED = 20  # sightings
-AROUND = 8  # tokens that are quoted before and after it
+LEARNED = math.log(2)  # nats: by which log p has to rise in all
+CITED = 20  # sightings: that are cited
+AROUND = 8  # tokens: quoted before the passage and after it
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import TypeVar
 Point = tuple[float, float]
 T = TypeVar("T")
 
-SIDE = 1000  # a path's coordinates lie in a square of so many units, which the page stretches
-_COLUMNS = 250
+SIDE = 1000  # units: the side of the square that a path lies in, which the page stretches
+_COLUMNS = 250  # of a path, at most
 
 
 @dataclass(frozen=True)
