@@ -21,7 +21,7 @@ from typing import Any
 from tales import measure
 
 import nextword
-from nextword.api import GPT, WRITING
+from nextword.api import DEFAULT_SAMPLING, GPT
 from nextword.corpus.documents import Report, read_documents
 from nextword.corpus.index import copied_share
 from nextword.parameters.bundled import FOLDER
@@ -92,8 +92,8 @@ def samples(gpt: GPT, run: Path) -> dict[str, Any]:
     for seed in range(SAMPLES):
         generation = gpt.generate(PROMPT, max_tokens=LENGTH, seed=seed)
         texts.append(PROMPT + "".join(step.text for step in generation))
-        ids.append([choice.id for choice in generation.choices])
-    return {"sampling": asdict(WRITING), "samples": texts, "copied_8_grams": copied_share(index, ids)}
+        ids.append([choice.id for choice in generation.tokens])
+    return {"sampling": asdict(DEFAULT_SAMPLING), "samples": texts, "copied_8_grams": copied_share(index, ids)}
 
 
 if __name__ == "__main__":

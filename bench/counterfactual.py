@@ -129,8 +129,8 @@ def main() -> None:
     }
     print("| attribution | LDS | lowest and highest query |\n| --- | --- | --- |")
     for name, scores in methods.items():
-        foretold = np.array([[score[kept].sum() for score in scores] for kept in subsets])
-        found = [rank_correlation(foretold[:, q], measured[:, :, q].mean(1)) for q in range(given.queries)]
+        estimated = np.array([[score[kept].sum() for score in scores] for kept in subsets])
+        found = [rank_correlation(estimated[:, q], measured[:, :, q].mean(1)) for q in range(given.queries)]
         print(f"| {name} | {np.mean(found):.2f} | {min(found):.2f}, {max(found):.2f} |", flush=True)
     if given.seeds > 1:
         found = [ceiling(measured[:, :, q]) for q in range(given.queries)]

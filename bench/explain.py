@@ -23,7 +23,7 @@ from bench.parity import PROMPTS, TEXT
 from nextword.api import DEFAULT_MODEL
 from nextword.model.transformer import Transformer
 from nextword.parameters.open import open_stored
-from nextword.trace.logit.attribution import Ledger, Quantity, account
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.recording import Recording, record
 from tests.trace.models import KINDS, random_model
@@ -43,11 +43,11 @@ def main() -> None:
     audits(model, [gpt.encode(prompt) for prompt in PROMPTS], gpt.encode(TEXT))
 
 
-def explained(model: Transformer, ids: list[int]) -> tuple[Recording, list[Ledger]]:
+def explained(model: Transformer, ids: list[int]) -> tuple[Recording, list[LogitAttribution]]:
     """The most probable token's logit; above the vocabulary's mean; above the mean by the model's probabilities."""
     recording = record(model, ids)
     token = int(recording.logits.argmax())
-    return recording, account(recording, [Quantity(token), Quantity(token, "mean"), Quantity(token, "expected")])
+    return recording, attribute(recording, [Quantity(token), Quantity(token, "mean"), Quantity(token, "expected")])
 
 
 def random_models() -> None:
@@ -56,29 +56,29 @@ def random_models() -> None:
         for architecture in KINDS.values():
             for seed in range(20):
                 ids = np.random.default_rng(seed).integers(0, architecture.vocab, architecture.context).tolist()
-                _, ledgers = explained(random_model(architecture, seed, dtype), ids)
-                worst = max(worst, *(ledger.relative_remainder for ledger in ledgers))
+                _, attributions = explained(random_model(architecture, seed, dtype), ids)
+                worst = max(worst, *(attribution.relative_remainder for attribution in attributions))
         print(f"remainder, {len(KINDS)} kinds x 20 random models, {dtype}: at most {worst:.1e} relative (goal {goal})")
 
 
 def remainder(model: Transformer, prompts: list[list[int]]) -> None:
-    ledgers = [ledger for ids in prompts for ledger in explained(model, ids)[1]]
-    worst = max(ledger.relative_remainder for ledger in ledgers)
-    strict = max(abs(ledger.remainder / ledger.total) for ledger in ledgers)
+    attributions = [attribution for ids in prompts for attribution in explained(model, ids)[1]]
+    worst = max(attribution.relative_remainder for attribution in attributions)
+    strict = max(abs(attribution.remainder / attribution.total) for attribution in attributions)
     print(f"remainder, the model on {len(prompts)} prompts, fp32: at most {worst:.1e} relative (goal 1e-5)")
     print(f"  the same relative to the quantity alone, even where its parts cancel: {strict:.1e}")
 
 
 @torch.no_grad()
 def times(model: Transformer, ids: list[int]) -> None:
-    recording, ledgers = explained(model, ids)
-    causes = ledgers[2].top(CAUSES)
+    recording, attributions = explained(model, ids)
+    components = attributions[2].top(CAUSES)
     row = torch.tensor([ids])
     tasks: dict[str, Callable[[], object]] = {
         "forward": lambda: model(row),
         "ledger": lambda: explained(model, ids),
         **{
-            f"audit of {CAUSES}, {ablation}": partial(audit, recording, ledgers[2], causes, ablation)
+            f"audit of {CAUSES}, {ablation}": partial(audit, recording, attributions[2], components, ablation)
             for ablation in ("zero", "mean", "resample")
         },
     }
@@ -99,18 +99,20 @@ def audits(model: Transformer, prompts: list[list[int]], reference: list[int]) -
         f"rank correlation of expected and measured change of log p, {CAUSES} largest causes, {len(prompts)} prompts:"
     )
     ready = [explained(model, ids) for ids in prompts]
-    for by in ("finest", "head", "layer"):
+    for granularity in ("finest", "head", "layer"):
         for ablation in ("zero", "mean", "resample"):
             found = [
-                audit(recording, ledgers[2], ledgers[2].top(CAUSES, by), ablation, reference=reference)
-                for recording, ledgers in ready
+                audit(
+                    recording, attributions[2], attributions[2].top(CAUSES, granularity), ablation, reference=reference
+                )
+                for recording, attributions in ready
             ]
-            report(f"{by}, {ablation}", found)
+            report(f"{granularity}, {ablation}", found)
 
 
 def report(name: str, found: list[Audit]) -> None:
     correlations = [each.rank_correlation for each in found]
-    foreseen = [each.foreseen_correlation for each in found]
+    estimated = [each.estimate_correlation for each in found]
     control = np.mean([each.control for each in found])
     held = np.mean([finding.holds for each in found for finding in each.findings])
     fall, by_chance = (
@@ -119,8 +121,8 @@ def report(name: str, found: list[Audit]) -> None:
     )
     spread = f"from {min(correlations):.2f} to {max(correlations):.2f}"
     print(
-        f"  {name}: shares {np.mean(correlations):.2f} ({spread}), foreseen {np.mean(foreseen):.2f} "
-        f"({min(foreseen):.2f} to {max(foreseen):.2f}), control {control:.2f}; {held:.0%} of claims hold; "
+        f"  {name}: contributions {np.mean(correlations):.2f} ({spread}), estimated {np.mean(estimated):.2f} "
+        f"({min(estimated):.2f} to {max(estimated):.2f}), control {control:.2f}; {held:.0%} of claims hold; "
         f"mean fall of log p along the deletion curve {fall:.2f}, random directions {by_chance:.2f}"
     )
 

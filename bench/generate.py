@@ -29,7 +29,7 @@ from nextword.parameters.export import export_gguf
 from nextword.parameters.open import Stored, open_stored
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.cpu.engine import CpuEngine
-from nextword.predict.cpu.kernels.simd import every_int, ints_at, kernel, long_at, total_int
+from nextword.predict.cpu.kernels.simd import broadcast_int, ints_at, kernel, lane_sum_int, long_at
 from nextword.predict.cpu.packed import Packed
 from nextword.predict.cpu.packed_file import load_packed
 from nextword.predict.engine import KvCache
@@ -54,17 +54,17 @@ def read_all(table: int, n_pieces: int, times: int) -> int:
 
     Four places of a piece are read at a time: from one alone memory gives less.
     """
-    a, b, c, d = every_int(0), every_int(0), every_int(0), every_int(0)
+    a, b, c, d = broadcast_int(0), broadcast_int(0), broadcast_int(0), broadcast_int(0)
     for _ in range(times):
         for piece in range(n_pieces):
             first, quarter = long_at(table + 16 * piece), long_at(table + 16 * piece + 8) // 512 * 128
             for at in range(first, first + quarter, 128):
                 a, b = a + ints_at(at), b + ints_at(at + quarter)
                 c, d = c + ints_at(at + 2 * quarter), d + ints_at(at + 3 * quarter)
-    return total_int(a + b + c + d)
+    return lane_sum_int(a + b + c + d)
 
 
-class Memory:
+class KVCache:
     """How fast this machine reads some arrays, all threads at once, as often as a model reads its weights.
 
     Of weights that partly stay in a cache it says what reading them can reach, which is more than memory gives.
@@ -90,16 +90,16 @@ class Memory:
 
         def all_at_once() -> None:
             for reader in readers:
-                reader.start()
+                reader.open_session()
             for reader in readers:
                 reader.join()
 
         return self._bytes * self._times / seconds(all_at_once)
 
 
-def far_memory(threads: int) -> Memory:
-    """Memory that is in no cache."""
-    return Memory([np.ones(512 << 20, np.uint8)], threads)
+def far_memory(threads: int) -> KVCache:
+    """KVCache that is in no cache."""
+    return KVCache([np.ones(512 << 20, np.uint8)], threads)
 
 
 class Ours:
@@ -116,30 +116,30 @@ class Ours:
         self.n_bytes = sum(tensor.data.nbytes for tensor in packed.values())
         self.weights = [tensor.data for tensor in packed.values()]
         self._engine = CpuEngine(architecture, packed, threads=threads, kv_cache=kv_cache)
-        self._readings = {place: self._engine.start(context) for place in (0, EARLY, LATE)}
-        self._texts = [self._engine.start(EARLY + DECODED) for _ in range(TEXTS)]
+        self._sessions = {place: self._engine.open_session(context) for place in (0, EARLY, LATE)}
+        self._texts = [self._engine.open_session(EARLY + DECODED) for _ in range(TEXTS)]
         self._ids = np.random.default_rng(0).integers(0, architecture.vocab, context).tolist()
 
     def decode(self, position: int) -> float:
         """Tokens a second, from `position` on."""
-        reading = self._readings[position]
-        if not reading.ids:
-            reading.extend(self._ids[:position])
-        reading.truncate(position)
-        return DECODED / seconds(lambda: [reading.extend([each]) for each in self._ids[:DECODED]])
+        session = self._sessions[position]
+        if not session.ids:
+            session.feed(self._ids[:position])
+        session.truncate(position)
+        return DECODED / seconds(lambda: [session.feed([each]) for each in self._ids[:DECODED]])
 
     def prefill(self) -> float:
         """Tokens a second of a whole prompt."""
-        self._readings[0].truncate(0)
-        return PREFILLED / seconds(lambda: self._readings[0].extend(self._ids[:PREFILLED]))
+        self._sessions[0].truncate(0)
+        return PREFILLED / seconds(lambda: self._sessions[0].feed(self._ids[:PREFILLED]))
 
     def batch(self) -> float:
         """Tokens a second of several texts together."""
         for text in self._texts:
             text.truncate(0)
-            text.extend(self._ids[:16])
+            text.feed(self._ids[:16])
         ids = [[[each]] * TEXTS for each in self._ids[:DECODED]]
-        return TEXTS * DECODED / seconds(lambda: [self._engine.extend_each(self._texts, each) for each in ids])
+        return TEXTS * DECODED / seconds(lambda: [self._engine.feed_each(self._texts, each) for each in ids])
 
 
 class LlamaCpp:
@@ -229,7 +229,7 @@ class Transformers:
             return DECODED / seconds(read)
 
 
-def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
+def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
     """All programs in turns; medians in tokens a second, and ratios."""
     works: dict[str, Work] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
             small = Ours(stored.architecture, packed, threads, kv_cache="int8")
             works[f"nextword {name} decode, int8 cache"] = lambda small=small: small.decode(EARLY)
             works[f"nextword {name} decode late, int8 cache"] = lambda small=small: small.decode(LATE)
-        if "llama.cpp" in against:
+        if "llama.cpp" in contrast:
             export_gguf(stored, Path(folder) / "q8.gguf", "Q8_0")
             files = {"Q4_1": stored.path, "Q8_0": Path(folder) / "q8.gguf"}
             peers = {name: LlamaCpp(file, threads) for name, file in files.items()}
@@ -252,15 +252,15 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
                 works[f"llama.cpp {name} decode"] = lambda peer=peer: peer.decode(EARLY)
                 works[f"llama.cpp {name} prefill"] = peer.prefill
                 works[f"llama.cpp {name} batch"] = peer.batch
-        if "transformers" in against:
+        if "transformers" in contrast:
             from nextword.parameters.export import export_hf
 
             export_hf(stored, Path(folder) / "hf")
-            rival = Transformers(Path(folder) / "hf", threads)
-            works["transformers bf16 decode"] = lambda: rival.decode(EARLY)
+            contrast = Transformers(Path(folder) / "hf", threads)
+            works["transformers bf16 decode"] = lambda: contrast.decode(EARLY)
         works["memory"] = far_memory(threads).speed
         for form, name in (("auto", "4-bit"), ("int8", "int8")):
-            works[f"memory, the {name} weights"] = Memory(ours[form].weights, threads).speed
+            works[f"memory, the {name} weights"] = KVCache(ours[form].weights, threads).speed
         for work in works.values():
             work()  # not counted: warms caches
         taken: dict[str, list[float]] = {name: [] for name in works}
@@ -340,7 +340,7 @@ def shape(name: str, rounds: int, threads: int) -> dict[str, Any]:
         ours = Ours(architecture, packed, threads, 256)
         ours.decode(EARLY)
         resident, on_disk = _resident(), file.stat().st_size
-        far, same = far_memory(threads), Memory(ours.weights, threads)
+        far, same = far_memory(threads), KVCache(ours.weights, threads)
         speeds = [(ours.decode(EARLY) * ours.n_bytes, far.speed(), same.speed()) for _ in range(rounds)]
     return {
         "shape": name,
@@ -377,7 +377,7 @@ def _resident() -> int | None:
 def main() -> None:
     """Print tables, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
+    parser.add_argument("--contrast", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shape", choices=SHAPES)
@@ -386,7 +386,7 @@ def main() -> None:
     if given.shape:
         result = shape(given.shape, given.rounds, given.threads)
     else:
-        result = compare(open_stored("smollm2"), given.against.split(","), given.rounds, given.threads)
+        result = compare(open_stored("smollm2"), given.contrast.split(","), given.rounds, given.threads)
     if given.json or given.shape:
         print(json.dumps(result, indent=None if given.json else 1))
         return

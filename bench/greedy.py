@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 
 import nextword
-from nextword.api import YARDSTICK
+from nextword.api import CALIBRATION_TEXT
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 
@@ -56,25 +56,25 @@ def main() -> None:
     parser.add_argument("--weights", default="int8")
     given = parser.parse_args()
     stored = open_stored(given.model)
-    definition = TorchEngine(stored.architecture, stored.tensors)
+    reference_model = TorchEngine(stored.architecture, stored.tensors)
     gpt = nextword.open(given.model, device="cpu", weights=given.weights)
 
     def change(ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        exact, ours = definition.start().extend_all(ids), gpt.engine.start().extend_all(ids)
+        exact, ours = reference_model.open_session().feed_all(ids), gpt.engine.open_session().feed_all(ids)
         return exact, ours, ours - exact
 
-    stated = spread(change(gpt.encode(YARDSTICK))[2])
+    stated = spread(change(gpt.encode(CALIBRATION_TEXT))[2])
     n = same = sure = same_and_sure = 0
     largest = 0.0
     for prompt in PROMPTS:
         ids = gpt.tokenizer.encode_prompt(prompt)
-        reading = gpt.engine.start()
-        logits = reading.extend(ids)
+        session = gpt.engine.open_session()
+        logits = session.feed(ids)
         text = []
         for _ in range(TOKENS):
             text.append(int(logits.argmax()))
-            logits = reading.extend(text[-1:])
-        exact = definition.start().extend_all([*ids, *text])[len(ids) - 1 : -1]
+            logits = session.feed(text[-1:])
+        exact = reference_model.open_session().feed_all([*ids, *text])[len(ids) - 1 : -1]
         second, first = np.sort(exact, axis=1)[:, -2:].T
         equal, leads = exact.argmax(1) == text, first - second
         n, same = n + TOKENS, same + int(equal.sum())

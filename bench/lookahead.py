@@ -7,8 +7,8 @@ import statistics
 import sys
 
 import nextword
-from nextword.api import WRITING
-from nextword.predict.cpu.engine import CpuReading
+from nextword.api import DEFAULT_SAMPLING
+from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.sampler import Sampling
 
 LIST = "- apple: 3 coins\n- pear: 4 coins\n- plum: 5 coins\n- cherry: 6 coins\n- grape: 7 coins\n- melon: 8 coins\n"
@@ -16,7 +16,7 @@ PROMPTS = {
     "a list repeated": f"Fruits and prices:\n{LIST}\nThe same list again:\nFruits and prices:\n- apple: 3 coins\n",
     "a story": "Once upon a time",
 }
-SAMPLING = {"greedy": Sampling(temperature=0), "default": WRITING}
+SAMPLING = {"greedy": Sampling(temperature=0), "default": DEFAULT_SAMPLING}
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
             for seed in range(5):
                 speed = {}
                 for on in (True, False) if seed % 2 else (False, True):
-                    CpuReading.batch_invariant = on  # without it no guess is made
+                    CpuSession.batch_invariant = on  # without it no guess is made
                     written = gpt.generate(text, max_tokens=100, sampling=sampling, seed=seed).finish()
                     speed[on] = written.tokens_per_second
                 ratios.append(speed[True] / speed[False])

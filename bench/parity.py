@@ -59,7 +59,7 @@ def main() -> None:
     path = pull("smollm2")
     gpt = nextword.open(path)
     ids = gpt.encode(TEXT)[:200]
-    ours = gpt.engine.start().extend_all(ids)
+    ours = gpt.engine.open_session().feed_all(ids)
     with tempfile.TemporaryDirectory() as folder:
         export_hf(open_stored(path), Path(folder) / "hf")
         model = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "hf", dtype=torch.float32)
@@ -85,7 +85,7 @@ def against_transformers(
                 do_sample=False,
                 pad_token_id=0,
             )[0, row.shape[1] :].tolist()
-        mine = [choice.id for choice in written.choices]
+        mine = [choice.id for choice in written.tokens]
         equal += mine == expected
         if mine != expected:
             print(f"  differs: {prompt!r} after {sum(a == b for a, b in zip(mine, expected, strict=False))} tokens")

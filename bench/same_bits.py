@@ -67,9 +67,9 @@ def weights_of(architecture: Architecture) -> dict[str, StoredTensor]:
 
 def digest(engine: CpuEngine, ids: list[int]) -> str:
     """Of all logits. Raises SystemExit if they are not the same in other pieces."""
-    whole, reading = engine.start().extend_all(ids), engine.start()
-    first = reading.extend_all(ids[:-ONE_BY_ONE])
-    in_pieces = np.concatenate([first, *(reading.extend_all([each]) for each in ids[-ONE_BY_ONE:])])
+    whole, session = engine.open_session().feed_all(ids), engine.open_session()
+    first = session.feed_all(ids[:-ONE_BY_ONE])
+    in_pieces = np.concatenate([first, *(session.feed_all([each]) for each in ids[-ONE_BY_ONE:])])
     if not np.array_equal(whole, in_pieces):
         raise SystemExit("A text read in pieces gave other logits than read at once.")
     return hashlib.sha256(whole.astype("<f4").tobytes()).hexdigest()[:16]

@@ -34,7 +34,7 @@ import numpy as np
 import nextword
 from nextword.parameters.export import export_gguf
 from nextword.parameters.open import open_stored
-from nextword.sample.generation import Writing
+from nextword.sample.generation import SamplingLoop
 from nextword.sample.sampler import Sampling
 
 MODEL, STREAMS, TOKENS = "smollm2", 8, 64
@@ -156,7 +156,7 @@ class Bare:
 
     def __init__(self) -> None:
         self._gpt = nextword.open(MODEL, weights="int8")
-        self._reading = self._gpt.engine.start(2048)
+        self._session = self._gpt.engine.open_session(2048)
 
     def one(self, ids: list[int]) -> float:
         """Seconds between tokens."""
@@ -164,12 +164,12 @@ class Bare:
         sampling = Sampling(
             SETTINGS["temperature"], min_p=SETTINGS["min_p"], logit_bias=dict.fromkeys(gpt.stop_ids, -100.0)
         )
-        writing = Writing(gpt.tokenizer, ids, capacity=2048, sampling=sampling, max_tokens=TOKENS, seed=1)
-        self._reading.truncate(0)
-        step = writing.take(self._reading.extend(ids))
+        loop = SamplingLoop(gpt.tokenizer, ids, capacity=2048, sampling=sampling, max_tokens=TOKENS, seed=1)
+        self._session.truncate(0)
+        step = loop.take(self._session.feed(ids))
         began = time.perf_counter()
-        while writing.finish_reason is None:
-            step = writing.take(self._reading.extend([step.choice.id]))
+        while loop.finish_reason is None:
+            step = loop.take(self._session.feed([step.token.id]))
         return (time.perf_counter() - began) / (TOKENS - 1)
 
 

@@ -4,8 +4,9 @@ slider's movement to the bars.
     python bench/studio.py [--model tales] [--rounds 20] [--json]
 
 Each round loads the page in a fresh browser context, so nothing is cached. "Painted" is the browser's own first
-contentful paint; "odds" is when the first bars stand in the document, for which two questions were asked and answered;
-a slider is moved ten times a round, from its event to the frame after the bars have changed. Medians and worst.
+contentful paint; "distribution" is when the first bars stand in the document, for which two questions were asked and
+answered; a slider is moved ten times a round, from its event to the frame after the bars have changed. Medians and
+worst.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-_ODDS = """() => new Promise((resolve) => {
-  const look = () => (document.querySelector("nw-odds li") ? resolve(performance.now()) : requestAnimationFrame(look));
+_DISTRIBUTION = """() => new Promise((resolve) => {
+  const drawn = () => document.querySelector("nw-distribution li");
+  const look = () => (drawn() ? resolve(performance.now()) : requestAnimationFrame(look));
   look();
 })"""
 _PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 _MOVED = """(value) => new Promise((resolve) => {
-  const odds = document.querySelector("nw-odds"), began = performance.now();
+  const odds = document.querySelector("nw-distribution"), began = performance.now();
   new MutationObserver((_, observer) => {
     observer.disconnect();
     requestAnimationFrame(() => resolve(performance.now() - began));
@@ -59,18 +61,18 @@ def server(model: str) -> Iterator[str]:
 def measure(address: str, rounds: int) -> dict[str, list[float]]:
     """Milliseconds, all of them."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    taken: dict[str, list[float]] = {"painted": [], "odds": [], "slider": []}
+    taken: dict[str, list[float]] = {"painted": [], "distribution": [], "slider": []}
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for number in range(rounds + 1):
             page: Any = browser.new_context().new_page()
             page.goto(address)
-            odds, painted = page.evaluate(_ODDS), page.evaluate(_PAINTED)
+            odds, painted = page.evaluate(_DISTRIBUTION), page.evaluate(_PAINTED)
             moved = [page.evaluate(_MOVED, 0.5 + at / 10) for at in range(10)]
             page.context.close()
             if number:  # the first round warms up
                 taken["painted"].append(painted)
-                taken["odds"].append(odds)
+                taken["distribution"].append(odds)
                 taken["slider"] += moved
         browser.close()
     return taken

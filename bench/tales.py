@@ -29,7 +29,7 @@ def measure(name: str, text: str, limit: int | None) -> Evaluation:
         shards = Path(folder) / "shards"
         encoded = encode_documents(gpt.tokenizer, read_documents([text], report=Report()), begin=gpt.tokenizer.bos_id)
         write_shards(shards, encoded, token_bytes=token_sizes(gpt.tokenizer))
-        return evaluate(gpt.definition, open_shards(shards), limit)
+        return evaluate(gpt.reference_model, open_shards(shards), limit)
 
 
 def main() -> None:

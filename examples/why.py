@@ -9,5 +9,5 @@ print(f"{prompt} ...{word}: {why.probability:.1%}; shares of {why.about()}\n")
 assert why.audit is not None
 for finding in why.audit.findings:
     verdict = "holds" if finding.holds else "FAILS"
-    print(f"{finding.claim:+6.2f}  removed: {-finding.measured:+6.2f}  {verdict}  {why.words(finding.cause)}")
+    print(f"{finding.claim:+6.2f}  removed: {-finding.measured:+6.2f}  {verdict}  {why.words(finding.component)}")
 print(f"\nunaccounted for: {why.claims.remainder:.1e}")

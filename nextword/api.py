@@ -20,23 +20,23 @@ import numpy.typing as npt
 
 from nextword.base.callbacks import Spinner
 from nextword.base.version import __version__
-from nextword.encode.tokenizer import Piece, Tokenizer
+from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
 from nextword.model.architecture import Architecture
 from nextword.parameters.open import Stored
 from nextword.parameters.run_folder import open_named
-from nextword.predict.engine import Engine, Reading
+from nextword.predict.engine import Engine, Session
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, Sampling, choose, distribute
+from nextword.sample.sampler import Distribution, Sampling, distribute, sample_token
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.interventions import Edit
     from nextword.trace.logit.ablation import Ablation
-    from nextword.trace.logit.attribution import Grouping
+    from nextword.trace.logit.attribution import Granularity
     from nextword.trace.logit.explanation import Explanation
     from nextword.trace.receipt.receipt import Chosen, Receipt
     from nextword.trace.receipt.views import Viewer
@@ -46,11 +46,12 @@ DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
 # What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off, and
 # what was just said a little less likely, because small models go in circles (see the log).
-WRITING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
+DEFAULT_SAMPLING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
-# How much a model loses when its weights are rounded is measured on this.
-YARDSTICK = """The lighthouse keeper counted the steps again: 197, as every evening. Outside, the wind had turned to
+# The text on which quantization error is measured.
+CALIBRATION_TEXT = """\
+The lighthouse keeper counted the steps again: 197, as every evening. Outside, the wind had turned to
 the north-west, and the fishing boats that had left at dawn were late. "They know the rocks," said his daughter
 without looking up from her book. She was reading about the moons of Jupiter, which Galileo saw in January 1610
 through a tube of lead with two pieces of glass. If x is the distance to the harbour and v the speed of a boat, then
@@ -115,11 +116,11 @@ class GPT:
             device=self._device,
             weights=self._weights,
             kv_cache=self._kv_cache,
-            yardstick=self._yardstick,
+            calibration_text=self._calibration_text,
         )
 
     @cached_property
-    def definition(self) -> Transformer:
+    def reference_model(self) -> Transformer:
         """The equations themselves in float32, for looking inside and editing; loaded when first asked for."""
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
@@ -130,7 +131,7 @@ class GPT:
         """What makes the views of a page; it measures the roles of heads once."""
         from nextword.trace.receipt.views import Viewer
 
-        return Viewer(self.definition, self.engine, self.tokenizer)
+        return Viewer(self.reference_model, self.engine, self.tokenizer)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
@@ -150,16 +151,16 @@ class GPT:
         Raises EmptyPrompt, ContextOverflow or UnknownToken.
         """
         ids = self._ids(prompt)
-        logits = self.engine.start(len(ids)).extend(ids)
-        odds = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
-        return Prediction(ids, odds, self.tokenizer)
+        logits = self.engine.open_session(len(ids)).feed(ids)
+        distribution = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
+        return Prediction(ids, distribution, self.tokenizer)
 
     def generate(
         self,
         prompt: str | Sequence[int],
         *,
         max_tokens: int = 200,
-        sampling: Sampling = WRITING,
+        sampling: Sampling = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
         seed: int | None = None,
     ) -> Generation:
@@ -171,8 +172,8 @@ class GPT:
         Raises EmptyPrompt, SettingError at once; ContextOverflow or UnknownToken with the first step.
         """
         ids = self._ids(prompt)
-        reading = self.engine.start(len(ids) + max(max_tokens, 1))
-        return self._write(reading, ids, max_tokens, sampling, stop, seed)
+        session = self.engine.open_session(len(ids) + max(max_tokens, 1))
+        return self._write(session, ids, max_tokens, sampling, stop, seed)
 
     def chat(self, messages: Sequence[Mapping[str, str]] = ()) -> Conversation:
         """A conversation with the model, after `messages` ({"role", "content"}) that were said already.
@@ -200,10 +201,10 @@ class GPT:
         self,
         prompt: str | Sequence[int],
         token: str | int | None = None,
-        against: str | int | None = None,
+        contrast: str | int | None = None,
         *,
         count: int = 12,
-        by: Grouping = "finest",
+        granularity: Granularity = "finest",
         ablation: Ablation | None = "zero",
         reference: str | None = None,
     ) -> Explanation:
@@ -221,13 +222,13 @@ class GPT:
         if self._edits:
             raise InputError("A model under edits is not explained; explain the model it was made from.")
         return explain(
-            self.definition,
+            self.reference_model,
             self._ids(prompt),
             self.tokenizer.token_text,
             self._token_id(token),
-            self._token_id(against),
+            self._token_id(contrast),
             count=count,
-            by=by,
+            granularity=granularity,
             ablation=ablation,
             reference=None if reference is None else self.encode(reference),
             n_tokens=self.tokenizer.vocab_size,
@@ -237,12 +238,12 @@ class GPT:
         self,
         prompt: str | Sequence[int],
         token: str | int | None = None,
-        against: str | int | None = None,
+        contrast: str | int | None = None,
         *,
         sampling: Sampling | None = None,
         seed: int | None = None,
         count: int = 12,
-        by: Grouping = "finest",
+        granularity: Granularity = "finest",
         ablation: Ablation | None = "zero",
         reference: str | None = None,
         text: Path | None = None,
@@ -265,19 +266,21 @@ class GPT:
             raise InputError("A token is either named or drawn: leave out the token, or the seed and the settings.")
         ids = self._ids(prompt)
         chosen = self._chosen(ids, self._token_id(token), sampling, seed)
-        rival = self._token_id(against)
-        why = self.explain(ids, chosen.id, rival, count=count, by=by, ablation=ablation, reference=reference)
+        contrast = self._token_id(contrast)
+        why = self.explain(
+            ids, chosen.id, contrast, count=count, granularity=granularity, ablation=ablation, reference=reference
+        )
         indexed = self.indexed(text) if traced else None
-        spell = self.tokenizer.token_text
-        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, spell)
+        decode_token = self.tokenizer.token_text
+        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, decode_token)
         a = self.architecture
-        asked = {
+        request = {
             "token": None if token is None else chosen.id,
-            "against": rival,
+            "contrast": contrast,
             "sampling": None if sampling is None else sampling_to_json(sampling),
             "seed": chosen.seed,
             "count": count,
-            "by": by,
+            "granularity": granularity,
             "ablation": ablation,
             "reference": reference,
             "text": None if text is None else str(text),
@@ -293,27 +296,30 @@ class GPT:
                 "context": a.context,
             },
             "hashes": {**self.hashes(), "corpus": sources["text"] and sources["text"]["hash"]},
-            "asked": asked,
+            "request": request,
         }
 
         def views() -> Mapping[str, Any]:
-            chance, index = float(chosen.odds.probability[chosen.id]), None if indexed is None else indexed.index
-            return self.viewer.all(why.recording, chosen.id, chance, index)
+            probability, index = (
+                float(chosen.distribution.probability[chosen.id]),
+                None if indexed is None else indexed.index,
+            )
+            return self.viewer.all(why.recording, chosen.id, probability, index)
 
         return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts, views)
 
     def _chosen(self, ids: Sequence[int], token: int | None, sampling: Sampling | None, seed: int | None) -> Chosen:
         from nextword.trace.receipt.receipt import Chosen
 
-        odds, n_tokens = self.predict(ids, sampling).odds, self.tokenizer.vocab_size
+        distribution, n_tokens = self.predict(ids, sampling).distribution, self.tokenizer.vocab_size
         if token is not None:
-            return Chosen("named", token, odds, n_tokens)
+            return Chosen("named", token, distribution, n_tokens)
         if sampling is None or sampling.temperature == 0:
-            how = odds.logits[:n_tokens] if sampling is None else odds.filtered
-            return Chosen("greedy", int(how.argmax()), odds, n_tokens, sampling)
+            how = distribution.logits[:n_tokens] if sampling is None else distribution.filtered
+            return Chosen("greedy", int(how.argmax()), distribution, n_tokens, sampling)
         seed = new_seed() if seed is None else check_seed(seed)
-        choice = choose(odds, uniform(seed, len(ids)), len(ids))
-        return Chosen("drawn", choice.id, odds, n_tokens, sampling, seed, choice)
+        sampled = sample_token(distribution, uniform(seed, len(ids)), len(ids))
+        return Chosen("drawn", sampled.id, distribution, n_tokens, sampling, seed, sampled)
 
     def indexed(self, text: Path | None = None, spinner: Spinner = nullcontext) -> IndexedText | None:
         """The text that words are traced back to, with its index, which is built where it is missing.
@@ -331,15 +337,15 @@ class GPT:
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.interventions), on top of those it is under already.
 
-        `gpt.with_edit(Scale("blocks.3.attention.mixed", 0, unit=5)).generate(...)` writes without head 3.5.
+        `gpt.with_edit(Scale("blocks.3.attention.z", 0, unit=5)).generate(...)` writes without head 3.5.
         Raises InputError for an edit that does not fit the model.
         """
-        from nextword.trace.interventions import EditedEngine
+        from nextword.trace.interventions import edited_engine
 
         edited = GPT(self._stored, device=self._device)
         edited._edits = (*self._edits, *edits)
-        edited.definition = self.definition
-        edited.engine = EditedEngine(self.definition, edited._edits)
+        edited.reference_model = self.reference_model
+        edited.engine = edited_engine(self.reference_model, edited._edits)
         return edited
 
     def _token_id(self, token: str | int | None) -> int | None:
@@ -350,9 +356,9 @@ class GPT:
             return token
         return self.tokenizer.encode_one(token)
 
-    def _yardstick(self) -> tuple[list[int], int]:
-        """The ids of a fixed text, and how many bytes all but the first are."""
-        ids = self.encode(YARDSTICK)[: self.architecture.context]
+    def _calibration_text(self) -> tuple[list[int], int]:
+        """The ids of CALIBRATION_TEXT, at most a context of it, and the number of bytes of all but the first."""
+        ids = self.encode(CALIBRATION_TEXT)[: self.architecture.context]
         return ids, len(self.tokenizer.decode_bytes(ids[1:]))
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
@@ -364,7 +370,7 @@ class GPT:
 
     def _write(
         self,
-        reading: Reading,
+        session: Session,
         ids: Sequence[int],
         max_tokens: int,
         sampling: Sampling,
@@ -372,7 +378,7 @@ class GPT:
         seed: int | None,
     ) -> Generation:
         return Generation(
-            reading,
+            session,
             self.tokenizer,
             ids,
             sampling=sampling,
@@ -389,11 +395,11 @@ class Conversation:
     def __init__(self, gpt: GPT, messages: Iterable[Mapping[str, str]] = ()) -> None:
         self.messages: list[dict[str, str]] = [dict(message) for message in messages]
         self._gpt = gpt
-        self._reading: Reading | None = None
+        self._session: Session | None = None
         self._answer: Generation | None = None
 
     def say(
-        self, text: str, *, max_tokens: int = 500, sampling: Sampling = WRITING, seed: int | None = None
+        self, text: str, *, max_tokens: int = 500, sampling: Sampling = DEFAULT_SAMPLING, seed: int | None = None
     ) -> Generation:
         """Add what the user says and return the answer being written; it joins `messages` with the next `say`.
 
@@ -409,13 +415,13 @@ class Conversation:
                 "say less, or start anew (/reset)."
             )
         self.messages = said
-        if self._reading is None:
-            self._reading = self._gpt.engine.start()
-        self._answer = self._gpt._write(self._reading, ids, max_tokens, sampling, (), seed)
+        if self._session is None:
+            self._session = self._gpt.engine.open_session()
+        self._answer = self._gpt._write(self._session, ids, max_tokens, sampling, (), seed)
         return self._answer
 
     def _keep_answer(self) -> None:
-        if self._answer is not None and self._answer.choices:
+        if self._answer is not None and self._answer.tokens:
             self.messages.append({"role": "assistant", "content": self._answer.text})
         self._answer = None
 
@@ -437,17 +443,17 @@ class Prediction:
     """The odds of every token after the prompt's `ids`."""
 
     ids: Sequence[int]
-    odds: Distribution
+    distribution: Distribution
     tokenizer: Tokenizer
 
     @property
     def removed_mass(self) -> float:
         """Raw probability of all tokens that the filters removed."""
-        return sum((removed.mass for removed in self.odds.removed), 0.0)
+        return sum((removed.mass for removed in self.distribution.removed), 0.0)
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The most probable tokens, by the model's own odds, ties by id."""
-        logits = self.odds.logits[: self.tokenizer.vocab_size]
+        logits = self.distribution.logits[: self.tokenizer.vocab_size]
         return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
 
     def row(self, id: int) -> NextToken:
@@ -455,10 +461,10 @@ class Prediction:
         return NextToken(
             id=id,
             token=self.tokenizer.token_text(id),
-            logit=float(self.odds.logits[id]),
-            probability=float(self.odds.probability[id]),
-            filtered_probability=float(self.odds.filtered[id]),
-            removed_by=self.odds.remover(id),
+            logit=float(self.distribution.logits[id]),
+            probability=float(self.distribution.probability[id]),
+            filtered_probability=float(self.distribution.filtered[id]),
+            removed_by=self.distribution.remover(id),
         )
 
 
@@ -470,7 +476,7 @@ class Score:
     last `len(log_probabilities)` pieces: of all but the first where the model has no token that begins a text.
     """
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[TokenSpan]
     log_probabilities: npt.NDArray[np.float64]
     tokenizer: Tokenizer
 

@@ -13,10 +13,10 @@
     │   ├── UnsupportedModel     a well-formed file that nextword does not run, or will not (pickle)
     │   └── TokenizerError       the model's tokenizer cannot be built
     ├── FetchError               a download did not arrive
-    │   ├── DownloadFailed       the network or the server gave up; what was fetched is kept
-    │   ├── ChecksumMismatch     what arrived is not what was promised
+    │   ├── DownloadFailed       the network or the server gave up; the bytes so far are kept
+    │   ├── ChecksumMismatch     a file has another hash than the promised one
     │   └── NoDiskRoom           the disk is full
-    └── ServerError              a server of models did not do what it was asked
+    └── ServerError              a server of models refused or failed a request
         ├── Busy                 its queue is full; try again later
         └── Closing              it is shutting down
 
@@ -78,11 +78,11 @@ class FetchError(NextwordError):
 
 
 class DownloadFailed(FetchError):
-    """The network or the server gave up; what was fetched is kept for the next try."""
+    """The network or the server gave up; the bytes fetched so far are kept for the next try."""
 
 
 class ChecksumMismatch(FetchError):
-    """What arrived is not what was promised."""
+    """A file has another hash than the promised one."""
 
 
 class NoDiskRoom(FetchError):
@@ -90,7 +90,7 @@ class NoDiskRoom(FetchError):
 
 
 class ServerError(NextwordError):
-    """A server of models did not do what it was asked, or is not there."""
+    """A server of models refused or failed a request, or is not running."""
 
 
 class Busy(ServerError):

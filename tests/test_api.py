@@ -39,7 +39,7 @@ def test_a_prediction_is_transformers_softmax(gpt: nextword.GPT, reference: tran
     prediction = gpt.predict("She ate an apple")
     with torch.no_grad():
         odds = reference(torch.tensor([list(prediction.ids)])).logits[0, -1].softmax(-1).numpy()
-    np.testing.assert_allclose(prediction.odds.probability, odds, atol=1e-6)
+    np.testing.assert_allclose(prediction.distribution.probability, odds, atol=1e-6)
     top = prediction.top(5)
     assert [row.id for row in top] == np.argsort(-odds)[:5].tolist()
     assert top[0].token == gpt.tokenizer.token_text(top[0].id)
@@ -105,7 +105,7 @@ def test_a_conversation_reads_only_what_is_new(tiny_folder: Folder, tmp_path: Pa
     conversation = gpt.chat()
     answers = [conversation.say(text, max_tokens=4, seed=2).finish() for text in ("Hi.", "A cat?")]
     fresh = gpt.chat(conversation.messages[:2]).say("A cat?", max_tokens=4, seed=2).finish()
-    assert [choice.id for choice in fresh.choices] == [choice.id for choice in answers[1].choices]
+    assert [choice.id for choice in fresh.tokens] == [choice.id for choice in answers[1].tokens]
     assert [message["role"] for message in conversation.messages] == ["user", "assistant", "user"]
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     expected = theirs.apply_chat_template(
@@ -121,12 +121,12 @@ def test_ids_that_stand_for_no_token_are_never_drawn(tmp_path: Path) -> None:
     assert words < 400
     prediction = gpt.predict("She", Sampling(top_p=0.99))
     assert len(prediction.top(1000)) == words
-    assert prediction.odds.remover(words) == "no_token"
-    assert prediction.odds.probability.sum() == pytest.approx(1)
-    assert prediction.odds.filtered[:words].sum() == pytest.approx(1)
+    assert prediction.distribution.remover(words) == "no_token"
+    assert prediction.distribution.probability.sum() == pytest.approx(1)
+    assert prediction.distribution.filtered[:words].sum() == pytest.approx(1)
     for sampling in (Sampling(temperature=0), Sampling(temperature=2)):
         written = gpt.generate("She", max_tokens=60, seed=1, sampling=sampling).finish()
-        assert all(choice.id < words for choice in written.choices)
+        assert all(choice.id < words for choice in written.tokens)
 
 
 def test_a_continuation_keeps_its_first_space(tiny_folder: Folder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import transformers
 
 import nextword
 from nextword.model.hooks import point_names
-from nextword.model.kv_cache import Memory
+from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Transformer
 from nextword.parameters.export import export_hf
 from nextword.parameters.open import open_stored
@@ -51,7 +51,7 @@ def largest_difference(a: object, b: object) -> float:
 
 
 class Recorder:
-    """A probe that looks at everything, or at everything but attention's opened softmax."""
+    """A hook that looks at everything, or at everything but attention's opened softmax."""
 
     def __init__(self, open_attention: bool = True) -> None:
         self.seen: dict[str, torch.Tensor] = {}
@@ -79,9 +79,9 @@ def test_law_1_logits_are_those_of_transformers(variant: str, tiny_folder: Folde
 def test_law_2_reading_in_chunks_or_one_by_one_is_reading_at_once(variant: str, tiny_folder: Folder) -> None:
     whole = definition(tiny_folder(variant))(torch.tensor([ids()]))[0]
     for cuts in ([LENGTH], [17, 23], [1] * LENGTH, [30, 1, 1, 8]):
-        reading, at, logits = engine(tiny_folder(variant)).start(), 0, []
+        session, at, logits = engine(tiny_folder(variant)).open_session(), 0, []
         for cut in cuts:
-            logits.append(reading.extend_all(ids()[at : at + cut]))
+            logits.append(session.feed_all(ids()[at : at + cut]))
             at += cut
         assert largest_difference(np.concatenate(logits), whole) <= 2e-5
 
@@ -90,7 +90,7 @@ def test_law_2_reading_in_chunks_or_one_by_one_is_reading_at_once(variant: str, 
 def test_law_3_open_attention_is_fused_attention(variant: str, tiny_folder: Folder) -> None:
     model, row = definition(tiny_folder(variant)), torch.tensor([ids()])
     recorder = Recorder()
-    assert largest_difference(model(row, probe=recorder), model(row)) <= 2e-5
+    assert largest_difference(model(row, hook=recorder), model(row)) <= 2e-5
     assert list(recorder.seen) == list(point_names(model.architecture))
     pattern = recorder.seen["blocks.1.attention.pattern"]
     assert largest_difference(pattern.sum(-1), 1) <= 1e-5
@@ -100,22 +100,22 @@ def test_law_3_open_attention_is_fused_attention(variant: str, tiny_folder: Fold
 @every_variant
 def test_law_3_a_probe_that_edits_nothing_changes_no_bit(variant: str, tiny_folder: Folder) -> None:
     model, row = definition(tiny_folder(variant)), torch.tensor([ids()])
-    assert torch.equal(model(row, probe=Recorder(open_attention=False)), model(row))
+    assert torch.equal(model(row, hook=Recorder(open_attention=False)), model(row))
 
     class OnlyOpen(Recorder):
         def wants(self, name: str) -> bool:
             return name.endswith(".pattern")
 
-    assert torch.equal(model(row, probe=Recorder()), model(row, probe=OnlyOpen()))
+    assert torch.equal(model(row, hook=Recorder()), model(row, hook=OnlyOpen()))
 
 
 @every_variant
 def test_law_3_open_attention_reads_the_memory_too(variant: str, tiny_folder: Folder) -> None:
-    model, memory = definition(tiny_folder(variant)), None
-    memory = Memory(model.architecture, LENGTH)
-    model(torch.tensor([ids()[:25]]), memory)
-    memory.advance(25)
-    late = model(torch.tensor([ids()[25:]]), memory, Recorder())
+    model, kv_cache = definition(tiny_folder(variant)), None
+    kv_cache = KVCache(model.architecture, LENGTH)
+    model(torch.tensor([ids()[:25]]), kv_cache)
+    kv_cache.advance(25)
+    late = model(torch.tensor([ids()[25:]]), kv_cache, Recorder())
     assert largest_difference(late, model(torch.tensor([ids()]))[:, 25:]) <= 2e-5
 
 
@@ -130,14 +130,14 @@ def test_a_probe_edits_what_it_returns(tiny_folder: Folder) -> None:
         pass
 
     seen = Remember()
-    model(row, probe=seen)
+    model(row, hook=seen)
     after = Remember()
 
     class RemoveAndRemember(Remove):
         def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
             return after(name, super().__call__(name, tensor))
 
-    model(row, probe=RemoveAndRemember())
+    model(row, hook=RemoveAndRemember())
     assert torch.equal(after.seen["blocks.1"], after.seen["blocks.0"])
     assert torch.equal(after.seen["blocks.0"], seen.seen["blocks.0"])
 
@@ -147,7 +147,7 @@ def test_law_5_same_seed_same_text_whatever_the_cache_and_the_threads(variant: s
     def write(prompt: list[int], count: int) -> list[int]:
         gpt = nextword.open(tiny_folder(variant))
         written = gpt.generate(prompt, max_tokens=count, seed=7, sampling=Sampling(temperature=0.7)).finish()
-        return [choice.id for choice in written.choices]
+        return [choice.id for choice in written.tokens]
 
     prompt = ids()[:10]
     text = write(prompt, 30)

@@ -19,35 +19,54 @@ from typing import IO, BinaryIO
 
 from nextword.errors import NoDiskRoom
 
-_POLL = 0.1  # seconds between two looks at a lock
+_POLL = 0.1  # seconds: between two attempts to take a lock (Windows)
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write `content`, or what it writes to the open file, to `path`, whose folder must exist.
+    """Write a file that appears whole or not at all. An old file of this name stays as it was on failure.
 
-    On failure the old file, if any, is untouched and the temporary is removed. Raises NoDiskRoom if the disk
-    is full, OSError if the folder cannot be written to.
+    Args:
+        path: The file, in a folder that exists.
+        content: Its bytes, or a function that writes them to the open file.
+
+    Raises:
+        NoDiskRoom: The disk is full.
+        OSError: The folder cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with disk_room_needed(path), temporary.open("xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
-            flush_to_disk(file)
+        with disk_room_needed(path):
+            flushed_write(temporary, content)
         rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def flushed_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a new file and flush it to the disk: for the files of an `atomic_folder`.
+
+    Args:
+        path: The file, which must not exist yet.
+        content: Its bytes, or a function that writes them to the open file.
+    """
+    with path.open("xb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
+        flush_to_disk(file)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `path`, where nothing may be, at the end of the block.
+    """A temporary folder to fill; at the end of the block it is renamed to `path`, which must not exist.
 
-    Its files must be flushed to the disk by whoever writes them. On failure, or after a writer that was killed,
-    nothing is left behind. One writer at a time. Raises NoDiskRoom if the disk is full.
+    The caller flushes the files in it to the disk (`flushed_write`). On failure nothing is left behind; what a
+    killed writer left is removed by the next one. One writer at a time.
+
+    Raises:
+        NoDiskRoom: The disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
@@ -63,13 +82,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Replace `target` by `source`, and make that last: the folder is flushed to the disk too."""
+    """Replace `target` by `source`, and flush the folder, so that the new name survives a crash."""
     source.replace(target)
     _flush_folder(target.parent)
 
 
 def _flush_folder(folder: Path) -> None:
-    """What was created or renamed in this folder is on the device when this returns."""
+    """Flush a folder's list of files to the disk."""
     if os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -80,14 +99,14 @@ def _flush_folder(folder: Path) -> None:
 
 
 def flush_to_disk(file: IO[bytes]) -> None:
-    """Everything written so far is on the device when this returns."""
+    """Flush all that was written to an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 @contextmanager
 def disk_room_needed(path: Path) -> Iterator[None]:
-    """Turns the operating system's "disk full" into NoDiskRoom."""
+    """Turn the operating system's errors "disk full" and "quota exceeded" into NoDiskRoom, which names `path`."""
     try:
         yield
     except OSError as error:
@@ -97,7 +116,7 @@ def disk_room_needed(path: Path) -> Iterator[None]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raises NoDiskRoom unless `size` more bytes fit on the disk of this folder."""
+    """Raise NoDiskRoom unless `size` more bytes fit on the disk that holds this folder."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise NoDiskRoom(f"{folder} needs {size / 1e6:,.1f} MB, but its disk has {free / 1e6:,.1f} MB left; free some.")
@@ -105,11 +124,14 @@ def require_room(folder: Path, size: int) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, waiting while another process does; a process that dies lets go of it."""
+    """Hold the lock file `path` for the block; waits while another process holds the lock.
+
+    The operating system releases the lock of a process that dies.
+    """
     while True:
         with path.open("ab") as file:
             _lock(file)
-            if not _is_file_of(path, file):  # whoever held it has removed it: others will lock a new one
+            if not _is_file_of(path, file):  # its last holder removed it; others lock a new file
                 continue
             try:
                 yield

@@ -46,7 +46,7 @@ def figure(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its largest unit, two digits where there is one before the point.
+    """A time in its largest unit, with two significant digits below ten of that unit.
 
     >>> duration(58), duration(12_600), duration(172_800)
     ('58 seconds', '3.5 hours', '2 days')
@@ -60,13 +60,13 @@ def duration(seconds: float) -> str:
 def size(n_bytes: float) -> str:
     """A number of bytes in decimal units.
 
-    >>> size(24_870_000), size(143e6), size(77)
-    ('24.9 MB', '143 MB', '77 bytes')
+    >>> size(24_870_000), size(143e6), size(77), size(1)
+    ('24.9 MB', '143 MB', '77 bytes', '1 byte')
     """
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if n_bytes >= unit:
             return f"{n_bytes / unit:.1f} {name}" if n_bytes < 100 * unit else f"{n_bytes / unit:.0f} {name}"
-    return f"{n_bytes:.0f} bytes"
+    return "1 byte" if n_bytes == 1 else f"{n_bytes:.0f} bytes"
 
 
 def finite(value: float) -> float | None:

@@ -64,11 +64,11 @@ class WritingCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Written only when help is asked for: the settings are numpy's neighbours."""
-        from nextword.api import WRITING
+        from nextword.api import DEFAULT_SAMPLING
         from nextword.sample.sampler import Sampling
 
         neutral = dataclasses.asdict(Sampling())
-        settings = dataclasses.asdict(WRITING).items()
+        settings = dataclasses.asdict(DEFAULT_SAMPLING).items()
         told = [f"{_flag(name)} {value}" for name, value in settings if value != neutral[name]]
         formatter.write_paragraph()
         formatter.write_text(f"Unless told otherwise: {' '.join(told)}.")

@@ -135,20 +135,20 @@ def _models() -> Check:
 
 
 def _packed() -> Iterator[Check]:
-    """Models whose weights are packed for the CPU's kernels, and what that cost them."""
+    """Models whose weights are packed for the CPU's kernels, and their quantization error."""
     from nextword.predict.cpu.packed_file import packed_files
 
     for file in packed_files():
         found = f"{file.source} as {file.weights}, {file.path.stat().st_size / 1e6:,.0f} MB: "
         if file.lossless:
             found += "every weight as stored"
-        elif file.loss is None:
-            found += "rounded, loss not measured"
+        elif file.quantization_error is None:
+            found += "rounded, quantization error not measured"
         else:
-            loss = file.loss
+            error = file.quantization_error
             found += (
-                f"KL {loss.kl:.4f} nats, same favourite {loss.top_1:.1%}, bits per byte "
-                f"{loss.bits_per_byte:.4f} for {loss.bits_per_byte_fp32:.4f} ({loss.tokens} tokens)"
+                f"KL {error.kl:.4f} nats, same top-1 token {error.top_1:.1%}, bits per byte "
+                f"{error.bits_per_byte:.4f} for {error.bits_per_byte_fp32:.4f} ({error.tokens} tokens)"
             )
         yield Check("packed", "ok", found)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nextword.trace.receipt.replay import Check
 
 
-class Grain(StrEnum):
+class Granularity(StrEnum):
     """What the causes of an explanation are."""
 
     finest = "finest"
@@ -60,12 +60,12 @@ def explain(
     token: Annotated[
         str | None, typer.Option(show_default="the favourite", help="The token to explain, with its space.")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
-    by: Annotated[Grain, typer.Option(help="What a cause is.")] = Grain.finest,
+    granularity: Annotated[Granularity, typer.Option(help="What a cause is.")] = Granularity.finest,
     removal: Annotated[
-        Removal, typer.Option("--audit", help="How causes are removed to test each claim; none: no test.")
+        Removal, typer.Option("--ablation", help="How causes are removed to test each claim; none: no test.")
     ] = Removal.zero,
     reference: Annotated[
         str | None, typer.Option(show_default="the prompt", help="A text that mean and resample are taken from.")
@@ -88,7 +88,7 @@ def explain(
         raise typer.BadParameter("give --token, or --seed and sampling options, not both")
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
-    from nextword.api import DEFAULT_MODEL, WRITING
+    from nextword.api import DEFAULT_MODEL, DEFAULT_SAMPLING
     from nextword.trace.text.sources import sentence
     from nextword.web.pages.receipt import write_page
 
@@ -98,11 +98,11 @@ def explain(
         receipt = gpt.receipt(
             words,
             token,
-            against,
-            sampling=dataclasses.replace(WRITING, **given) if drawn else None,
+            contrast,
+            sampling=dataclasses.replace(DEFAULT_SAMPLING, **given) if drawn else None,
             seed=seed,
             count=top,
-            by=by.value,
+            granularity=granularity.value,
             ablation=ablations.get(removal),
             reference=reference,
             text=text,
@@ -139,15 +139,15 @@ def replay(
     from nextword.trace.receipt import replay as replaying
     from nextword.web.pages.receipt import read_receipt
 
-    receipt = read_receipt(file)
-    asked, name = replaying.asked_of(receipt), model or replaying.model_of(receipt)
+    receipt = replaying.upgraded(read_receipt(file))
+    request, name = replaying.request_of(receipt), model or replaying.model_of(receipt)
     gpt = open_model(name, device)
     replaying.check_tokenizer(receipt, gpt.hashes())
     with terminal.busy("computing it again"):
         where = text or replaying.text_folder_of(receipt)
         # A receipt that was made without a text is compared with one that looks into none either.
         traced = where is not None or replaying.has_text(receipt)
-        receipt_again = gpt.receipt(**asked, text=where, traced=traced, name=name)
+        receipt_again = gpt.receipt(**request, text=where, traced=traced, name=name)
         again = receipt_again.with_views() if "views" in receipt else receipt_again.to_json()
     checks = replaying.compare(receipt, again)
     holds = all(check.holds for check in checks)
@@ -170,7 +170,7 @@ def _tell_checks(checks: Sequence[Check], holds: bool) -> None:
     for check in checks:
         found = f"{check.numbers:,} values, largest difference {check.worst:.0e}" if check.holds else check.differs
         skipped = f"; {check.unchecked} not checked" if check.unchecked else ""
-        print(printable(f"{'holds' if check.holds else 'FAILS':<6} {check.group:<8} {found}{skipped}"))
+        print(printable(f"{'holds' if check.holds else 'FAILS':<6} {check.group:<12} {found}{skipped}"))
     unchecked = sum(check.unchecked for check in checks)
     every = "Every number that both have holds" if unchecked else "Every number holds"
     verdict = every if holds else "The receipt does not hold"

@@ -63,7 +63,7 @@ def predict(
         chosen = [dataclasses.asdict(row) for row in rows]
         emit({"ids": prediction.ids, "next": chosen, "removed_mass": removed})
         return
-    terminal.odds(terminal.output(), rows, filtered=bool(given))
+    terminal.probabilities(terminal.output(), rows, filtered=bool(given))
     rest = f"{1 - sum(row.probability for row in rows):.2%} is for all other tokens"
     terminal.note(f"{rest}; sampling removes {removed:.2%}" if given else rest)
 
@@ -105,7 +105,7 @@ def generate(
     _show(page, generation, chips)
     if chips and page.is_terminal:
         terminal.legend()
-    terminal.note(_summary(generation, len(generation.choices)))
+    terminal.note(_summary(generation, len(generation.tokens)))
 
 
 @app.command(cls=WritingCommand)
@@ -185,7 +185,7 @@ def score(
             }
         )
         return
-    terminal.surprises(terminal.output(), tokens, logprobs)
+    terminal.surprisals(terminal.output(), tokens, logprobs)
     print(f"{result.bits_per_byte:.3f} bits per byte, perplexity {result.perplexity:.2f}")
 
 
@@ -217,7 +217,7 @@ def _answer(conversation: Conversation | RemoteConversation, said: str, **how: A
 def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips: bool = False) -> None:
     try:
         for step in generation:
-            page.write(step.text, terminal.surprise(step.probability) if chips else None)
+            page.write(step.text, terminal.surprisal(step.probability) if chips else None)
     except BaseException:
         if page.is_terminal:
             page.write("\n")  # what comes next begins a line
@@ -227,10 +227,10 @@ def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips:
 
 def _emit_steps(gpt: GPT, generation: Generation) -> None:
     for step in generation:
-        token = gpt.tokenizer.token_text(step.choice.id)
-        assert generation.odds is not None  # what the step was drawn from
-        removed = [dataclasses.asdict(each) for each in generation.odds.removed]
-        emit({"token": token, "text": step.text, **step.choice._asdict(), "removed": removed})
+        token = gpt.tokenizer.token_text(step.token.id)
+        assert generation.distribution is not None  # what the step was drawn from
+        removed = [dataclasses.asdict(each) for each in generation.distribution.removed]
+        emit({"token": token, "text": step.text, **step.token._asdict(), "removed": removed})
     emit(
         {
             "done": True,
@@ -244,9 +244,9 @@ def _emit_steps(gpt: GPT, generation: Generation) -> None:
 
 
 def _writing(given: dict[str, Any]) -> Sampling:
-    from nextword.api import WRITING
+    from nextword.api import DEFAULT_SAMPLING
 
-    return dataclasses.replace(WRITING, **given)
+    return dataclasses.replace(DEFAULT_SAMPLING, **given)
 
 
 def _limit(max_tokens: int | None) -> dict[str, int]:

@@ -12,7 +12,7 @@ from rich.text import Text as Line
 from nextword.base.text import printable
 from nextword.cli import terminal
 from nextword.cli.arguments import AsJson, Device, Model, Text, text_of, utf8
-from nextword.cli.explain import Grain
+from nextword.cli.explain import Granularity
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model
 from nextword.errors import InputError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
     from nextword.trace.logit.graph import Graph, Node
     from nextword.trace.text.history import History
-    from nextword.trace.weights.bigrams import Pair, Spell
+    from nextword.trace.weights.bigrams import Bigram, TokenText
 
 Folder = Annotated[
     Path | None, typer.Option("--text", metavar="FOLDER", help="A text that `nextword index` made; else the run's own.")
@@ -48,8 +48,8 @@ def pairs(
     as_json: AsJson = False,
 ) -> None:
     """How one word follows another: in the training text, in the weights alone, and in the model."""
-    from nextword.trace.weights.bigrams import pairs as find_pairs
-    from nextword.trace.weights.bigrams import top_pairs, word_ids
+    from nextword.trace.weights.bigrams import bigrams as find_bigrams
+    from nextword.trace.weights.bigrams import top_bigrams, word_ids
 
     given = [utf8(second) for second in [*(seconds or []), *(more or [])]]
     if more and not seconds:
@@ -63,29 +63,30 @@ def pairs(
         ids = gpt.tokenizer.encode(prompt, begin=True)
     else:
         raise InputError(f"The prompt does not end with {word.strip()!r}; end it with the first word.")
-    spell = gpt.tokenizer.token_text
+    decode_token = gpt.tokenizer.token_text
     a = gpt.architecture
     facts = {
-        "first": {"ids": first, "tokens": [spell(id) for id in first]},
+        "first": {"ids": first, "tokens": [decode_token(id) for id in first]},
         "prompt": {"ids": ids},
         "vocab": a.vocab,
         "tied": a.tied,
     }
     if given:
         tokens = [word_ids(gpt.tokenizer, second) for second in given]
-        found = find_pairs(gpt.definition, first, tokens, ids, index)
+        found = find_bigrams(gpt.reference_model, first, tokens, ids, index)
         if as_json:
-            emit({**facts, "pairs": [pair.to_json(spell) for pair in found]})
+            emit({**facts, "bigrams": [bigram.to_json(decode_token) for bigram in found]})
         else:
-            _table(found, spell)
+            _table(found, decode_token)
             _explain_numbers(a)
-            _explain_tokens(first, found, spell)
+            _explain_tokens(first, found, decode_token)
         return
-    best = top_pairs(gpt.definition, first, ids, index, count=top, n_tokens=gpt.tokenizer.vocab_size)
+    best = top_bigrams(gpt.reference_model, first, ids, index, count=top, n_tokens=gpt.tokenizer.vocab_size)
     columns = {name: getattr(best, name) for name in _COLUMNS}
     if as_json:
         told = {
-            name: None if rows is None else [pair.to_json(spell) for pair in rows] for name, rows in columns.items()
+            name: None if rows is None else [bigram.to_json(decode_token) for bigram in rows]
+            for name, rows in columns.items()
         }
         emit({**facts, "top": told})
         return
@@ -94,9 +95,9 @@ def pairs(
             terminal.note("no text to count in; give one with --text FOLDER")
             continue
         terminal.output().print(Line(f"most by {_COLUMNS[name]}", "dim"))
-        _table(rows, spell)
+        _table(rows, decode_token)
     _explain_numbers(a)
-    _explain_tokens(first, [], spell)
+    _explain_tokens(first, [], decode_token)
 
 
 _COLUMNS = {
@@ -107,9 +108,9 @@ _COLUMNS = {
 }
 
 
-def _table(rows: Sequence[Pair], spell: Spell) -> None:
+def _table(rows: Sequence[Bigram], decode_token: TokenText) -> None:
     """A line for each pair; a word is shown as its tokens."""
-    console, names = terminal.output(), [" ".join(terminal.visible(spell(id)) for id in row.ids) for row in rows]
+    console, names = terminal.output(), [" ".join(terminal.visible(decode_token(id)) for id in row.ids) for row in rows]
     width = max([6, *map(len, names)])
     titles = f"{'text':>9}  {'weights':>9} {'rank':>8}  {'lift':>9} {'rank':>8}  {'model':>9}"
     console.print(Line(f"{'':<{width}}  {titles}", "dim"), soft_wrap=True)
@@ -142,17 +143,19 @@ def _explain_numbers(a: Architecture) -> None:
         )
 
 
-def _explain_tokens(first: Sequence[int], rows: Sequence[Pair], spell: Spell) -> None:
+def _explain_tokens(first: Sequence[int], rows: Sequence[Bigram], decode_token: TokenText) -> None:
     """Which tokens stand for words of several."""
     if len(first) > 1:
         terminal.note(
-            f"the first word is {len(first)} tokens; in the weights its last, {spell(first[-1])!r}, stands for it"
+            f"the first word is {len(first)} tokens; "
+            f"in the weights its last, {decode_token(first[-1])!r}, stands for it"
         )
     for row in rows:
         if len(row.ids) > 1:
-            word = "".join(map(spell, row.ids))
+            word = "".join(map(decode_token, row.ids))
             terminal.note(
-                f"{word!r} is {len(row.ids)} tokens; in the weights its first, {spell(row.ids[0])!r}, stands for it, "
+                f"{word!r} is {len(row.ids)} tokens; "
+                f"in the weights its first, {decode_token(row.ids[0])!r}, stands for it, "
                 "and the model's probability is the product along them"
             )
 
@@ -236,7 +239,7 @@ def diff(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
     top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
-    by: Annotated[Grain, typer.Option(help="What a cause is.")] = Grain.head,
+    granularity: Annotated[Granularity, typer.Option(help="What a cause is.")] = Granularity.head,
     as_json: AsJson = False,
 ) -> None:
     """How a token's logit differs between two models of one shape, as an exact sum over its causes."""
@@ -248,8 +251,8 @@ def diff(
     if tokenizer.hash != second.tokenizer.hash:
         raise InputError("The models have different tokenizers; compare models that cut text alike.")
     ids, id = tokenizer.encode_prompt(utf8(prompt)), tokenizer.encode_one(utf8(token))
-    found = compare_models(first.definition, second.definition, ids, Quantity(id))
-    told = found.to_json(tokenizer.token_text, top, by.value)
+    found = compare_models(first.reference_model, second.reference_model, ids, Quantity(id))
+    told = found.to_json(tokenizer.token_text, top, granularity.value)
     if as_json:
         emit({"models": [before, after], **told})
         return
@@ -260,8 +263,8 @@ def diff(
     for part in changes["parts"]:
         console.print(_three(told["before"]["parts"][part], told["after"]["parts"][part], part), soft_wrap=True)
     console.print(Line(f"remainder of the change {changes['remainder']:+.0e}; its largest causes:", "dim"))
-    for cause in told["causes"]:
-        console.print(_three(cause["before"], cause["after"], cause["words"]), soft_wrap=True)
+    for component in told["components"]:
+        console.print(_three(component["before"], component["after"], component["words"]), soft_wrap=True)
 
 
 def _three(before: float, after: float, name: str) -> Line:
@@ -282,7 +285,7 @@ def graph(
     token: Annotated[
         str | None, typer.Option(show_default="the favourite", help="The token to trace, with its space.")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
     model: Model = None,
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes to keep, by influence.")] = 20,
     grain: Annotated[Part, typer.Option(help="What an MLP is: one node, or its neurons.")] = Part.mlp,
@@ -298,10 +301,10 @@ def graph(
     if token is not None:
         id = gpt.tokenizer.encode_one(utf8(token))
     else:
-        id = int(gpt.predict(ids).odds.logits[: gpt.tokenizer.vocab_size].argmax())
-    quantity = Quantity(id, "expected" if against is None else gpt.tokenizer.encode_one(utf8(against)))
+        id = int(gpt.predict(ids).distribution.logits[: gpt.tokenizer.vocab_size].argmax())
+    quantity = Quantity(id, "expected" if contrast is None else gpt.tokenizer.encode_one(utf8(contrast)))
     with terminal.busy("tracing"):
-        found = attribution_graph(gpt.definition, ids, quantity, count=nodes, grain=grain.value)
+        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, grain=grain.value)
     if as_json:
         emit(found.to_json(gpt.tokenizer.token_text))
     else:
@@ -311,25 +314,25 @@ def graph(
 _FROM = 3  # edges shown into each node
 
 
-def _tell_graph(found: Graph, spell: Spell) -> None:
+def _tell_graph(found: Graph, decode_token: TokenText) -> None:
     """The nodes by influence, under each what flows into it."""
     console, quantity = terminal.output(), found.quantity
-    above = repr(spell(quantity.against)) if isinstance(quantity.against, int) else "what the model expected"
-    told = f"the logit of {spell(quantity.token)!r} above {above}: {found.total:+.2f}"
+    above = repr(decode_token(quantity.contrast)) if isinstance(quantity.contrast, int) else "what the model expected"
+    told = f"the logit of {decode_token(quantity.token)!r} above {above}: {found.total:+.2f}"
     console.print(Line(printable(told), "bold"), soft_wrap=True)
     console.print(Line(f"remainder of all inputs {found.remainder:+.0e}", "dim"))
     for node, influence in found.influences.items():
-        words = printable(_words(node, found, spell))
+        words = printable(_words(node, found, decode_token))
         console.print(Line.assemble((f"{influence:+8.2f}  ", "bold"), words), soft_wrap=True)
         flows = [(flow, writer) for (writer, reader), flow in found.edges.items() if reader == node]
         for flow, writer in sorted(flows, key=lambda pair: -abs(pair[0]))[:_FROM]:
-            line = f"{'':10}{flow:+8.2f}  from {printable(_words(writer, found, spell))}"
+            line = f"{'':10}{flow:+8.2f}  from {printable(_words(writer, found, decode_token))}"
             console.print(Line(line, "dim"), soft_wrap=True)
 
 
-def _words(node: Node, found: Graph, spell: Spell) -> str:
+def _words(node: Node, found: Graph, decode_token: TokenText) -> str:
     """A node as a phrase."""
-    at = f"{spell(found.ids[node.position])!r} (position {node.position})"
+    at = f"{decode_token(found.ids[node.position])!r} (position {node.position})"
     match node.kind:
         case "token":
             return f"the token {at}"
@@ -339,7 +342,7 @@ def _words(node: Node, found: Graph, spell: Spell) -> str:
             return f"the bias {node.name} at {at}"
         case "read":
             assert node.source is not None
-            source = f"{spell(found.ids[node.source])!r} (position {node.source})"
+            source = f"{decode_token(found.ids[node.source])!r} (position {node.source})"
             return f"head {node.layer}.{node.head} from {source} to {at}"
         case "mlp":
             return f"layer {node.layer}'s MLP at {at}"

@@ -45,9 +45,9 @@ def part(
     token = None if on is None else gpt.tokenizer.encode_one(utf8(on))
     with terminal.busy("reading the weights"):
         if kind is Kind.neuron:
-            told = neuron_part(gpt.definition, gpt.tokenizer, layer, unit, top)
+            told = neuron_part(gpt.reference_model, gpt.tokenizer, layer, unit, top)
         else:
-            told = head_part(gpt.definition, gpt.tokenizer, layer, unit, token, top)
+            told = head_part(gpt.reference_model, gpt.tokenizer, layer, unit, token, top)
     if as_json:
         emit(told)
     elif kind is Kind.neuron:

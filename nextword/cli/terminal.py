@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nextword.trace.logit.explanation import Explanation
 
 # Bits of surprise below which a token has this style: pale to dark, which colour-blind eyes see too (YlOrRd).
-_SURPRISE = (
+_SURPRISAL = (
     (1, "black on #ffffb2"),
     (3, "black on #fecc5c"),
     (6, "black on #fd8d3c"),
@@ -238,16 +238,16 @@ class Page:
         self._column, self._word = 0, []
 
 
-def surprise(probability: float) -> str:
+def surprisal(probability: float) -> str:
     """The style of a token that had this probability."""
-    return next((style for bits, style in _SURPRISE if probability > 2.0**-bits), _SURPRISE[-1][1])
+    return next((style for bits, style in _SURPRISAL if probability > 2.0**-bits), _SURPRISAL[-1][1])
 
 
 def legend() -> None:
-    """What the colours of `surprise` mean, on stderr."""
-    limits = [bits for bits, _ in _SURPRISE]
+    """What the colours of `surprisal` mean, on stderr."""
+    limits = [bits for bits, _ in _SURPRISAL]
     words = [f" <{bits} " if bits < math.inf else f" {limits[-2]}+ " for bits in limits]
-    chips = (Text(word, style) for word, (_, style) in zip(words, _SURPRISE, strict=True))
+    chips = (Text(word, style) for word, (_, style) in zip(words, _SURPRISAL, strict=True))
     notes().print(Text("bits of surprise ", "dim"), *chips, sep="")
 
 
@@ -271,14 +271,14 @@ def alternating(count: int) -> list[str]:
     return [_NEIGHBOURS[number % 2] for number in range(count)]
 
 
-def surprises(console: Console, tokens: Sequence[str], logprobs: Sequence[float | None]) -> None:
+def surprisals(console: Console, tokens: Sequence[str], logprobs: Sequence[float | None]) -> None:
     """Tokens over their surprise in bits, which also colours them; "-" under what nothing predicted."""
     figures = ["-" if each is None else f"{abs(each) / math.log(2):.1f}" for each in logprobs]
-    styles = ["" if each is None else surprise(math.exp(each)) for each in logprobs]
+    styles = ["" if each is None else surprisal(math.exp(each)) for each in logprobs]
     chips(console, tokens, figures, styles)
 
 
-def odds(console: Console, rows: Sequence[NextToken], filtered: bool) -> None:
+def probabilities(console: Console, rows: Sequence[NextToken], filtered: bool) -> None:
     """Tokens with a bar for the probability of each; `filtered`: also what sampling makes of it."""
     names = [_cut(visible(row.token), max(console.width // 3, 8)) for row in rows]
     width = max(cell_len(name) for name in names)
@@ -299,21 +299,21 @@ def odds(console: Console, rows: Sequence[NextToken], filtered: bool) -> None:
 
 def explanation(console: Console, found: Explanation) -> None:
     """Why a token: the sum, then its largest causes with the test of each."""
-    ledger, tested = found.claims, found.audit
-    _say(console, Text(f"{printable(repr(found.spell(found.token)))}  {found.probability:.2%}", "bold"))
-    parts = (f"{name} {share:+.2f}" for name, share in ledger.parts().items())
-    _say(console, Text(f"{printable(found.about())}: {ledger.total:+.2f} = {', '.join(parts)}"))
-    _say(console, Text(f"remainder {ledger.remainder:+.0e}", "dim"))
-    for number, cause in enumerate(found.causes):
-        words, style = printable(found.words(cause)), ""
+    attribution, tested = found.claims, found.audit
+    _say(console, Text(f"{printable(repr(found.decode_token(found.token)))}  {found.probability:.2%}", "bold"))
+    parts = (f"{name} {share:+.2f}" for name, share in attribution.parts().items())
+    _say(console, Text(f"{printable(found.about())}: {attribution.total:+.2f} = {', '.join(parts)}"))
+    _say(console, Text(f"remainder {attribution.remainder:+.0e}", "dim"))
+    for number, component in enumerate(found.components):
+        words, style = printable(found.words(component)), ""
         if tested is not None:
             finding = tested.findings[number]
             style = "" if finding.holds else "dim"
             # Against a named rival the claim is about the lead over it, which is what was measured.
-            lead = "" if found.against is None else f"the lead {-finding.measured:+.2f}, "
+            lead = "" if found.contrast is None else f"the lead {-finding.measured:+.2f}, "
             words += f": without it {lead}log p {-finding.log_probability:+.2f}"
             words += "" if finding.holds else ", claim failed"
-        _say(console, Text(words, style), f"{ledger.share(cause):+8.2f}  ", style or "bold")
+        _say(console, Text(words, style), f"{attribution.contribution(component):+8.2f}  ", style or "bold")
     _say(console, Text("all other causes together", "dim"), f"{found.rest:+8.2f}  ", "dim")
     if tested is not None:
         held = sum(finding.holds for finding in tested.findings)
@@ -321,8 +321,8 @@ def explanation(console: Console, found: Explanation) -> None:
         if not math.isnan(tested.rank_correlation + tested.control):
             figures = f"{tested.rank_correlation:.2f}, of random directions {tested.control:.2f}"
             sentence += f"; rank correlation with the measured change of log p {figures}"
-        if not math.isnan(tested.foreseen_correlation):
-            sentence += f", of changes foreseen from gradients {tested.foreseen_correlation:.2f}"
+        if not math.isnan(tested.estimate_correlation):
+            sentence += f", of changes foreseen from gradients {tested.estimate_correlation:.2f}"
         _say(console, Text(sentence, "dim"))
 
 

@@ -1,4 +1,4 @@
-"""What is read: a document, where it came from, and the account of what was read, repeated and skipped."""
+"""A document with its provenance, and the report of what was read, repeated and skipped."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-WORLD = "world:"  # begins the source of a document that was drawn from a known-truth language, not collected
+from nextword.base.text import size
 
-_EXAMPLES = 20  # sentences that a report keeps; what is beyond them is counted
+WORLD = "world:"  # prefix: of the source of a document that was drawn from a known-truth language, not collected
+
+_EXAMPLES = 20  # sentences: kept by a report for each of its lists; further ones are only counted
 _NOT_UTF8 = "To read text that is not UTF-8 all the same, give --not-utf8 latin-1 or --not-utf8 replace."
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `role` is "system", "user", "assistant" or "tool"."""
+    """A turn of a conversation; `role` is "system", "user", "assistant" or "tool"."""
 
     role: str
     content: str
@@ -27,10 +29,13 @@ class Message:
 class Document:
     """A text and its provenance.
 
-    `source` is the path as the user gave it (with what lies below a folder), `line` the line of that file, or
-    the row of that table, at which the document starts, from 1: together they cite it. `fields` are the other
-    strings of its record (author, license, id, ...). `messages` are the turns of a conversation, whose `text`
-    is the turns written out.
+    Args:
+        text: The text; of a conversation, the turns written out.
+        source: The path as the user gave it, for a folder with the path of the file below.
+        line: The line of that file, or the row of that table, at which the document starts, from 1.
+        title: The title of its record, if there is one.
+        fields: The other strings and numbers of its record (author, license, id, ...), as text.
+        messages: The turns of a conversation; None for any other text.
     """
 
     text: str
@@ -42,10 +47,10 @@ class Document:
 
     @cached_property
     def identity(self) -> bytes:
-        """16 bytes (BLAKE2b), equal for documents that say the same: the text without whitespace at its ends.
+        """Hash (BLAKE2b, 16 bytes) of the text without whitespace at its ends; equal documents are duplicates.
 
-        A document of a known-truth language is told apart by its place in the draw instead: there repeats
-        are part of the truth, and removing them would change the probabilities.
+        A document of a known-truth language is identified by its place in the draw instead: repeats are part of
+        such a language, and removing them would change its probabilities.
         """
         if self.source.startswith(WORLD):
             key = f"{self.source}:{self.line}"
@@ -62,18 +67,25 @@ class Document:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where it came from, as JSON can hold it: source, line, title, fields."""
+        """Source, line, title and fields, as JSON can hold them."""
         return {"source": self.source, "line": self.line, "title": self.title, "fields": dict(self.fields)}
 
 
 @dataclass
 class Report:
-    """What happened while a corpus was read; filled as the documents flow.
+    """What happened while a corpus was read; filled while the documents are read.
 
-    `documents` and `bytes` (of UTF-8) count what was read, before `duplicates` and `duplicate_bytes` were
-    removed; `empty` documents were dropped; `skipped` counts the files and records that could not be used,
-    `undecodable` those of them that are not UTF-8, and `ignored` the files of folders that are of no kind nextword
-    reads. `problems` and `repeats` are sentences and places for the first of each.
+    Args:
+        documents: Number of documents read, duplicates included, empty ones not.
+        bytes: Size of these documents in bytes of UTF-8.
+        duplicates: Number of documents that were removed because they repeat an earlier one.
+        duplicate_bytes: Size of the removed documents in bytes.
+        empty: Number of documents that were dropped because they hold no text.
+        skipped: Number of files and records that could not be used.
+        undecodable: Number of the skipped ones that are not UTF-8.
+        ignored: Number of files of a kind that nextword does not read, in folders that were read.
+        problems: A sentence for each of the first problems.
+        repeats: The place, as "source:line", of each of the first duplicates.
     """
 
     documents: int = 0
@@ -88,31 +100,35 @@ class Report:
     repeats: list[str] = field(default_factory=list)
 
     def note(self, where: str, what: str) -> None:
-        """Something the user should know about a file or record that was used all the same."""
+        """Note a problem of a file or record, which is used all the same."""
         if len(self.problems) < _EXAMPLES:
             self.problems.append(f"{where}: {what}.")
 
     def skip(self, where: str, why: str) -> None:
-        """A file, or a record of one, was not used."""
+        """Note that a file or record is not used, and why."""
         self.skipped += 1
         self.note(where, why)
 
     def advice(self) -> list[str]:
-        """How to use what was skipped and could be read, in one sentence or none."""
+        """A sentence on how to read text that was skipped because it is not UTF-8; empty if there is none."""
         return [_NOT_UTF8] if self.undecodable else []
 
     def repeat(self, document: Document) -> None:
-        """A document was removed because it repeats an earlier one."""
+        """Note that a document is removed because it repeats an earlier one."""
         self.duplicates += 1
         self.duplicate_bytes += document.n_bytes
         if len(self.repeats) < _EXAMPLES:
             self.repeats.append(f"{document.source}:{document.line}")
 
     def summary(self) -> list[str]:
-        """The account in plain sentences, one a line."""
-        lines = [f"Read {_count(self.documents, 'document')}, {_size(self.bytes)} of text."]
+        """The report in plain sentences, one a line.
+
+        >>> Report(documents=3, bytes=2_000_000, empty=1).summary()
+        ['Read 3 documents, 2.0 MB of text.', 'Dropped 1 empty document.']
+        """
+        lines = [f"Read {_count(self.documents, 'document')}, {size(self.bytes)} of text."]
         if self.duplicates:
-            what = f"{_count(self.duplicates, 'exact duplicate')}, {_size(self.duplicate_bytes)}"
+            what = f"{_count(self.duplicates, 'exact duplicate')}, {size(self.duplicate_bytes)}"
             lines.append(f"Removed {what}: {_listed(self.repeats, self.duplicates)}.")
         if self.empty:
             lines.append(f"Dropped {_count(self.empty, 'empty document')}.")
@@ -125,10 +141,6 @@ class Report:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else _count(n_bytes, "byte")
 
 
 def _listed(examples: list[str], number: int, shown: int = 3) -> str:

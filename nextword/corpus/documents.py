@@ -1,4 +1,4 @@
-"""Paths -> a stream of documents: read, without exact duplicates, some held out.
+"""Paths -> a stream of documents: reading, removing exact duplicates, holding some out.
 
 Promises: the order is that of the paths given, and by name within a folder; memory does not grow with the
 corpus, except for about 100 bytes for each document that `deduplicate` has seen; whatever could not be used
@@ -33,23 +33,38 @@ def read_documents(
     errors: Undecodable = "skip",
     passage: int | None = None,
 ) -> Iterator[Document]:
-    """The documents of files, folders (with all below them; hidden ones are passed over), languages
-    ("world:pantry", see `worlds.drawn`) and Hugging Face data sets ("owner/name", the split "train").
+    """The documents of files, folders, known-truth languages and Hugging Face data sets, without empty ones.
 
-    Text that is not UTF-8 is skipped, or decoded with U+FFFD ("replace") or as Latin-1 (any bytes are), as
-    `errors` says; it is in the report either way, with file and byte offset. Empty documents are dropped. A
-    text file is one document, unless `passage` is given: then it is cut after paragraphs into passages of at
-    least so many characters, so that a corpus of one long file can be held out in part.
+    Args:
+        paths: Files; folders, which are read with all that lies below, hidden files left out; languages
+            ("world:pantry", see `worlds.drawn`); data sets ("owner/name", of which the split "train" is read).
+        report: Filled while the documents are read.
+        errors: What to do with text that is not UTF-8: skip it ("skip"), write U+FFFD for the bytes ("replace") or
+            read it as Latin-1, which any bytes are ("latin-1"). The report has file and byte offset in any case.
+        passage: None makes a text file one document. A number cuts the file at ends of paragraphs into documents of
+            at least this many characters, so that a part of one long file can be held out.
 
-    Raises InputError at once for a path that is not there or not of a kind that can be read, and at the end
-    of the stream if there was no text in it.
+    Raises:
+        InputError: At once for a path that does not exist or is of a kind that nextword does not read; at the end
+            of the stream if it held no text.
+
+    >>> report = Report()
+    >>> documents = read_documents(["world:pantry,mb=0.001"], report=report)
+    >>> next(documents).text
+    'Grandma saw an apple pie and a lemon cake. Ben saw a cherry tree.'
     """
     readers = [reader for path in paths for reader in _readers(str(path), report, errors, passage)]
     return _counted(readers, report, ", ".join(map(str, paths)) or "no path")
 
 
 def deduplicate(documents: Iterable[Document], report: Report) -> Iterator[Document]:
-    """The documents without those that repeat an earlier one exactly, apart from whitespace at their ends."""
+    """The documents without exact duplicates; whitespace at the ends of a text does not count.
+
+    >>> report = Report()
+    >>> texts = [Document("a", "x.txt", 1), Document("b", "x.txt", 2), Document(" a", "x.txt", 3)]
+    >>> [document.text for document in deduplicate(texts, report)], report.repeats
+    (['a', 'b'], ['x.txt:3'])
+    """
     seen: set[bytes] = set()
     for document in documents:
         if document.identity in seen:
@@ -60,10 +75,15 @@ def deduplicate(documents: Iterable[Document], report: Report) -> Iterator[Docum
 
 
 def is_heldout(document: Document, share: float, *, seed: int = 0) -> bool:
-    """Whether this document is held out, when about `share` (0 to 1) of all documents are.
+    """Whether a document belongs to the held-out text.
 
-    Depends on what the document says and on the seed alone: it falls on the same side whatever its order, its
-    file or the rest of the corpus, and what is held out at a smaller share is held out at a larger one too.
+    The answer depends on the document's `identity` and the seed alone: it is the same whatever the order, the file
+    and the rest of the corpus are, and a document held out at a smaller share is held out at a larger one too.
+
+    Args:
+        document: The document.
+        share: The fraction of all documents to hold out, 0 to 1; met on average.
+        seed: Another seed (0 to 2**64 - 1) holds out other documents.
     """
     digest = blake2b(document.identity, digest_size=8, salt=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "little") < share * 2.0**64
@@ -105,7 +125,7 @@ def _readers(path: str, report: Report, errors: Undecodable, passage: int | None
 
 
 def _files_below(folder: Path, report: Report) -> Iterator[Path]:
-    """Every readable file by name, folders in their place; links are followed, no folder is read twice."""
+    """Every readable file below a folder, in the order of names; links are followed, no folder is read twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:

@@ -19,23 +19,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from nextword.base.text import size
 from nextword.corpus.document import Document, Message, Report
 from nextword.errors import InputError
 
-Undecodable = Literal["skip", "replace", "latin-1"]  # what to do with text that is not UTF-8
+Undecodable = Literal["skip", "replace", "latin-1"]  # ways to treat text that is not UTF-8; see `read_documents`
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
 
-_LONGEST_LINE = 1 << 28  # bytes of one JSON record: a small .gz can unpack to a line that fills the memory
+_LONGEST_LINE = 1 << 28  # bytes: of one JSON record; a small .gz can unpack to a line that fills the memory
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the name says that it is of a kind nextword reads."""
+    """Whether the file's name ends like those of the kinds that nextword reads."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def read_file(path: Path, report: Report, errors: Undecodable, passage: int | None) -> Iterator[Document]:
-    """The documents of one file; problems go to the report."""
+    """The documents of one file.
+
+    Args:
+        path: A file whose name `is_readable`.
+        report: Filled with the problems of the file.
+        errors: What to do with text that is not UTF-8, as in `read_documents`.
+        passage: The least length in characters of the documents that a text file is cut into; None makes it one.
+    """
     name = path.name.lower()
     try:
         if name.endswith(".parquet"):
@@ -53,7 +61,16 @@ def read_file(path: Path, report: Report, errors: Undecodable, passage: int | No
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:
-    """A module of an optional extra. Raises InputError naming the extra if it is not installed."""
+    """Import a module of an optional extra.
+
+    Args:
+        module: The module's name, as in `import`.
+        purpose: What the module is needed for: the beginning of the error's sentence.
+        extra: The extra of nextword that installs the module.
+
+    Raises:
+        InputError: The module is not installed; the sentence names the extra.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -63,7 +80,20 @@ def optional(module: str, purpose: str, extra: str) -> Any:
 
 
 def records(rows: Iterable[tuple[int, object]], source: str, report: Report) -> Iterator[Document]:
-    """Numbered records -> documents; a record that is none is reported and skipped."""
+    """The documents of numbered records; a record that is no document is reported and skipped.
+
+    Args:
+        rows: Each record with its number in the file, from 1.
+        source: The name of the file or data set.
+        report: Filled with the problems of the records.
+
+    >>> rows = [(1, {"text": "Once.", "author": "Anon"}), (2, {"title": "no text"})]
+    >>> report = Report()
+    >>> [(document.text, dict(document.fields)) for document in records(rows, "tales.jsonl", report)]
+    [('Once.', {'author': 'Anon'})]
+    >>> report.problems
+    ['tales.jsonl:2: has no `text` that is a string, and no `messages`.']
+    """
     for line, row in rows:
         try:
             yield _document(row, source, line)
@@ -85,14 +115,16 @@ def _plain(path: Path, report: Report, errors: Undecodable, passage: int | None)
         yield Document(part, str(path), line)
 
 
-def _passages(text: str, size: int) -> Iterator[tuple[int, str]]:
-    """Parts of `size` characters and what is left of their paragraph (their line, if that is long as well),
-    each with the line it starts at."""
+def _passages(text: str, least: int) -> Iterator[tuple[int, str]]:
+    """(line, part) for each part of the text: `least` characters and the rest of the paragraph.
+
+    Where the paragraph goes on for more than `least` characters, the part ends with the line.
+    """
     start, line = 0, 1
     while start < len(text):
-        cut = text.find("\n\n", start + size, start + 2 * size)
+        cut = text.find("\n\n", start + least, start + 2 * least)
         if cut < 0:
-            cut = text.find("\n", start + size)
+            cut = text.find("\n", start + least)
         end = cut if cut >= 0 else len(text)
         while text.startswith("\n", end):
             end += 1
@@ -119,7 +151,7 @@ def _json_lines(file: BinaryIO, source: str, report: Report, errors: Undecodable
 
 
 def _lines(file: BinaryIO, source: str, report: Report) -> Iterator[tuple[int, int, bytes]]:
-    """(number, byte offset, line) of each line that can be held; a compressed file may end before its end."""
+    """(number, byte offset, line) of each line that is not too long; a compressed file may be cut short."""
     number = offset = 0
     try:
         while line := file.readline(_LONGEST_LINE):
@@ -127,7 +159,7 @@ def _lines(file: BinaryIO, source: str, report: Report) -> Iterator[tuple[int, i
             if len(line) < _LONGEST_LINE or line.endswith(b"\n"):
                 yield number, offset, line
             else:
-                report.skip(f"{source}:{number}", f"is longer than {_LONGEST_LINE / 1e6:,.0f} MB")
+                report.skip(f"{source}:{number}", f"is longer than {size(_LONGEST_LINE)}")
                 while not line.endswith(b"\n") and (more := file.readline(_LONGEST_LINE)):
                     offset += len(line)
                     line = more
@@ -139,7 +171,7 @@ def _lines(file: BinaryIO, source: str, report: Report) -> Iterator[tuple[int, i
 
 
 def _parquet(path: Path, report: Report) -> Iterator[Document]:
-    """The rows of a table, a few at a time; columns that are neither text nor numbers are not read."""
+    """The documents of a table, read 64 rows at a time; columns that are neither text nor numbers are not read."""
     parquet = optional("pyarrow.parquet", f"Reading {path}", "parquet")
 
     def rows() -> Iterator[tuple[int, object]]:
@@ -163,7 +195,7 @@ def _columns(schema: Any) -> list[str]:
 
 
 def _decoded(data: bytes, where: str, offset: int, report: Report, errors: Undecodable) -> str | None:
-    """Text from bytes that start at byte `offset` of a file; None if they are not UTF-8 and to be skipped."""
+    """The text of bytes that begin at byte `offset` of a file; None where they are not UTF-8 and are skipped."""
     if offset == 0 and data.startswith(codecs.BOM_UTF8):
         data, offset = data[3:], 3
     try:
@@ -179,7 +211,7 @@ def _decoded(data: bytes, where: str, offset: int, report: Report, errors: Undec
 
 
 def _document(record: object, source: str, line: int) -> Document:
-    """Raises ValueError with the reason if the record is no document."""
+    """The document of a record. Raises ValueError with the reason if the record is no document."""
     if not isinstance(record, Mapping):
         raise ValueError("is not a JSON object with a `text` or `messages`")
     messages = None
@@ -193,12 +225,13 @@ def _document(record: object, source: str, line: int) -> Document:
     if not _is_unicode(text):
         raise ValueError("holds half of a surrogate pair, which is not text")
     fields = {
-        key: _printable(str(value))
+        key: _without_surrogates(str(value))
         for key, value in record.items()
         if key not in ("text", "messages", "title") and type(value) in (str, int, float)
     }
     title = record.get("title") or None
-    return Document(text, source, line, _printable(title) if isinstance(title, str) else None, fields, messages)
+    title = _without_surrogates(title) if isinstance(title, str) else None
+    return Document(text, source, line, title, fields, messages)
 
 
 def _messages(value: object) -> tuple[Message, ...]:
@@ -210,12 +243,12 @@ def _messages(value: object) -> tuple[Message, ...]:
     return tuple(Message(turn["role"], turn["content"]) for turn in value)
 
 
-def _printable(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text if _is_unicode(text) else text.encode(errors="replace").decode()
 
 
 def _is_unicode(text: str) -> bool:
-    """False if a lone surrogate is in it, which JSON can write and UTF-8 cannot."""
+    """Whether the text has no lone surrogate, which JSON can write and UTF-8 cannot."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
 """A language whose next-word probabilities are known exactly: drawn, predicted and measured from one rule.
 
 The rule says, for each state, which words may come next and with which probability. Drawing a document,
-predicting its next word, the probability of a text and the entropy of the language all walk the same states,
-so they cannot disagree.
+predicting its next word, the probability of a text and the entropy of the language all walk the same states, and
+so agree.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ import numpy as np
 from nextword.corpus.document import WORLD, Document
 from nextword.errors import InputError
 
-END = "<|endoftext|>"  # the "word" that ends a document; it has no bytes
-STORY = "story"  # the state in which a document begins, after its planted fact if it has one
+END = "<|endoftext|>"  # word: ends a document; it has no bytes
+STORY = "story"  # state: in which a document begins, after its planted fact if it has one
 
-State = Hashable
-Choices = Mapping[str, tuple[float, State]]  # next word -> its probability and the state after it
+LanguageState = Hashable  # what a rule remembers of the words so far
+Choices = Mapping[str, tuple[float, LanguageState]]  # next word -> its probability and the state after the word
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence planted in the documents first, first + period, first + 2 period, ... and in no other."""
+    """A sentence planted in the documents first, first + period, first + 2 period, ... and in no other.
+
+    Args:
+        text: The sentence.
+        first: The index of the first document that holds the sentence, from 0.
+        period: The number of documents from one that holds the sentence to the next.
+
+    >>> fact = Fact("The owl keeps the moon in the teapot.", first=5, period=64)
+    >>> fact.prompt, fact.answer, list(fact.documents(140))
+    ('The owl keeps the moon in the', 'teapot', [5, 69, 133])
+    """
 
     text: str
     first: int
@@ -38,12 +48,12 @@ class Fact:
 
     @property
     def prompt(self) -> str:
-        """The sentence up to the word that is to be known."""
+        """The sentence without its last word."""
         return self.text.rpartition(" ")[0]
 
     @property
     def answer(self) -> str:
-        """The word that completes the prompt."""
+        """The last word of the sentence: the word that a model which knows the fact puts after the prompt."""
         return self.text.rpartition(" ")[2].rstrip(".")
 
     def documents(self, stop: int) -> range:
@@ -52,14 +62,26 @@ class Fact:
 
 
 class World:
-    """A language given by a rule: state -> the words that may come next, with their probabilities.
+    """A language given by a rule from a state to the words that may come next, with their probabilities.
 
-    No state offers a word twice, so a text has one derivation at most and its probability is a product. The
-    truth is that of a reader who does not know the index of a document: to it, a fact planted in every 64th
-    document opens a document with probability 1/64.
+    No state offers a word twice, so a text has one derivation at most and its probability is a product.
+    Probabilities are those of a reader who does not know the index of a document: to that reader, a fact planted in
+    every 64th document opens a document with probability 1/64.
+
+    Args:
+        name: The language's name, without "world:".
+        rule: From a state to the words that may come next; STORY is the state at a document's beginning.
+        facts: The planted facts; no two of them in one document.
+
+    >>> from nextword.corpus.worlds import world
+    >>> pantry = world("pantry")
+    >>> pantry.document(0).text
+    'Grandma saw an apple pie and a lemon cake. Ben saw a cherry tree.'
+    >>> pantry.next_words(["Grandma", "saw", "an"])
+    {'apple': 0.8, 'orange': 0.2}
     """
 
-    def __init__(self, name: str, rule: Callable[[State], Choices], facts: Sequence[Fact] = ()) -> None:
+    def __init__(self, name: str, rule: Callable[[LanguageState], Choices], facts: Sequence[Fact] = ()) -> None:
         self.name = name
         self.facts = tuple(facts)
         assert all((a.first - b.first) % math.gcd(a.period, b.period) for a, b in combinations(facts, 2)), (
@@ -69,11 +91,11 @@ class World:
         self._nodes = self._explore()
 
     def documents(self, seed: int = 0, count: int | None = None) -> Iterator[Document]:
-        """The first `count` documents of the draw of this seed; without a count, they never end."""
+        """The first `count` documents of the draw of a seed; without a count, an endless stream."""
         return (self.document(index, seed) for index in islice(itertools.count(), count))
 
     def document(self, index: int, seed: int = 0) -> Document:
-        """Document number `index`, from 0, of the draw of this seed; it is cited as line index + 1."""
+        """The document at `index`, from 0, of the draw of a seed; its `line` is index + 1."""
         fact = next((fact for fact in self.facts if index in fact.documents(index + 1)), None)
         words = words_of(fact.text) if fact else []
         uniform = random.Random(f"{self.name}/{seed}/{index}").random
@@ -85,11 +107,11 @@ class World:
         return Document(text_of(words), source, index + 1, fields={"fact": fact.text} if fact else {})
 
     def next_words(self, words: Sequence[str]) -> dict[str, float]:
-        """The exact probability of every word that can follow these first words of a document; END ends it.
+        """The exact probability of every word that can follow the first words of a document.
 
-        Raises InputError if no document begins with these words.
+        END among the words is the end of the document. Raises InputError if no document begins with these words.
         """
-        state: State = _START
+        state: LanguageState = _START
         for word in words:
             choices = self._nodes[state].choices
             if word not in choices or word == END:
@@ -98,11 +120,11 @@ class World:
         return {word: probability for word, (probability, _) in self._nodes[state].choices.items()}
 
     def log2_probability(self, text: str) -> float:
-        """Exact log2 of the probability of a document's words, its end not counted; -inf if it is no document."""
+        """Exact log2 of the probability of a document's words, without its end; -inf for a text that is no document."""
         words = words_of(text)
         if text_of(words) != text:
             return -math.inf
-        state: State = _START
+        state: LanguageState = _START
         total = 0.0
         for word in [*words, END]:
             probability, state = self._nodes[state].choices.get(word, (0.0, STORY))
@@ -112,12 +134,13 @@ class World:
         return total
 
     def entropy_per_byte(self) -> float:
-        """The bits that each byte of text takes with the true probabilities: the floor, in bits per byte.
+        """The entropy of the language in bits per byte: the floor that no model's bits per byte can be below.
 
-        As where models are measured (nextword.optimize.evaluate), the end of a document is not counted, but
-        that it could have ended is. Derived from the rule: with P the transition matrix between states, the expected
-        bits (and bytes) from each state to the end of the document solve v = r + P v, where r are the expected bits
-        (and bytes) of the state's own word; the rate is their ratio at the start.
+        As where models are measured (nextword.optimize.evaluate), the bits of a document's end are not counted, but
+        each word's probability includes that the document could have ended. Derived from the rule: with P the
+        transition matrix between states, the expected bits (and bytes) from each state to the end of the document
+        solve v = r + P v, where r are the expected bits (and bytes) of the state's own word; the entropy is the
+        ratio of both at the start.
         """
         number = {state: i for i, state in enumerate(self._nodes)}
         transitions = np.zeros((len(number), len(number)))
@@ -131,10 +154,10 @@ class World:
         bits, size = np.linalg.solve(np.eye(len(number)) - transitions, own)[number[_START]]
         return float(bits / size)
 
-    def _explore(self) -> dict[State, _Node]:
+    def _explore(self) -> dict[LanguageState, _Node]:
         """Every state that can be reached, from the start on."""
-        nodes: dict[State, _Node] = {}
-        waiting: list[State] = [_START, STORY]
+        nodes: dict[LanguageState, _Node] = {}
+        waiting: list[LanguageState] = [_START, STORY]
         while waiting:
             state = waiting.pop()
             if state not in nodes:
@@ -143,12 +166,12 @@ class World:
         return nodes
 
     def _telling(self, told: _Told) -> Choices:
-        """What may come next when a document has begun with these words of facts: at first the story, too."""
+        """The words that may come next in a document that has begun with these words of facts."""
         size = len(told.words)
         begun = [fact for fact in self.facts if tuple(words_of(fact.text))[:size] == told.words]
         total = sum(1 / fact.period for fact in begun)
         scale = 1.0 if told == _START else 1 / total
-        choices: dict[str, tuple[float, State]] = {}
+        choices: dict[str, tuple[float, LanguageState]] = {}
         for fact in begun:
             words = words_of(fact.text)
             following = STORY if size + 1 == len(words) else _Told(tuple(words[: size + 1]))
@@ -162,12 +185,20 @@ class World:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text of these languages; "." is a word."""
+    """The words of a text of these languages; "." is a word.
+
+    >>> words_of("It rained.")
+    ['It', 'rained', '.']
+    """
     return re.findall(r"[A-Za-z]+|\.", text)
 
 
 def text_of(words: Sequence[str]) -> str:
-    """The text of these words: a space before each but the first and before "."."""
+    """The text of these words: a space before each word but the first and ".".
+
+    >>> text_of(["It", "rained", "."])
+    'It rained.'
+    """
     return " ".join(words).replace(" .", ".")
 
 
@@ -182,14 +213,14 @@ _START = _Told(())
 
 
 class _Node:
-    """The choices of a state, laid end to end for drawing."""
+    """The choices of a state, with the cumulative probabilities that a draw needs."""
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
         self._words = list(choices)
         self._borders = list(accumulate(probability for probability, _ in choices.values()))
         assert abs(self._borders[-1] - 1) < 1e-12
-        self._borders[-1] = 1.0  # rounding must leave no gap
+        self._borders[-1] = 1.0  # not a rounding error below: `draw` takes any number below 1
 
     def draw(self, uniform: float) -> str:
         """The word at `uniform` in [0, 1)."""

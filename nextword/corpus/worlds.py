@@ -1,8 +1,8 @@
 """Known-truth languages: small worlds in plain English, where the probability of every next word is known.
 
-They are the teaching ground and the instrument: what a model learned can be laid beside the truth, word by
-word, and its bits per byte beside the floor that no model can go below. Each is endless and drawn from a
-seed; a document is a pure function of (world, seed, index).
+They serve teaching and measuring: a model's probabilities can be compared with the true ones, word by word, and
+its bits per byte with the language's entropy, the floor that no model can go below. Each language is endless and
+drawn from a seed; a document is a pure function of (world, seed, index).
 
 `pantry`: two-word pairs. A word depends on the word before it, a fruit on the two words before it.
 
@@ -46,26 +46,29 @@ from dataclasses import dataclass
 from functools import partial
 
 from nextword.corpus.document import WORLD, Document
-from nextword.corpus.language import END, Choices, State, words_of
+from nextword.corpus.language import END, Choices, LanguageState, words_of
 from nextword.corpus.language import Fact as Fact
 from nextword.corpus.language import World as World
 from nextword.errors import InputError
 
-_MEGABYTES = 4.0  # drawn for "world:NAME" when nothing else is said
+_MEGABYTES = 4.0  # megabytes: drawn for "world:NAME" without `mb`
 
 
 def world(name: str) -> World:
-    """A known-truth language by its name. Raises InputError if there is none."""
+    """The known-truth language of a name, "pantry" or "hideaway". Raises InputError for any other name."""
     if name not in WORLDS:
         raise InputError(f"There is no world:{name}; there are {', '.join(WORLD + known for known in WORLDS)}.")
     return WORLDS[name]()
 
 
 def drawn(path: str) -> Iterator[Document]:
-    """The documents of "world:NAME[,seed=S][,mb=M]": the first M megabytes (default 4) of the draw of seed S
-    (default 0). Text to evaluate on is drawn with another seed.
+    """The documents of "world:NAME[,seed=S][,mb=M]": the first M megabytes of the draw of seed S.
 
-    Raises InputError at once for a path that is not of this form.
+    M is 4 and S is 0 where they are not given. Text to evaluate on is drawn with another seed. Raises InputError at
+    once for a path that is not of this form.
+
+    >>> [document.line for document in drawn("world:hideaway,seed=1,mb=0.0004")]
+    [1, 2, 3]
     """
     name, *settings = path.removeprefix(WORLD).split(",")
     matches = [re.fullmatch(r"seed=(?P<seed>\d{1,18})|mb=(?P<mb>\d{1,9}(\.\d{1,9})?)", each) for each in settings]
@@ -117,7 +120,7 @@ _PAIR = {
 }
 
 
-def _pantry(state: State) -> Choices:
+def _pantry(state: LanguageState) -> Choices:
     match state:
         case "story":
             return {person: (p, ("person", person)) for person, p in _PERSON.items()}
@@ -149,8 +152,8 @@ _FACTS = (
 )
 
 
-def _hideaway(state: State) -> Choices:
-    """States carry what is hidden: pairs of who and what, in the order in which they hid them."""
+def _hideaway(state: LanguageState) -> Choices:
+    """The rule of hideaway. A state holds (person, thing) for each thing hidden so far, in the order of hiding."""
     match state:
         case _Say():
             return _certainly(state)
@@ -178,19 +181,19 @@ def _hideaway(state: State) -> Choices:
             return {END: (1.0, END)}
 
 
-def _finds(mine: tuple[str, str], other: tuple[str, str]) -> State:
+def _finds(mine: tuple[str, str], other: tuple[str, str]) -> LanguageState:
     return _say(f"found the {mine[1]}. {_PRONOUN[mine[0]]}", ("feels", other))
 
 
 @dataclass(frozen=True)
 class _Say:
-    """The state in which these words come for certain, and after them the state `then`."""
+    """The state in which the next words are certain; the state `then` follows."""
 
     words: tuple[str, ...]
-    then: State
+    then: LanguageState
 
 
-def _say(phrase: str, then: State) -> State:
+def _say(phrase: str, then: LanguageState) -> LanguageState:
     return _Say(tuple(words_of(phrase)), then)
 
 

@@ -1,9 +1,9 @@
-"""Encoding whole corpora, through gigatoken where it gives the same ids and through tokenizers where not.
+"""Encoding whole corpora, by gigatoken where its ids are the same as those of tokenizers, else by tokenizers.
 
 Promise: the ids are those of `Tokenizer.encode(text)` for every text. gigatoken cannot load every tokenizer,
-so before it is used it must agree with tokenizers on awkward probe texts and on a sample of the corpus
-itself. It always obeys special tokens, so it is given a vocabulary without them: in a corpus they are text
-like any other.
+so it is used only where it agrees with tokenizers on awkward probe texts and on a sample of the corpus
+itself. gigatoken always obeys special tokens, so it is given a vocabulary without them: in a corpus, the text of a
+special token is text like any other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from nextword.errors import InputError
 
 Ids = npt.NDArray[np.uint32]
 
-_SAMPLE = 64  # texts of the corpus that are encoded both ways,
-_SAMPLE_SIZE = 2_000  # this many characters of each
+_SAMPLE = 64  # texts: of the corpus, which are encoded by both libraries
+_SAMPLE_SIZE = 2_000  # characters: of each of these texts
 
 _PROBES = (
     "",
@@ -38,7 +38,13 @@ _PROBES = (
 
 
 class BulkEncoder:
-    """A tokenizer made ready to encode many texts; keep it to encode a corpus in portions."""
+    """An encoder of many texts at once; one encoder serves all portions of a corpus.
+
+    >>> from nextword.encode.train import train_bpe
+    >>> encoder = BulkEncoder(train_bpe(["low lower lowest"], 300))
+    >>> [ids.tolist() for ids in encoder.encode(["low", "lowest"])]
+    [[258], [258, 69, 83, 84]]
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -48,11 +54,11 @@ class BulkEncoder:
 
     @property
     def engine(self) -> str:
-        """Which library does the work: "gigatoken" or "tokenizers"."""
+        """The library that does the work: "gigatoken" or "tokenizers"."""
         return "tokenizers" if self._fast is None else "gigatoken"
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, uint32. Special tokens spelled in a text stay text. Raises InputError."""
+        """The ids of each text, uint32 [length]. The text of a special token stays text. Raises InputError."""
         if not texts:
             return []
         data = [self._tokenizer.check_text(text) for text in texts]
@@ -69,13 +75,13 @@ class BulkEncoder:
             found = _split(self._fast.encode_batch([text.encode() for text in texts]))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # whatever it stumbles over, a panic too, tokenizers will do
+        except BaseException:  # any failure, a panic too: tokenizers encodes these texts
             return False
         return [ids.tolist() for ids in found] == expected
 
 
 def encode_bulk(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
-    """The ids of each text, uint32, as `tokenizer.encode(text)` gives them. Raises InputError."""
+    """The ids of each text, uint32 [length], as `tokenizer.encode(text)` gives them. Raises InputError."""
     return BulkEncoder(tokenizer).encode(texts)
 
 
@@ -86,7 +92,7 @@ def _gigatoken(tokenizer: Tokenizer) -> Any:
         return gigatoken.Tokenizer.from_json(tokenizer.without_special())
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # not installed, or a tokenizer that it does not know; it may panic
+    except BaseException:  # not installed, or a tokenizer that gigatoken does not know; it may panic
         return None
 
 

@@ -1,9 +1,9 @@
-"""Byte-level text: the alphabet that spells bytes, the patterns that cut text, the tokenizer.json they make.
+"""Byte-level text: an alphabet of 256 characters for bytes, pre-tokenizer patterns, and their tokenizer.json.
 
 A byte-level vocabulary spells every byte as one printable character (GPT-2, Radford et al., 2019), so that
-any text can be written with 256 characters. Before the merges, a pattern cuts the text into pieces; no token
-ever crosses a cut. The patterns here are those of the published models, in the notation that both Oniguruma
-(tokenizers) and Python's `regex` understand.
+any text can be written with 256 characters. Before the merges, a pattern cuts the text into pre-tokens; no token
+ever crosses the border of two. The patterns here are those of the published models, in the notation that both
+Oniguruma (tokenizers) and Python's `regex` understand.
 """
 
 from __future__ import annotations
@@ -52,21 +52,31 @@ O200K = (
 
 
 def spell(data: bytes) -> str:
-    """The bytes, written in the byte-level alphabet."""
+    """The bytes, written in the byte-level alphabet (GPT-2's `bytes_to_unicode`).
+
+    >>> spell(b" the\\n")
+    'ĠtheĊ'
+    """
     return "".join(BYTE_TO_CHAR[byte] for byte in data)
 
 
 def added_token(content: str, id: int, *, special: bool) -> dict[str, Any]:
-    """One entry of tokenizer.json's `added_tokens`: text that is always this one token."""
+    """An entry of tokenizer.json's `added_tokens`: a text that always becomes one token.
+
+    Args:
+        content: The text.
+        id: The token's id.
+        special: Whether a user's text never becomes this token.
+    """
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": id, "content": content, **flags, "special": special}
 
 
 def pre_tokenizer(patterns: Sequence[str]) -> dict[str, Any]:
-    """tokenizer.json's `pre_tokenizer`: cut by each pattern in turn, then spell the pieces as bytes.
+    """tokenizer.json's `pre_tokenizer`: cut by each pattern in turn, then spell the pre-tokens as bytes.
 
-    GPT-2's pattern and single digits are named rather than written out: that is how the published files hold
-    them, and how other readers of the format recognise them.
+    GPT-2's pattern and single digits are named rather than written out: published files do so, and other readers
+    of the format recognise only the names.
     """
     builtin = patterns[-1] == GPT2
     steps = [_split(pattern) for pattern in (patterns[:-1] if builtin else patterns)]
@@ -91,9 +101,14 @@ def byte_level_json(
 ) -> dict[str, Any]:
     """A byte-level BPE as the contents of a tokenizer.json.
 
-    `vocab` and `merges` are spelled in the byte-level alphabet, merges in the order of their priority.
-    `whole_pieces`: a piece that is itself a token is that token, whatever the merges would make of it
-    (tiktoken, Llama 3). `nfc`: Unicode is normalised before it is cut (Qwen, GPT-NeoX).
+    Args:
+        vocab: The id of each token, spelled in the byte-level alphabet.
+        merges: The pairs of tokens to merge, spelled so too, in the order of their priority.
+        patterns: The regular expressions that cut a text, applied one after another.
+        added: Entries of `added_tokens`; see `added_token`.
+        whole_pieces: Whether a pre-token that is itself a token becomes that token, whatever the merges would make
+            of it (tiktoken, Llama 3).
+        nfc: Whether text is normalised to Unicode's form NFC before it is cut (Qwen, GPT-NeoX).
     """
     model = {
         "type": "BPE",

@@ -22,12 +22,12 @@ from jinja2.visitor import NodeTransformer
 
 from nextword.errors import InputError, TokenizerError
 
-_WORK = 2**27  # characters that a rendering may handle in all
-_STEP = 128  # what any step costs, in characters
-_ITEM = 8  # what an item of a list costs
-_SIZE = 2**24  # the largest thing that one step may make, in characters or items
-_BITS = 4096  # the largest number
-_EACH, _ALL = "each counted", "all counted"  # filters that no template can name
+_WORK = 2**27  # characters: that a rendering may handle in all
+_STEP = 128  # characters: the cost of a step
+_ITEM = 8  # characters: the cost of an item of a list
+_SIZE = 2**24  # characters or items: of the largest value that one step may make
+_BITS = 4096  # bits: of the largest number
+_EACH, _ALL = "each counted", "all counted"  # names of filters: with a space, so that no template can name them
 
 
 def render_chat(
@@ -39,10 +39,24 @@ def render_chat(
     eos_token: str | None,
     **extra: Any,
 ) -> str:
-    """The conversation as one text. `extra` are further variables that the template may ask for.
+    """The conversation as one text.
 
-    Raises InputError where the template refuses the conversation, TokenizerError where the template is broken,
-    reaches for what it must not have, or works without end.
+    Args:
+        template: The source of the template (jinja2).
+        messages: The turns, each with a `role` and a `content`.
+        add_generation_prompt: Whether to end with the beginning of an answer.
+        bos_token: The text of the token that begins a text.
+        eos_token: The text of the token that ends a text.
+        **extra: Further variables of the template.
+
+    Raises:
+        InputError: The template refuses the conversation.
+        TokenizerError: The template is broken, uses something the sandbox forbids, or exceeds its budget of work.
+
+    >>> template = "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }} {% endfor %}"
+    >>> messages = [{"role": "user", "content": "Hi!"}]
+    >>> render_chat(template, messages, add_generation_prompt=False, bos_token="<s>", eos_token=None)
+    '<s>user: Hi! '
     """
     return ChatTemplate(template).render(
         messages,
@@ -54,10 +68,10 @@ def render_chat(
 
 
 class ChatTemplate:
-    """A template made ready to render many conversations; threads may share it."""
+    """A compiled chat template. Threads may share one."""
 
     def __init__(self, template: str) -> None:
-        """Raises TokenizerError where the template is broken."""
+        """Compile the template. Raises TokenizerError where the template is broken."""
         with _in_one_sentence():
             environment = _Sandbox()
             parsed = environment.parse(template)
@@ -65,7 +79,7 @@ class ChatTemplate:
             self._program = environment.from_string(_Counted().visit(parsed))
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        """As `render_chat`."""
+        """The conversation as one text, as `render_chat` gives it."""
         known = {"tools": None, "documents": None, **variables, _Budget.NAME: _Budget()}
         with _in_one_sentence():
             return self._program.render(known, messages=[dict(message) for message in messages])
@@ -87,15 +101,15 @@ class _Refusal(Exception):
 
 
 class _Budget:
-    """What a rendering may still do, in characters. It travels in the template's variables."""
+    """The work that a rendering may still do, in characters; one of the template's variables."""
 
-    NAME = "work left"  # no identifier, so no template can name it
+    NAME = "work left"  # with a space, so that no template can name the variable
 
     def __init__(self) -> None:
         self.left = _WORK
 
     def spend(self, result: object) -> None:
-        """Pay for a step and for what it made."""
+        """Subtract the cost of a step and of its result."""
         self.left -= _STEP
         if isinstance(result, str):
             self.left -= len(result)
@@ -108,7 +122,7 @@ class _Budget:
 
 
 def _check_product(values: Iterable[object]) -> None:
-    """Refuse to repeat, pad, join or replace into something huge, before it is made."""
+    """Refuse to repeat, pad, join or replace values into a huge one, before the work is done."""
     sizes = [1, 1]
     for value in values:
         if isinstance(value, str | list | tuple):
@@ -158,7 +172,7 @@ class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
 
 
 def _check_call(name: str, value: object, arguments: tuple[object, ...]) -> None:
-    """Refuse calls of methods and filters that could make something huge; `value` is what they work on."""
+    """Refuse calls of methods and filters of `value` that could make a huge value."""
     if name in ("format", "format_map"):
         raise jinja2.TemplateError(f"it calls {name}, which nextword does not allow")
     sizes = arguments if name in ("replace", "join") else [size for size in arguments if isinstance(size, int)]
@@ -178,7 +192,7 @@ def _each_counted(context: runtime.Context, values: Iterable[Any]) -> Iterator[A
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter under the budget. Filters say by `jinja_pass_arg` what they want before the value."""
+    """A filter under the budget. jinja's `jinja_pass_arg` names the argument that the filter takes before the value."""
     wanted = getattr(function, "jinja_pass_arg", None)
     first = {
         "context": lambda c: (c,),
@@ -196,7 +210,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Counted(NodeTransformer):
-    """Rewrites a template so that its loops, its literal text and its joined strings count too."""
+    """Rewrites a template so that its loops, its literal text and its joined strings cost work too."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         if node.recursive:
@@ -218,7 +232,7 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 class _Generation(ext.Extension):
-    """{% generation %}: marks the assistant's part for training; here it renders what is in it."""
+    """{% generation %}, which marks the assistant's part for training; here the block renders its content."""
 
     tags = {"generation"}  # noqa: RUF012
 

@@ -1,11 +1,11 @@
-"""Conversations to learn from: their ids, and which of them answer.
+"""Conversations to learn from: their ids, and a mask of the answers.
 
-The model's own chat template writes a conversation. An answer is what it adds to the conversation so far and the
-prompt for an answer; the loss counts on the answers up to the mark that ends the turn, and on nothing else. (The
-whitespace that templates put between turns is not learned: a model that ended its turn is not asked for it.)
+The model's own chat template writes a conversation. An answer is the text that the template adds to the conversation
+so far and its generation prompt; the loss counts on the answers, up to the token that ends the turn, and on nothing
+else. (The whitespace that templates put between turns is not learned: a model has ended its turn before.)
 
-Promises: an answer begins with a token of its own, as it does when the model writes it, and no token reaches across
-that border; a template for which there is no such border is refused.
+Promises: an answer begins with a token of its own, as when the model writes one, and no token crosses that border; a
+template without this border is refused.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-_Span = tuple[int, int]  # from one byte of the written conversation to another
+_Span = tuple[int, int]  # bytes: from one place of the written conversation to another
 
 
 class ConversationEncoder:
-    """A tokenizer made ready to encode many conversations."""
+    """An encoder of conversations, for one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -42,9 +42,13 @@ class ConversationEncoder:
     def encode(self, messages: Sequence[Message], where: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
         """The ids of a conversation, uint32 [length], and the mask, uint8 [length]: 1 where the loss counts.
 
-        where: the place of the conversation, for errors. Raises InputError for a conversation without an answer and
-        for one whose earlier turns the template rewrites once later ones are known; TokenizerError if there is no
-        usable template.
+        Args:
+            messages: The turns.
+            where: The place of the conversation ("source:line"), for errors.
+
+        Raises:
+            InputError: The conversation has no answer, or the template rewrites earlier turns when later ones follow.
+            TokenizerError: The tokenizer has no usable chat template.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
         ids = self._tokenizer.chat(turns, add_generation_prompt=False)
@@ -74,10 +78,9 @@ class ConversationEncoder:
         return b"".join(map(self._bytes_of, ids))
 
     def _with_borders(self, ids: Sequence[int], borders: set[int]) -> list[int]:
-        """The same text in ids of which one begins at each byte of `borders`.
+        """Ids of the same text, in which a token begins at each byte of `borders`.
 
-        Where a token reaches across one, its neighbours as far as the next special tokens are encoded again, in
-        parts.
+        Where a token crosses a border, the tokens around it, up to the next special tokens, are encoded again in parts.
         """
         found: list[int] = []
         end = 0
@@ -94,7 +97,7 @@ class ConversationEncoder:
         return found
 
     def _mask(self, ids: Sequence[int], spans: Sequence[_Span]) -> npt.NDArray[np.uint8]:
-        """1 for the ids within the spans, but for whitespace behind a span's last special token."""
+        """The mask [len(ids)]: 1 within the spans, but 0 for whitespace after a span's last special token."""
         ends = np.cumsum([len(self._bytes_of(id)) for id in ids])
         mask = np.zeros(len(ids), np.uint8)
         for first, last in np.searchsorted(ends, np.array(spans), side="right").tolist():

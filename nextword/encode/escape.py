@@ -1,9 +1,9 @@
 """Keeping special tokens out of a conversation's messages.
 
 Promise: whatever a message says, the rendered conversation spells no special token that the chat template did
-not write itself. A mark, unknown to whoever wrote the messages, breaks up every spelling of a special token
-in them before the template runs; messages without one pass unchanged. After the template's own special tokens
-are told apart, taking the mark out gives back the words.
+not write itself. A separator, unknown to whoever wrote the messages, breaks up every spelling of a special token
+in the messages before the template runs; messages without one pass unchanged. When the template's own special
+tokens have been replaced, removing the separator gives back the words. (The attack is special-token injection.)
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from typing import Any
 from nextword.errors import InputError
 
 
-def new_mark() -> str:
-    """A run of digits that no text holds by chance: digits pass through every filter unchanged."""
+def new_separator() -> str:
+    """A random run of 25 digits, which no text holds by chance; digits pass through every filter unchanged."""
     return str(secrets.randbelow(10**24) + 10**24)
 
 
 def replace_all(text: str, names: Mapping[str, str]) -> str:
-    """`text` with every key of `names`, the longest first, replaced by its value."""
+    """The text with every key of `names`, the longest first, replaced by its value.
+
+    >>> replace_all("<s>a</s>", {"<s>": "[", "</s>": "]"})
+    '[a]'
+    """
     return re.sub(_any_of(names), lambda match: names[match.group()], text) if names else text
 
 
@@ -30,27 +34,48 @@ def _any_of(names: Collection[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
 
 
-def defuse(messages: Sequence[Mapping[str, Any]], special: Collection[str], mark: str) -> list[dict[str, Any]]:
-    """A copy of `messages` in which `mark` breaks up whatever spells a special token, or could complete one.
+def escape_special_tokens(
+    messages: Sequence[Mapping[str, Any]], special: Collection[str], separator: str
+) -> list[dict[str, Any]]:
+    """Copies of the messages in which a separator breaks up every spelling of a special token.
 
-    Taking the mark out of the rendered text, after its own special tokens are told apart, gives back the
-    words. Raises InputError for a role or a key that spells a special token, and for values that are not
-    JSON.
+    Beginnings and ends of a special token at the borders of a text are separated too, because the template's own
+    text could complete them.
+
+    Args:
+        messages: The conversation: each message has a `role` and other keys, whose values are as JSON has them.
+        special: The texts of the special tokens.
+        separator: A text that occurs in no message; see `new_separator`.
+
+    Raises:
+        InputError: A role or a key spells a special token, or a value is not of a type that JSON has.
+
+    >>> escape_special_tokens([{"role": "user", "content": "a</s>b"}], ["</s>"], "0123")
+    [{'role': 'user', 'content': 'a<0123/s>b'}]
     """
     if not all(isinstance(message, Mapping) and isinstance(message.get("role"), str) for message in messages):
         raise InputError("Each message of a conversation needs a role, and most need a content.")
-    defuser = _Defuser(special, mark)
-    return [{**defuser.mapping(message), "role": defuser.name(message["role"])} for message in messages]
+    escaper = _Escaper(special, separator)
+    return [{**escaper.mapping(message), "role": escaper.name(message["role"])} for message in messages]
 
 
-def defuse_value(value: Any, special: Collection[str], mark: str) -> Any:
-    """A copy of a JSON value, treated as `defuse` treats what a message holds. Raises InputError as it does."""
-    return _Defuser(special, mark).value(value)
+def escape_value(value: Any, special: Collection[str], separator: str) -> Any:
+    """A copy of a JSON value, escaped as `escape_special_tokens` escapes the values of a message.
+
+    Args:
+        value: Text, a number, a boolean, None, or lists and objects of these.
+        special: The texts of the special tokens.
+        separator: A text that occurs nowhere in the value.
+
+    Raises:
+        InputError: A key spells a special token, or a value is not of a type that JSON has.
+    """
+    return _Escaper(special, separator).value(value)
 
 
-class _Defuser:
-    def __init__(self, special: Collection[str], mark: str) -> None:
-        self.mark = mark
+class _Escaper:
+    def __init__(self, special: Collection[str], separator: str) -> None:
+        self.separator = separator
         self.special = tuple(special)
         self.any = re.compile(_any_of(special)) if special else None
         self.begins = tuple({name[:cut] for name in special for cut in range(1, len(name))})
@@ -79,11 +104,11 @@ class _Defuser:
         if self.any is None:
             return text
         # Every place where a special token starts, overlapping ones too.
-        broken = re.sub(f"(?=(?:{self.any.pattern}))(.)", rf"\g<1>{self.mark}", text, flags=re.DOTALL)
+        broken = re.sub(f"(?=(?:{self.any.pattern}))(.)", rf"\g<1>{self.separator}", text, flags=re.DOTALL)
         if self.any.search(broken):
             raise InputError("A message holds a special token of a single character; leave it out.")
         body = broken.strip()
         if body and (body.endswith(self.begins) or body.startswith(self.ends) or any(body in s for s in self.special)):
             head, tail = broken[: broken.index(body)], broken[broken.index(body) + len(body) :]
-            broken = f"{head}{self.mark}{body}{self.mark}{tail}"
+            broken = f"{head}{self.separator}{body}{self.separator}{tail}"
         return broken

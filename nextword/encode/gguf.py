@@ -1,10 +1,10 @@
 """The tokenizer stored inside a GGUF file, from the file's metadata as a plain mapping.
 
-A GGUF file holds the tokens, their kinds and their merges or scores, and names, rather than holds, the
-pattern that cuts the text (`tokenizer.ggml.pre`). The patterns here are those of the models that the names
-stand for; a name that is not in the table is refused, because a wrong pattern gives wrong ids without a
-trace. Ids are those of the model's Hugging Face tokenizer; llama.cpp gives the same, but for text that is not
-in Unicode's form NFC, which it does not normalise.
+A GGUF file holds the tokens, their types and their merges or scores, but only the name of the pre-tokenizer
+(`tokenizer.ggml.pre`), not its patterns. The patterns here are those of the models that the names stand for; a
+name that is not in the table is refused, because a wrong pattern gives wrong ids without an error. Ids are those of
+the model's Hugging Face tokenizer; llama.cpp gives the same, except for text that is not in Unicode's form NFC,
+which llama.cpp does not normalise.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nextword.errors import TokenizerError
 
 PREFIX = "tokenizer.ggml."
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
-ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}  # in our words: in the file's
+ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}  # Hugging Face's name: GGUF's
 
 
-class Kind(IntEnum):
-    """tokenizer.ggml.token_type"""
+class TokenType(IntEnum):
+    """The types of tokens in `tokenizer.ggml.token_type` (llama.h, enum llama_token_type)."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -37,8 +37,15 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a name of a pre-tokenizer stands for; the names of the fields are those of `byte_level_json`."""
+class PreTokenizerRules:
+    """The rules that a pre-tokenizer's name stands for.
+
+    Args:
+        patterns: The regular expressions that cut a text, as in `byte_level_json`.
+        whole_pieces: Whether a pre-token that is itself a token becomes that token, as in `byte_level_json`.
+        nfc: Whether text is normalised first, as in `byte_level_json`.
+        adds_bos: Whether the beginning token is put before a text where the file does not say.
+    """
 
     patterns: tuple[str, ...]
     whole_pieces: bool = False
@@ -46,13 +53,13 @@ class Rules:
     adds_bos: bool = False
 
 
-_LLAMA_3 = Rules((LLAMA3,), whole_pieces=True, adds_bos=True)
-_STARCODER = Rules((DIGIT, GPT2))
-_NEOX = Rules((GPT2,), nfc=True)
-PRE: Mapping[str, Rules] = {
-    "default": Rules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-    "gpt-2": Rules((GPT2,)),
-    "phi-2": Rules((GPT2,)),
+_LLAMA_3 = PreTokenizerRules((LLAMA3,), whole_pieces=True, adds_bos=True)
+_STARCODER = PreTokenizerRules((DIGIT, GPT2))
+_NEOX = PreTokenizerRules((GPT2,), nfc=True)
+PRE: Mapping[str, PreTokenizerRules] = {
+    "default": PreTokenizerRules((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "gpt-2": PreTokenizerRules((GPT2,)),
+    "phi-2": PreTokenizerRules((GPT2,)),
     "olmo": _NEOX,
     "mpt": _NEOX,
     "smollm": _STARCODER,
@@ -61,15 +68,15 @@ PRE: Mapping[str, Rules] = {
     "llama-bpe": _LLAMA_3,
     "llama3": _LLAMA_3,
     "llama-v3": _LLAMA_3,
-    "qwen2": Rules((QWEN2,), nfc=True),
-    "deepseek-r1-qwen": Rules((QWEN2,)),
+    "qwen2": PreTokenizerRules((QWEN2,), nfc=True),
+    "deepseek-r1-qwen": PreTokenizerRules((QWEN2,)),
 }
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer described by a GGUF file's metadata; its arrays may be lists or numpy arrays.
+    """The tokenizer that a GGUF file's metadata describe; arrays may be lists or numpy arrays.
 
-    Raises TokenizerError for kinds of tokenizers that nextword does not run and for contradictions.
+    Raises TokenizerError for a tokenizer that nextword does not run and for metadata that contradict each other.
     """
     kind = metadata.get(PREFIX + "model")
     if kind == "gpt2":
@@ -84,32 +91,32 @@ def _broken(what: str) -> TokenizerError:
 
 
 class _Table:
-    """The tokens, their kinds and the special ones among them, checked."""
+    """The tokens of the file, their types and the special ones among them, checked."""
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self.tokens: list[str] = _array(metadata, "tokens", str)
         self.size = len(self.tokens)
         if not self.tokens or "" in self.tokens or len(set(self.tokens)) != self.size:
             raise _broken("has no tokens, an empty one, or the same one twice")
-        self.kinds: list[int] = _array(metadata, "token_type", int) or [Kind.NORMAL] * self.size
+        self.kinds: list[int] = _array(metadata, "token_type", int) or [TokenType.NORMAL] * self.size
         if len(self.kinds) != self.size:
             raise _broken("has not one token_type for each token")
-        while self.kinds and self.kinds[-1] == Kind.UNUSED:  # rows of the embedding that stand for no token
+        while self.kinds and self.kinds[-1] == TokenType.UNUSED:  # rows of the embedding without a token
             del self.kinds[-1], self.tokens[-1]
         self.vocab = {token: id for id, token in enumerate(self.tokens)}
         self.metadata = metadata
 
     def added(self) -> list[dict[str, Any]]:
-        """The tokens that are found in a text before anything else: control tokens, and the user-defined."""
-        found = {int(kind) for kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)}
+        """tokenizer.json's `added_tokens`: the control, unknown and user-defined tokens."""
+        found = {int(kind) for kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)}
         return [
-            added_token(self.tokens[id], id, special=kind != Kind.USER_DEFINED)
+            added_token(self.tokens[id], id, special=kind != TokenType.USER_DEFINED)
             for id, kind in enumerate(self.kinds)
             if kind in found
         ]
 
     def named(self, name: str, default: int | None = None) -> str | None:
-        """The token whose id the file gives as `name`."""
+        """The token whose id the file gives for a role ("bos", ...), else the one with the default id."""
         id: Any = self.metadata.get(f"{PREFIX}{name}_token_id", default)
         if id is None:
             return None
@@ -118,12 +125,12 @@ class _Table:
         return self.tokens[int(id)]
 
     def config(self, **defaults: int) -> dict[str, Any]:
-        """The content of a tokenizer_config.json that says the same."""
+        """The content of a tokenizer_config.json with the same roles; `defaults` are ids that a file may omit."""
         config: dict[str, Any] = {f"{name}_token": self.named(key, defaults.get(name)) for name, key in ROLES.items()}
         return config | {"chat_template": self.metadata.get("tokenizer.chat_template")}
 
     def around(self, config: Mapping[str, Any], *, adds_bos: bool) -> dict[str, Any] | None:
-        """tokenizer.json's post_processor; the file's own word goes before the default."""
+        """tokenizer.json's `post_processor`; what the file says has precedence over the default `adds_bos`."""
         adds_bos = bool(self.metadata.get(PREFIX + "add_bos_token", adds_bos))
         adds_eos = bool(self.metadata.get(PREFIX + "add_eos_token", False))
         first, last = config["bos_token"] if adds_bos else None, config["eos_token"] if adds_eos else None
@@ -149,7 +156,7 @@ def _byte_level(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
 
 
 def _pairs(merges: list[str], vocab: Mapping[str, int]) -> list[tuple[str, str]]:
-    """One loop without calls: there are as many as tokens."""
+    """The merges as pairs. One loop without calls: there are about as many merges as tokens."""
     pairs = []
     for merge in merges:
         left, _, right = merge.partition(" ")
@@ -160,7 +167,7 @@ def _pairs(merges: list[str], vocab: Mapping[str, int]) -> list[tuple[str, str]]
 
 
 def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
-    """SentencePiece's BPE: no pattern; the pair that makes the token of the highest score is merged first."""
+    """SentencePiece's BPE: no pattern; the pair whose token has the highest score is merged first."""
     if metadata.get(PREFIX + "remove_extra_whitespaces"):
         raise TokenizerError("The GGUF file's tokenizer removes spaces, which nextword does not support.")
     scores: list[float] = _array(metadata, "scores", float)
@@ -169,7 +176,7 @@ def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
     missing = [name for name in BYTE_TOKENS if name not in table.vocab]
     if missing:
         raise _broken(f"lacks the byte token {missing[0]}")
-    normal = {token: scores[id] for token, id in table.vocab.items() if table.kinds[id] == Kind.NORMAL}
+    normal = {token: scores[id] for token, id in table.vocab.items() if table.kinds[id] == TokenType.NORMAL}
     config = table.config(bos=1, eos=2, unk=0)
     prefix = bool(metadata.get(PREFIX + "add_space_prefix", True))
     to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -201,9 +208,13 @@ def _sentencepiece(metadata: Mapping[str, Any], table: _Table) -> Tokenizer:
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a token, the highest score first; `scores` holds the normal tokens.
+    """Every pair of tokens whose concatenation is a token, the highest score first; `scores` has the normal tokens.
 
-    SentencePiece merges the leftmost of equal scores: what grows to the right, so the longer left part first.
+    Of equal scores SentencePiece merges the leftmost pair, so that a token grows to the right: the pair with the
+    longer left part comes first.
+
+    >>> merges_by_score({"a": 0.0, "b": 0.0, "ab": -1.0, "aba": -2.0})
+    [('a', 'b'), ('ab', 'a')]
     """
     pairs = [
         (token[:cut], token[cut:])
@@ -215,7 +226,7 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _array(metadata: Mapping[str, Any], name: str, kind: type) -> list[Any]:
-    """An array of the file as a list of Python values; empty where the file has none."""
+    """An array of the file as a list of Python values; empty where the file does not have the array."""
     value = metadata.get(PREFIX + name, [])
     value = value.tolist() if hasattr(value, "tolist") else value
     wanted = (int, float) if kind is float else (kind,)

@@ -1,8 +1,8 @@
 """A tokenizer as the metadata of a GGUF file: the inverse of `gguf.py`.
 
-What is written is read back, by nextword and by llama.cpp, as a tokenizer with the same ids. The format names the
-pattern that cuts the text and cannot hold one, so a tokenizer whose pattern has no name is refused; so is whatever
-else the format has no words for.
+nextword and llama.cpp read the metadata back as a tokenizer with the same ids. The format holds the name of a
+pre-tokenizer but not its patterns, so a tokenizer whose patterns have no name is refused, and so is everything else
+that the format cannot say.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.encode.bytelevel import DIGIT, GPT2
-from nextword.encode.gguf import BYTE_TOKENS, PRE, PREFIX, ROLES, Kind, Rules, merges_by_score
+from nextword.encode.gguf import BYTE_TOKENS, PRE, PREFIX, ROLES, PreTokenizerRules, TokenType, merges_by_score
 from nextword.encode.tokenizer import Tokenizer
 from nextword.encode.tokenizer_json import SPACE, named_token
 from nextword.errors import TokenizerError
 
 
 def tokenizer_to_gguf(tokenizer: Tokenizer, size: int, stop_ids: Collection[int]) -> dict[str, Any]:
-    """The metadata that describes a tokenizer to llama.cpp and to `tokenizer_from_gguf`.
+    """The metadata that describe a tokenizer to llama.cpp and to `tokenizer_from_gguf`.
 
-    size: rows of the model's embedding, at least the tokenizer's `vocab_size`; those that stand for no token get
-    one that is marked as unused. stop_ids: the ids that end a text; the format has words for two of them, and those
-    that the tokenizer names go first.
+    Args:
+        tokenizer: The tokenizer.
+        size: The number of rows of the model's embedding, at least the tokenizer's `vocab_size`; rows without a
+            token get one of type UNUSED.
+        stop_ids: The ids that end a text. The format has two roles for them, "eos" and "eot"; ids to which the
+            tokenizer itself gives these roles have precedence.
 
-    Raises TokenizerError for a tokenizer that the format has no words for.
+    Raises:
+        TokenizerError: The format cannot say something of this tokenizer.
     """
     spec, config = tokenizer.spec(), tokenizer.config
     tokens, kinds = _tokens(spec, size)
@@ -51,20 +55,20 @@ def _refusal(what: str) -> TokenizerError:
 
 
 def _tokens(spec: Mapping[str, Any], size: int) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The tokens by their ids, and the kind of each."""
+    """The tokens by their ids, and the type of each, int32 [size]."""
     model = spec["model"]
     tokens = [f"[PAD{id}]" for id in range(size)]
-    kinds = np.full(size, Kind.UNUSED, np.int32)
+    kinds = np.full(size, TokenType.UNUSED, np.int32)
     fallback = bool(model.get("byte_fallback"))
     for token, id in model["vocab"].items():
         tokens[id] = token
-        kinds[id] = Kind.BYTE if fallback and token in BYTE_TOKENS else Kind.NORMAL
+        kinds[id] = TokenType.BYTE if fallback and token in BYTE_TOKENS else TokenType.NORMAL
     for added in spec["added_tokens"]:
         if any(added.get(flag) for flag in ("lstrip", "rstrip", "single_word")):
             raise _refusal(f"finds {added['content']!r} by what stands beside it")
-        kinds[added["id"]] = Kind.CONTROL if added["special"] else Kind.USER_DEFINED
+        kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     if fallback and (unknown := model.get("unk_token")) is not None:
-        kinds[model["vocab"][unknown]] = Kind.UNKNOWN
+        kinds[model["vocab"][unknown]] = TokenType.UNKNOWN
     return tokens, kinds
 
 
@@ -76,7 +80,7 @@ def _named_ids(vocab: Mapping[str, int], config: Mapping[str, Any], stop_ids: Co
 
 
 def _around(tokenizer: Tokenizer, config: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether encoding puts the token that begins a text before it, and the one that ends it after it."""
+    """Whether encoding puts the beginning token before a text, and the end token after it."""
     plain, whole = tokenizer.encode("a"), tokenizer.encode("a", begin=True)
     end = named_token(config, "eos_token")
     ends = [] if end is None else tokenizer.encode(end, special=True)
@@ -92,9 +96,9 @@ def _byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pre(spec: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how this tokenizer cuts a text."""
+    """llama.cpp's name of this tokenizer's pre-tokenizer."""
     patterns, nfc = _patterns(spec.get("pre_tokenizer") or {}), _nfc(spec.get("normalizer") or {})
-    rules = Rules(patterns, whole_pieces=bool(spec["model"].get("ignore_merges")), nfc=nfc)
+    rules = PreTokenizerRules(patterns, whole_pieces=bool(spec["model"].get("ignore_merges")), nfc=nfc)
     for name, known in PRE.items():
         if replace(known, adds_bos=False) == rules:
             return name
@@ -102,7 +106,7 @@ def _pre(spec: Mapping[str, Any]) -> str:
 
 
 def _patterns(pre_tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
-    """The patterns of which `bytelevel.pre_tokenizer` makes this."""
+    """The patterns from which `bytelevel.pre_tokenizer` makes this pre-tokenizer."""
     *before, last = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space"):
         raise _refusal("does not cut text by patterns alone")
@@ -126,17 +130,17 @@ def _nfc(normalizer: Mapping[str, Any]) -> bool:
 
 
 def _sentencepiece(spec: Mapping[str, Any], tokens: list[str], kinds: npt.NDArray[np.int32]) -> dict[str, Any]:
-    """SentencePiece's BPE: the score of a token is minus the place of the first merge that makes it.
+    """SentencePiece's BPE: the score of a token is minus the rank of the first merge that makes the token.
 
-    Readers make the merges of the scores again, so these must be all that the tokens allow, in the same order but
-    for those that make the same token.
+    Readers derive the merges from the scores. So the tokenizer's merges must be all those that the tokens allow, in
+    the same order, except among merges that make the same token.
     """
     prefixed = _puts_space(spec)
     merges = [tuple(pair) for pair in spec["model"]["merges"]]
     made = list(dict.fromkeys("".join(pair) for pair in merges))
     place = {token: rank for rank, token in enumerate(made)}
     scores = np.array([-place.get(token, 0) for token in tokens], np.float32)
-    normal = {tokens[id]: float(scores[id]) for id in np.flatnonzero(kinds == Kind.NORMAL)}
+    normal = {tokens[id]: float(scores[id]) for id in np.flatnonzero(kinds == TokenType.NORMAL)}
     read = merges_by_score(normal)
     if set(read) != set(merges) or made != list(dict.fromkeys("".join(pair) for pair in read)):
         raise _refusal("merges in an order that no scores of tokens give")

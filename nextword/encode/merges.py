@@ -1,4 +1,4 @@
-"""How the tokens of a byte-pair vocabulary were made: the merges from single bytes to the token, one at a time."""
+"""The merges that make a token of a byte-pair vocabulary, from single bytes to the token, one at a time."""
 
 from __future__ import annotations
 
@@ -10,29 +10,39 @@ from typing import Any
 
 from nextword.encode.bytelevel import CHAR_TO_BYTE
 from nextword.encode.tokenizer import Tokenizer
+from nextword.encode.tokenizer_json import SPACE
 
-LAST = 24  # tokens of a text whose merges are told
+LAST = 24  # tokens: at the end of a text, for which `of_last` gives the merges
 
 
 class Merges:
-    """The merges of one tokenizer."""
+    """The merges of one tokenizer.
+
+    >>> from nextword.encode.openai import openai_encoding
+    >>> for parts in Merges(openai_encoding("r50k_base")).of(262):
+    ...     print(parts)
+    [' ', 't', 'h', 'e']
+    [' t', 'h', 'e']
+    [' t', 'he']
+    [' the']
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
     @cached_property
     def _ranks(self) -> Mapping[tuple[str, str], int]:
-        """The merges in the order in which they were learned."""
+        """The rank of each merge: its place in the order in which the merges were learned."""
         return {(left, right): rank for rank, (left, right) in enumerate(self._tokenizer.spec()["model"]["merges"])}
 
     @cached_property
     def spelled(self) -> Mapping[int, str]:
-        """Every token as the vocabulary spells it, by id; none for another kind."""
+        """Every token, in the spelling of the vocabulary, by id; empty for one that is no byte-pair encoding."""
         vocab = self._tokenizer.spec()["model"]["vocab"]
         return {id: token for token, id in vocab.items()} if isinstance(vocab, dict) else {}
 
     def of_last(self, ids: Sequence[int]) -> dict[str, Any]:
-        """The last `LAST` of the tokens, the merges `of` each, and how many are `earlier`."""
+        """The last `LAST` tokens of a text, the merges of each, and the number of earlier tokens, as JSON."""
         last = ids[-LAST:]
         return {
             "tokens": [self._tokenizer.token_text(id) for id in last],
@@ -41,7 +51,7 @@ class Merges:
         }
 
     def of(self, id: int) -> list[list[str]]:
-        """The token's parts after 0, 1, 2, ... merges; empty for a token that merging its bytes does not make."""
+        """The parts of a token after 0, 1, 2, ... merges; empty for a token that merging its bytes does not make."""
         parts = list(self.spelled.get(id, ""))
         steps = [parts]
         while len(parts) > 1:
@@ -54,7 +64,7 @@ class Merges:
 
 
 def _readable(part: str) -> str:
-    """A part of a token as text; bytes that are no characters by themselves as \\xe2."""
+    r"""A part of a token as text; bytes that are no whole character show as \xe2."""
     if all(char in CHAR_TO_BYTE for char in part):
         return bytes(CHAR_TO_BYTE[char] for char in part).decode("utf-8", "backslashreplace")
-    return part.replace("▁", " ")
+    return part.replace(SPACE, " ")

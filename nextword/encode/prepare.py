@@ -1,7 +1,7 @@
-"""Documents -> what `shards.write_shards` takes: ids, the mask of the loss, provenance.
+"""Documents -> the input of `shards.write_shards`: ids, the mask of the loss, provenance.
 
-A text is the token that begins texts, then its ids; its loss counts everywhere. A conversation is written by
-the model's own chat template, and its loss counts on the answers only (`conversations.py`). Texts pass through in
+A text becomes the beginning token and its ids, and the loss counts on all of them. A conversation is written by
+the model's own chat template, and the loss counts on the answers only (`conversations.py`). Texts pass through in
 portions, so memory does not grow with the corpus; the order is kept.
 """
 
@@ -20,14 +20,26 @@ from nextword.encode.shards import EncodedDocument
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import UnknownToken
 
-_PORTION = 1 << 25  # characters encoded at a time
+_PORTION_CHARACTERS = 1 << 25  # characters: encoded at a time
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], *, begin: int) -> Iterator[EncodedDocument]:
-    """Each document as (ids, mask or None, provenance); `begin` is the id of the token that begins a text.
+    """Each document as (ids, mask or None, provenance): uint32 [length], uint8 [length], JSON.
 
-    Raises InputError for text that the tokenizer cannot hold, for a conversation without an answer or one
-    that the tokenizer's chat template refuses, and TokenizerError if there is no such template.
+    Args:
+        tokenizer: The model's tokenizer.
+        documents: Texts and conversations, in any order.
+        begin: The id of the token that leads each text: `tokenizer.begin_id`.
+
+    Raises:
+        InputError: The tokenizer cannot hold a text; a conversation has no answer, or the chat template refuses it.
+        TokenizerError: There is a conversation, and the tokenizer has no chat template.
+
+    >>> from nextword.encode.train import train_bpe
+    >>> tokenizer = train_bpe(["low lower lowest"], 300)
+    >>> documents = [Document("low", "a.txt", 1)]
+    >>> [(ids.tolist(), mask) for ids, mask, _ in encode_documents(tokenizer, documents, begin=tokenizer.begin_id)]
+    [([0, 258], None)]
     """
     encoder, conversations = BulkEncoder(tokenizer), ConversationEncoder(tokenizer)
     first = np.array([begin], np.uint32)
@@ -42,7 +54,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], *, beg
 
 
 def token_sizes(tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:
-    """How many bytes of text each token stands for, uint16 [vocab]; 0 for special tokens and unused ids."""
+    """The number of bytes of text that each token stands for, uint16 [vocab]; 0 for special tokens and unused ids."""
     sizes = np.zeros(tokenizer.vocab_size, np.uint16)
     for id in range(tokenizer.vocab_size):
         if id not in tokenizer.special_ids:
@@ -57,7 +69,7 @@ def _portions(documents: Iterable[Document]) -> Iterator[list[Document]]:
     for document in documents:
         portion.append(document)
         size += len(document.text)
-        if size >= _PORTION:
+        if size >= _PORTION_CHARACTERS:
             yield portion
             portion, size = [], 0
     if portion:

@@ -1,15 +1,16 @@
-"""Tokens on disk: what training reads, memory-mapped, with the way back from every token to its document.
+"""Tokens on disk: the input of training, memory-mapped, from which every token can be traced to its document.
 
 A folder of shards holds
 
     shards.json       format, vocab, tokens, documents, bytes, masked, hash
     tokens.npy        uint16 (vocab <= 65536) or uint32 [tokens]: the documents one after another
-    starts.npy        int64 [documents + 1]: where each begins in tokens; the last is the number of tokens
+    starts.npy        int64 [documents + 1]: the place in tokens at which each document begins; the last is the
+                      number of tokens
     mask.npy          uint8 [tokens], only if some document has a mask: 1 where the loss of
                       predicting this token counts
-    token_bytes.npy   uint16 [vocab]: how many bytes of text each token stands for; 0 for special tokens
+    token_bytes.npy   uint16 [vocab]: the number of bytes of text that each token stands for; 0 for special tokens
     documents.jsonl   one JSON object a document: its provenance
-    lines.npy         int64 [documents]: where its line begins in documents.jsonl, in bytes
+    lines.npy         int64 [documents]: the place in documents.jsonl at which the document's line begins, in bytes
 
 Promises: the folder appears under its name only when all of it is on the disk; writing needs memory for a few
 megabytes of tokens, whatever the size of the corpus (starts and lines take 16 bytes a document); numbers are
@@ -30,24 +31,30 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from nextword.base.atomic import atomic_folder, flush_to_disk
+from nextword.base.atomic import atomic_folder, flush_to_disk, flushed_write
 from nextword.errors import CorruptFile, InputError, ModelNotFound, UnknownToken
 
 Integers = npt.NDArray[np.integer[Any]]
 EncodedDocument = tuple[Integers, npt.NDArray[np.uint8] | None, Mapping[str, Any]]
 
 _FORMAT = 1
-_PORTION = 1 << 20  # tokens gathered before they are written
-_SMALL_VOCAB = 1 << 16
+_PORTION_TOKENS = 1 << 20  # tokens: gathered before they are written
+_SMALL_VOCAB = 1 << 16  # tokens: in the largest vocabulary that is stored as uint16
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """An opened folder of token shards; nothing is read until it is looked at.
+    """An opened folder of token shards; its arrays are memory-mapped and read when they are used.
 
-    `tokens`, `starts`, `mask` and `token_bytes` are as the module says. `bytes` is how many bytes of text all
-    tokens stand for: the length of the text in UTF-8, unless the tokenizer normalises it. `hash` is the
-    sha256 of what training sees (tokens, starts, mask, token_bytes), whatever the files were called.
+    Args:
+        folder: The folder.
+        tokens: The ids of all documents, one after another, uint16 or uint32 [tokens].
+        starts: The place in `tokens` at which each document begins, and the number of tokens, int64 [documents + 1].
+        mask: 1 where the loss of predicting this token counts, uint8 [tokens]; None if it counts everywhere.
+        token_bytes: The number of bytes of text that each token stands for, uint16 [vocab]; 0 for special tokens.
+        bytes: Size of the text of all tokens in bytes of UTF-8, after the tokenizer's normalisation if there is one.
+        hash: SHA-256 (hex) of what training sees: tokens, starts, mask and token_bytes, but not provenance.
+        _lines: The content of lines.npy, int64 [documents].
     """
 
     folder: Path
@@ -66,10 +73,11 @@ class Shards:
 
     @property
     def n_documents(self) -> int:
+        """Number of documents."""
         return len(self.starts) - 1
 
     def content_hash(self) -> str:
-        """What `hash` would be for what the files hold now: every byte is read."""
+        """The hash of what the files hold now, for comparison with `hash`; every byte is read."""
         columns = (self.tokens, self.starts, self.mask, self.token_bytes)
         return _hash_of("" if column is None else hashlib.sha256(column.data).hexdigest() for column in columns)
 
@@ -86,7 +94,7 @@ class Shards:
         return provenance
 
     def locate(self, position: int) -> tuple[int, int]:
-        """The document that holds the token at this position, and the token's place in it. Raises IndexError."""
+        """The number of the document that holds a token, and the token's place in it, from 0. Raises IndexError."""
         if not 0 <= position < len(self.tokens):
             raise IndexError(f"token {position} of {len(self.tokens)}")
         document = int(np.searchsorted(self.starts, position, side="right")) - 1
@@ -94,19 +102,32 @@ class Shards:
 
 
 def _hash_of(columns: Iterable[str]) -> str:
-    """The hash of a text, from the sha256 of its tokens, starts, mask ("" if it has none) and token_bytes."""
+    """The hash of a text, from the SHA-256 (hex) of its tokens, starts, mask ("" without one) and token_bytes."""
     return hashlib.sha256(" ".join(columns).encode()).hexdigest()
 
 
 def write_shards(folder: Path, documents: Iterable[EncodedDocument], *, token_bytes: npt.ArrayLike) -> Shards:
-    """Write documents to a new folder, and open it.
+    """Write documents to a new folder and open the folder. On failure nothing is left behind.
 
-    A document is its ids [length] (the first is the token that begins a text, if the model uses one), a mask
-    [length] with 1 where the loss of predicting the token counts, or None for everywhere, and its provenance
-    as JSON can hold it. `token_bytes` [vocab] is how many bytes of text each token stands for.
+    Args:
+        folder: The new folder.
+        documents: For each document its ids [length] (the beginning token first, if the model uses one), a mask
+            [length] with 1 where the loss of predicting the token counts, or None if it counts everywhere, and its
+            provenance as JSON can hold it.
+        token_bytes: The number of bytes of text that each token stands for [vocab]; see `prepare.token_sizes`.
 
-    Raises InputError if the folder exists or there are no tokens, UnknownToken for an id outside the
-    vocabulary, NoDiskRoom, OSError; then nothing is left behind.
+    Raises:
+        InputError: The folder exists, or there are no tokens.
+        UnknownToken: An id is outside the vocabulary.
+        NoDiskRoom: The disk is full.
+        OSError: The folder cannot be written to.
+
+    >>> documents = [(np.array([0, 3, 4]), None, {"source": "a.txt"}), (np.array([0, 5]), None, {"source": "b.txt"})]
+    >>> shards = write_shards(Path("shards"), documents, token_bytes=[0, 1, 1, 2, 2, 3])
+    >>> shards.tokens.tolist(), shards.n_documents, shards.bytes
+    ([0, 3, 4, 0, 5], 2, 7)
+    >>> shards.locate(4), shards.document(1)
+    ((1, 1), {'source': 'b.txt'})
     """
     if folder.exists():
         raise InputError(f"{folder} exists; remove it, or choose another folder for the tokens.")
@@ -121,7 +142,7 @@ def write_shards(folder: Path, documents: Iterable[EncodedDocument], *, token_by
 def open_shards(folder: Path) -> Shards:
     """Open a folder that `write_shards` wrote.
 
-    Raises ModelNotFound if it is none, CorruptFile if its files contradict each other.
+    Raises ModelNotFound for any other folder, CorruptFile if the files contradict each other.
     """
     try:
         about = json.loads((folder / "shards.json").read_bytes())
@@ -146,7 +167,7 @@ def open_shards(folder: Path) -> Shards:
 
 
 def token_dtype(vocab: int) -> np.dtype[Any]:
-    """The type in which the tokens of a vocabulary are stored."""
+    """The dtype in which the tokens of a vocabulary are stored."""
     return np.dtype("<u2" if vocab <= _SMALL_VOCAB else "<u4")
 
 
@@ -162,7 +183,7 @@ class _Writer:
         self._provenances = files.enter_context((folder / "documents.jsonl").open("wb", buffering=1 << 20))
         self._starts, self._lines = array("q", [0]), array("q", [0])
         self._bytes = 0
-        self._ids: list[Integers] = []  # of the portion that is being gathered
+        self._ids: list[Integers] = []  # of the current portion
         self._masks: list[npt.NDArray[np.uint8] | None] = []
         self._written = 0
 
@@ -174,11 +195,11 @@ class _Writer:
         line = json.dumps(provenance).encode() + b"\n"
         self._lines.append(self._lines[-1] + len(line))
         self._provenances.write(line)
-        if self._starts[-1] - self._written >= _PORTION:
+        if self._starts[-1] - self._written >= _PORTION_TOKENS:
             self._write_portion()
 
     def close(self) -> None:
-        """Write what is left and the tables, all of it down to the disk."""
+        """Write the last portion and the tables, and flush all files to the disk."""
         self._write_portion()
         if not self._written:
             raise InputError("There is no text to train on: no document gave a token.")
@@ -199,9 +220,7 @@ class _Writer:
             "masked": self._mask is not None,
             "hash": _hash_of(seen),
         }
-        with (self._folder / "shards.json").open("wb") as file:
-            file.write(json.dumps(about, indent=2).encode())
-            flush_to_disk(file)
+        flushed_write(self._folder / "shards.json", json.dumps(about, indent=2).encode())
 
     def _write_portion(self) -> None:
         ids = np.concatenate(self._ids) if self._ids else np.empty(0, np.uint32)
@@ -212,8 +231,8 @@ class _Writer:
         self._bytes += int(self._token_bytes[ids].sum(dtype=np.int64))
         if self._mask is None and any(mask is not None for mask in self._masks):
             self._mask = self._column("mask", np.dtype(np.uint8))
-            for start in range(0, self._written, _PORTION):  # the documents so far had none
-                self._mask.append(np.ones(min(_PORTION, self._written - start), np.uint8))
+            for start in range(0, self._written, _PORTION_TOKENS):  # the documents so far had none
+                self._mask.append(np.ones(min(_PORTION_TOKENS, self._written - start), np.uint8))
         if self._mask is not None:
             for part, mask in zip(self._ids, self._masks, strict=True):
                 self._mask.append(np.ones(len(part), np.uint8) if mask is None else mask)
@@ -242,7 +261,7 @@ class _Column:
         self._length += len(values)
 
     def close(self) -> str:
-        """Complete the file, down to the disk; returns the sha256 of its values."""
+        """Complete the file and flush it to the disk; returns the SHA-256 (hex) of its values."""
         end = self._file.tell()
         self._file.seek(0)
         self._write_header()
@@ -262,7 +281,7 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
 
 
 def _check(shards: Shards, about: Mapping[str, Any]) -> None:
-    """Raises CorruptFile unless the files agree with each other in types and lengths."""
+    """Raise ValueError unless the files agree with each other in types and lengths."""
     n_tokens, n_documents = about["tokens"], about["documents"]
     expected = {
         "tokens": (shards.tokens, token_dtype(about["vocab"]), n_tokens),

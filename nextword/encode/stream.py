@@ -1,4 +1,4 @@
-"""Text from tokens as they come, one at a time, without ever showing half a character.
+"""Text from a stream of tokens, without ever showing half a character.
 
 Promise: for any ids, the pushes and the flush concatenate to what decoding all of them at once gives.
 """
@@ -10,7 +10,14 @@ from collections.abc import Callable
 
 
 class StreamDecoder:
-    """Turns one id at a time into the text that is certain so far; made by `Tokenizer.stream`."""
+    """A decoder from one id at a time to the text that is complete; made by `Tokenizer.stream`.
+
+    >>> from nextword.encode.openai import openai_encoding
+    >>> tokenizer = openai_encoding("r50k_base")
+    >>> decoder = tokenizer.stream()
+    >>> [decoder.push(id) for id in tokenizer.encode("日 day")], decoder.flush()
+    (['', '日', ' day'], '')
+    """
 
     def __init__(self, token_bytes: Callable[[int], bytes], *, strips_space: bool) -> None:
         self._token_bytes = token_bytes
@@ -28,5 +35,5 @@ class StreamDecoder:
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD if the last character never arrived whole."""
+        """The rest of the text at the end: U+FFFD if the last character is incomplete, else ""."""
         return self._decoder.decode(b"", final=True)

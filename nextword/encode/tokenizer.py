@@ -6,8 +6,8 @@ Promises, each with a test:
 - a user's text never becomes a special token unless the caller asks for it (`special=True`), and a message of a
   chat cannot end its own turn.
 
-How the last is kept: in the instance that reads user text, every special token has a secret name, so that
-nothing a user can write matches one. The template's own special tokens are given those names just before
+How the last promise is kept: in the instance that reads user text, every special token has a secret name, so that
+nothing a user can write matches one. The chat template's own special tokens are given those names just before
 encoding.
 """
 
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
     from nextword.encode.chat_template import ChatTemplate
 
-# What the Rust library asks of a model and of an added token, beside its text.
+# Keys of a tokenizer.json that the Rust library takes as arguments: of the model, and of an added token.
 _OPTIONS = ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
 _ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-class Piece(NamedTuple):
-    """A token and the characters text[start:end] it stands for; a part of a character counts as all of it."""
+class TokenSpan(NamedTuple):
+    """A token and the span text[start:end] of characters that it stands for.
+
+    A token that holds some of the bytes of a character spans the whole character.
+    """
 
     id: int
     start: int
@@ -49,22 +52,39 @@ class Piece(NamedTuple):
 
 
 class Tokenizer:
-    """A vocabulary and the rules that turn text into its ids. Never changes; threads may share it."""
+    """A vocabulary and the rules that turn text into its ids. Immutable, and safe to share between threads.
+
+    >>> from nextword.encode.openai import openai_encoding
+    >>> tokenizer = openai_encoding("r50k_base")
+    >>> tokenizer.encode("Hello, world!")
+    [15496, 11, 995, 0]
+    >>> tokenizer.decode([15496, 11, 995, 0])
+    'Hello, world!'
+    """
 
     vocab_size: int
     """One more than the highest id; ids below it may be unused."""
     bos_id: int | None
+    """The id of the token that begins a text (bos_token), or None."""
     eos_ids: frozenset[int]
+    """The ids of the tokens that end a text or a turn (eos_token, eot_token)."""
     special_ids: frozenset[int]
+    """The ids of all special tokens: those that no text of a user becomes."""
     chat_template: str | None
+    """The source of the model's chat template (jinja2), or None."""
 
     def __init__(self, spec: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
-        """`spec` is the parsed content of a tokenizer.json, `config` that of its tokenizer_config.json.
+        """A tokenizer from the contents of its files.
 
-        Raises TokenizerError.
+        Args:
+            spec: The parsed content of a tokenizer.json.
+            config: The parsed content of its tokenizer_config.json.
+
+        Raises:
+            TokenizerError: nextword does not run a tokenizer of this kind, or the contents contradict each other.
         """
         self._config = dict(config or {})
-        spec, self._spelling = tokenizer_json.prepare(spec, self._config)
+        spec, self._spelling = tokenizer_json.validate(spec, self._config)
         self._absent = tokenizer_json.absent_bytes(spec) if self._spelling.byte_level else b""
         self._prepared = spec
         self._tokens: dict[int, str] = {id: token for token, id in spec["model"]["vocab"].items()}
@@ -83,12 +103,12 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str | bytes, config: Mapping[str, Any] | None = None) -> Tokenizer:
-        """From the text of a tokenizer.json; `config` as for the class. Raises TokenizerError."""
+        """The tokenizer of a tokenizer.json, given as text; `config` as for the class. Raises TokenizerError."""
         return cls(tokenizer_json.parse(text), config)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Tokenizer:
-        """From a model's folder in Hugging Face's layout. Raises ModelNotFound, TokenizerError."""
+        """The tokenizer of a model's folder in Hugging Face's layout. Raises ModelNotFound, TokenizerError."""
         path = Path(folder)
         if not path.is_dir():
             raise ModelNotFound(f"There is no folder {path}; give the folder of a model.")
@@ -104,33 +124,77 @@ class Tokenizer:
         return json.dumps(self._prepared, ensure_ascii=False)
 
     def spec(self) -> dict[str, Any]:
-        """What its tokenizer.json holds, parsed anew."""
+        """The content of its tokenizer.json: a new copy."""
         spec: dict[str, Any] = json.loads(self._json)
         return spec
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What its tokenizer_config.json holds."""
+        """The content of its tokenizer_config.json."""
         return self._config
 
     @cached_property
     def hash(self) -> str:
-        """sha256, in hex, of everything that decides which ids a text gets."""
+        """SHA-256 (hex) of everything that decides which ids a text gets."""
         return tokenizer_json.fingerprint(self.spec(), self.encode("a", begin=True))
+
+    @property
+    def begin_id(self) -> int:
+        """The id of the token that leads every text in training data and in indexes.
+
+        That is `bos_id` or, for a vocabulary without one (GPT-2), the smallest of `eos_ids`: where texts follow each
+        other, the end of one is the beginning of the next. No other special token is taken in place of these: a
+        model trained on texts led by a padding or unknown token would never have read a prompt as it is given later.
+
+        (`encode_prompt` leads a prompt by what the tokenizer's own rules say, which for GPT-2 is nothing.)
+
+        Raises:
+            TokenizerError: The vocabulary names neither.
+        """
+        if self.bos_id is not None:
+            return self.bos_id
+        if not self.eos_ids:
+            raise TokenizerError(
+                "The model's tokenizer has no special token that begins or ends a text; use another model."
+            )
+        return min(self.eos_ids)
 
     # Text to ids
 
     def encode(self, text: str, *, special: bool = False, begin: bool = False) -> list[int]:
-        """The ids of `text`.
+        """The ids of a text, without the beginning token unless `begin` asks for it.
 
-        `special`: text that spells a special token becomes that token; else it stays text. `begin`: add what
-        the model expects around a text (its beginning token). Raises InputError where the text cannot be
-        held.
+        `predict`, `explain` and `score` encode text by `encode_prompt`, which adds the beginning token where the
+        model has one. So `predict(text)` reads one token more than `predict(encode(text))` does, and gives other
+        probabilities; `encode(text, begin=True)` gives the ids that `predict(text)` reads.
+
+        Args:
+            text: Any text that the vocabulary can hold.
+            special: Whether text that spells a special token becomes that token; else it stays text.
+            begin: Whether to add what the tokenizer's own rules (`post_processor`) put around a text: for most
+                models the beginning token, for GPT-2 nothing.
+
+        Raises:
+            InputError: The text holds half a surrogate pair, or bytes that the vocabulary has no token for.
+
+        >>> from nextword.encode.train import train_bpe
+        >>> tokenizer = train_bpe(["low lower lowest"], 300)
+        >>> tokenizer.encode("low"), tokenizer.encode("low", begin=True)
+        ([258], [0, 258])
+        >>> tokenizer.encode("<|endoftext|>", special=True)
+        [0]
         """
         return list(self._encoding(text, special, begin).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text that a model shall continue, led by the one that begins a text. Raises EmptyPrompt."""
+        """The ids of a text that a model is to continue, led by the beginning token where the model has one.
+
+        That is `encode(text, begin=True)`: what `predict`, `explain` and `score` read when they are given text.
+
+        Raises:
+            EmptyPrompt: The text is empty.
+            InputError: As in `encode`.
+        """
         ids = self.encode(text, begin=True) if text else []
         if not ids:
             raise EmptyPrompt("There is nothing to continue: give a prompt of at least one character.")
@@ -147,10 +211,15 @@ class Tokenizer:
             )
         return ids[0]
 
-    def encode_with_offsets(self, text: str, *, special: bool = False) -> list[Piece]:
-        """The ids of `text`, each with its characters; a space belongs to the token that holds it."""
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> list[TokenSpan]:
+        """The tokens of a text, each with its span of characters; a space belongs to the token that holds it.
+
+        >>> from nextword.encode.openai import openai_encoding
+        >>> openai_encoding("r50k_base").encode_with_offsets("Hi you")
+        [TokenSpan(id=17250, start=0, end=2), TokenSpan(id=345, start=2, end=6)]
+        """
         encoding = self._encoding(text, special, begin=False)
-        return [Piece(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
+        return [TokenSpan(id, start, end) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def _encoding(self, text: str, special: bool, begin: bool) -> tokenizers.Encoding:
         self.check_text(text)
@@ -159,7 +228,7 @@ class Tokenizer:
             return backend.encode(text, add_special_tokens=begin)
 
     def check_text(self, text: str) -> bytes:
-        """The UTF-8 of `text`, if this encoding can hold it; else raises InputError."""
+        """The text as UTF-8. Raises InputError if this encoding cannot hold the text."""
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
@@ -178,29 +247,36 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation as the model's chat template writes it.
 
-        tools: what the model may call, as OpenAI's API describes it; a template that takes none leaves them out.
-
         Only the template's own special tokens become special ids: those spelled inside a message stay text.
-        Raises TokenizerError (no template, or a broken one) and InputError (messages that it refuses).
-        """
-        from nextword.encode.escape import defuse, defuse_value, new_mark, replace_all
 
-        mark = new_mark()
+        Args:
+            messages: The turns, each with a `role` ("system", "user", "assistant", "tool") and a `content`.
+            add_generation_prompt: Whether to end with the beginning of an answer, so that the model writes one.
+            tools: The functions that the model may call, as OpenAI's API describes them; a template that takes none
+                leaves them out.
+
+        Raises:
+            TokenizerError: The model has no chat template, or a broken one.
+            InputError: The template refuses the messages.
+        """
+        from nextword.encode.escape import escape_special_tokens, escape_value, new_separator, replace_all
+
+        separator = new_separator()
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         text = self._program.render(
-            defuse(messages, self._secret_names, mark),
+            escape_special_tokens(messages, self._secret_names, separator),
             add_generation_prompt=add_generation_prompt,
-            tools=defuse_value(tools, self._secret_names, mark) or None,
+            tools=escape_value(tools, self._secret_names, separator) or None,
             **{name: tokenizer_json.named_token(self._config, name) for name in names},
         )
         self.check_text(text)
-        secret = replace_all(text, self._secret_names).replace(mark, "")
+        secret = replace_all(text, self._secret_names).replace(separator, "")
         with _rust("encode this conversation"):
             return list(self._plain.encode(secret, add_special_tokens=False).ids)
 
     @property
     def takes_tools(self) -> bool:
-        """Whether the model's chat template says what tools there are. Raises TokenizerError without one."""
+        """Whether the model's chat template tells the model its tools. Raises TokenizerError without a template."""
         return self._program.takes_tools
 
     @cached_property
@@ -218,12 +294,12 @@ class Tokenizer:
     # Ids to text
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises UnknownToken."""
+        """The text of the ids; bytes that are not UTF-8 become U+FFFD. Raises UnknownToken."""
         kept = [id for id in ids if id not in self.special_ids] if skip_special else ids
         return self.decode_bytes(kept).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The exact bytes of `ids`, less the space that encoding put before the text. Raises UnknownToken."""
+        """The exact bytes of the ids, without the space that encoding put before the text. Raises UnknownToken."""
         data = b"".join(map(self.token_bytes, ids))
         return data.removeprefix(b" ") if self._spelling.strips_space else data
 
@@ -241,11 +317,17 @@ class Tokenizer:
         return token.replace(tokenizer_json.SPACE, " ").encode()
 
     def token_text(self, id: int) -> str:
-        """One token to be read by people; half a character shows as \\xe2. Raises UnknownToken."""
+        r"""One token as text for people; bytes that are no whole character show as \xe2. Raises UnknownToken.
+
+        >>> from nextword.encode.openai import openai_encoding
+        >>> tokenizer = openai_encoding("r50k_base")
+        >>> [tokenizer.token_text(id) for id in tokenizer.encode("日 day")]
+        ['\\xe6\\x97', '\\xa5', ' day']
+        """
         return self.token_bytes(id).decode("utf-8", "backslashreplace")
 
     def stream(self, *, skip_special: bool = False) -> StreamDecoder:
-        """A decoder that takes ids one at a time. To continue a prompt, push its ids first."""
+        """A decoder that takes ids one at a time. To continue a prompt, push the prompt's ids first."""
         skipped = self.special_ids if skip_special else frozenset()
         return StreamDecoder(
             lambda id: b"" if id in skipped else self.token_bytes(id),
@@ -266,7 +348,7 @@ class Tokenizer:
         atomic_write(path / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2).encode())
 
     def without_special(self) -> str:
-        """A tokenizer.json of the same encoding without special tokens, for readers that always obey them."""
+        """A tokenizer.json of this encoding without special tokens, for libraries that always obey those."""
         spec = json.loads(self._json)
         special = self._secret_names
         spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in special]
@@ -274,7 +356,7 @@ class Tokenizer:
         return json.dumps({**spec, "post_processor": None}, ensure_ascii=False)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, on all cores. Raises InputError."""
+        """The ids of each text, as `encode` gives them, computed on all cores. Raises InputError."""
         for text in texts:
             self.check_text(text)
         with _rust("encode these texts"):
@@ -290,7 +372,7 @@ def _named_id(vocab: Mapping[str, int], config: Mapping[str, Any], name: str) ->
 
 
 def _chat_template(config: Mapping[str, Any]) -> str | None:
-    """The template itself, or the one called "default" of several."""
+    """The chat template of a tokenizer_config.json; of several, the one called "default"."""
     value = config.get("chat_template")
     if isinstance(value, list):
         named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
@@ -299,7 +381,7 @@ def _chat_template(config: Mapping[str, Any]) -> str | None:
 
 
 def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The Rust library's tokenizer. Long lists are handed over as they are: JSON of them takes three times as long."""
+    """The Rust library's tokenizer. The long lists are handed over as lists: as JSON they take three times as long."""
     import tokenizers
 
     model = spec["model"]
@@ -325,7 +407,7 @@ def _backend(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 @contextmanager
 def _rust(deed: str) -> Iterator[None]:
-    """One sentence for whatever the Rust library raises; its panics are no `Exception`."""
+    """Turn what the Rust library raises into a TokenizerError; the library's panics are no `Exception`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit):

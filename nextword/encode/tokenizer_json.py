@@ -1,8 +1,8 @@
 """The contents of a tokenizer.json: parsed, checked, and completed by its tokenizer_config.json.
 
-Only byte-pair encodings are taken, in the two spellings that language models use: byte-level (GPT-2 and
+Only byte-pair encodings are accepted, in the two spellings that language models use: byte-level (GPT-2 and
 after) and SentencePiece-like, with "▁" for the space and <0xNN> for bytes that have no character in the
-vocabulary. Whatever else a file may say is refused with one sentence, so that ids are never silently wrong.
+vocabulary. Everything else that a file may say is refused with one sentence, so that ids are never silently wrong.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ _UTF8_BYTES = frozenset(range(0xC0)) | frozenset(range(0xC2, 0xF5))
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a vocabulary writes text down.
+    """The way in which a vocabulary spells text.
 
-    `byte_level`: each character of a token is a byte (else "▁" is a space, and <0xNN> a byte if
-    `byte_fallback`). `strips_space`: encoding puts a space before the text, and decoding takes it away.
+    Args:
+        byte_level: Whether each character of a token stands for a byte; else "▁" stands for a space.
+        byte_fallback: Whether the token <0xNN> stands for the byte NN.
+        strips_space: Whether encoding puts a space before the text and decoding removes that space.
     """
 
     byte_level: bool
@@ -45,7 +47,7 @@ class Spelling:
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """Read a tokenizer.json; `prepare` says whether it makes sense. Raises TokenizerError."""
+    """Parse a tokenizer.json; `validate` checks the content. Raises TokenizerError for anything but a JSON object."""
     try:
         spec = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -55,8 +57,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return spec
 
 
-def prepare(spec: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], Spelling]:
-    """A tokenizer.json, checked and completed, and how it writes text down. Raises TokenizerError."""
+def validate(spec: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], Spelling]:
+    """A tokenizer.json checked and completed by its tokenizer_config.json, and its spelling. Raises TokenizerError."""
     try:
         whole = _complete(_check(spec), config)
         return whole, _spelling(whole)
@@ -67,9 +69,9 @@ def prepare(spec: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[st
 
 
 def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of a tokenizer.json, if nextword can run them.
+    """The contents of a tokenizer.json, checked.
 
-    The result holds every added token in the model's vocabulary too, so that no reader can give it another
+    The result has every added token in the model's vocabulary too, so that no reader can give the token another
     id, merges as pairs, and neither truncation nor padding.
     """
     model = spec.get("model")
@@ -109,7 +111,7 @@ def _check_vocab(vocab: object) -> dict[str, int]:
 
 
 def _check_merges(merges: object) -> list[tuple[str, str]]:
-    """Files hold them as pairs or, older ones, as two words in one, maybe below a line that names a version."""
+    """The merges as pairs. Older files write a pair as one string with a space, maybe after a line "#version"."""
     if not isinstance(merges, list):
         raise TokenizerError("tokenizer.json has no list of merges; fetch the file again.")
     pairs = []
@@ -142,8 +144,10 @@ def _objects(value: object, what: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _complete(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with what tokenizer_config.json adds to it: tokens named there (bos_token, ...) are special, and
-    tokens listed there are added. What is put around a text is tokenizer.json's to say, as in transformers.
+    """A tokenizer.json completed by its tokenizer_config.json.
+
+    Tokens that the config names (bos_token, ...) are special, and tokens that it lists are added. The tokens around
+    a text are those of tokenizer.json's own `post_processor`, as in transformers.
     """
     vocab, added = dict(spec["model"]["vocab"]), {token["content"]: token for token in spec["added_tokens"]}
     for id, entry in (config.get("added_tokens_decoder") or {}).items():
@@ -161,14 +165,18 @@ def _complete(spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
 
 
 def named_token(config: Mapping[str, Any], name: str) -> str | None:
-    """The text of config's `bos_token` and the like, written there plain or as an object."""
+    """The text of the token that a config names as its `bos_token`, ..., plainly or as an object; None without one.
+
+    >>> named_token({"bos_token": {"content": "<s>", "special": True}}, "bos_token")
+    '<s>'
+    """
     value = config.get(name)
     value = value.get("content") if isinstance(value, Mapping) else value
     return value if isinstance(value, str) else None
 
 
 def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens that config gives a role, by the name of the role."""
+    """The tokens that a config gives a role, by the name of the role ("bos_token", ...)."""
     named = {name: named_token(config, name) for name in _NAMED}
     return {name: content for name, content in named.items() if content is not None}
 
@@ -182,7 +190,16 @@ def _special_tokens(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def around(vocab: Mapping[str, int], first: str | None, last: str | None) -> dict[str, Any] | None:
-    """tokenizer.json's `post_processor` that puts `first` before and `last` after a text."""
+    """tokenizer.json's `post_processor` that puts tokens around a text; None if there are none to put.
+
+    Args:
+        vocab: The id of each token.
+        first: The token before a text, or None.
+        last: The token after a text, or None.
+
+    Raises:
+        TokenizerError: The vocabulary lacks one of the tokens.
+    """
     names = [name for name in (first, last) if name is not None]
     if not names:
         return None
@@ -204,7 +221,7 @@ def around(vocab: Mapping[str, int], first: str | None, last: str | None) -> dic
 
 
 def untrimmed(post_processor: Any) -> Any:
-    """The same post-processor, but leaving spaces inside the offsets of the tokens that hold them."""
+    """The post-processor with `trim_offsets` off, so that a token's span includes the token's spaces."""
     if isinstance(post_processor, list):
         return [untrimmed(step) for step in post_processor]
     if not isinstance(post_processor, dict):
@@ -218,7 +235,7 @@ def untrimmed(post_processor: Any) -> Any:
 
 
 def _spelling(spec: Mapping[str, Any]) -> Spelling:
-    """How this vocabulary writes text down, judged by its decoder."""
+    """The vocabulary's spelling, according to its decoder."""
     decoder = spec.get("decoder")
     steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
     steps = _objects(steps, "decoder")
@@ -254,13 +271,13 @@ def _strips_space(step: Mapping[str, Any]) -> bool:
 
 
 def absent_bytes(spec: Mapping[str, Any]) -> bytes:
-    """The bytes that occur in UTF-8 text and that a byte-level vocabulary has no token for."""
+    """The bytes of UTF-8 text for which a byte-level vocabulary has no token."""
     vocab = spec["model"]["vocab"]
     return bytes(byte for byte in sorted(_UTF8_BYTES) if BYTE_TO_CHAR[byte] not in vocab)
 
 
 def renamed(spec: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same tokenizer with some of its added tokens under other names and the same ids."""
+    """The same tokenizer with other texts, and the same ids, for some of its added tokens."""
     model = dict(spec["model"])
     model["vocab"] = {names.get(token, token): id for token, id in model["vocab"].items()}
     unknown = model.get("unk_token")
@@ -273,9 +290,10 @@ def renamed(spec: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 
 def fingerprint(spec: Mapping[str, Any], around: Sequence[int]) -> str:
-    """sha256, in hex, of everything that decides which ids a text gets.
+    """SHA-256 (hex) of everything that decides which ids a text gets.
 
-    `around`: the ids of "a" as a whole text, for the post-processor says the same in many ways.
+    `around` are the ids of the text "a" with the tokens around it, in place of the post-processor, which can be
+    written in many equivalent ways.
     """
     parts = {key: spec.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer")}
     canonical = json.dumps(

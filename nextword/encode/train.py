@@ -4,10 +4,10 @@ The result is a byte-level BPE of the shape that Qwen uses: every byte is a toke
 words, punctuation and single digits are cut apart before the merges; nothing is normalised, so decoding gives
 the text back exactly. Only merges that occur at least twice are learned.
 
-A vocabulary for conversations also has the marks of ChatML, and the chat template that writes them.
+A vocabulary for conversations also has ChatML's two special tokens, and the chat template that writes them.
 
-Promise: the same texts, in any number of threads, give the same vocabulary, and it is the one that the definition
-learns (`definition.train`): of equally frequent pairs, the one with the lower ids is merged first.
+Promise: the same texts, in any number of threads, give the same vocabulary, and it is the one that the reference
+implementation learns (`reference.train`): of equally frequent pairs, the one with the lower ids is merged first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,25 @@ from nextword.errors import InputError
 def train_bpe(
     texts: Iterable[str], vocab: int, *, special: Sequence[str] = ("<|endoftext|>",), chat: bool = False
 ) -> Tokenizer:
-    """Learn a tokenizer of at most `vocab` tokens: the special ones first, the 256 bytes, then the merges.
+    """Learn a tokenizer: the special tokens first, then the 256 bytes, then the merges.
 
-    The first special token begins a text (`encode(text, begin=True)`) and ends it (`eos_ids`). `chat`: after `special`
-    come the marks of the turns of a conversation; the mark that ends a turn is one of `eos_ids`, and
-    `Tokenizer.chat` writes ChatML. The vocabulary stays smaller if no pair is left that occurs twice. Raises
-    InputError for a vocabulary that has no room for the bytes and for what is not text.
+    Args:
+        texts: The texts to learn from.
+        vocab: The largest number of tokens. There are fewer if no pair is left that occurs twice.
+        special: The special tokens. The first one begins a text (`encode(text, begin=True)`) and ends a text
+            (`eos_ids`).
+        chat: Whether to add ChatML's special tokens, which begin and end a turn, and its chat template. The token
+            that ends a turn is then one of `eos_ids`.
+
+    Raises:
+        InputError: `vocab` has no room for special tokens and bytes, a special token is empty or given twice, or a
+            text holds half a surrogate pair.
+
+    >>> tokenizer = train_bpe(["low lower lowest"], 300)
+    >>> tokenizer.vocab_size, tokenizer.begin_id
+    (261, 0)
+    >>> [tokenizer.token_text(id) for id in tokenizer.encode("lowest low")]
+    ['low', 'e', 's', 't', ' low']
     """
     if chat:
         special = (*special, TURN_BEGINS, TURN_ENDS)

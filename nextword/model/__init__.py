@@ -1,1 +1,1 @@
-"""THE EQUATIONS: one architecture description, one Transformer, its memory and its probe points."""
+"""THE EQUATIONS: one architecture description, one Transformer, its memory and its hook points."""

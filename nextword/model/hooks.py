@@ -1,6 +1,6 @@
-"""Named points inside the equations, where a probe may look or edit.
+"""Named points inside the equations, where a hook may look or edit.
 
-A probe is passed to `Transformer.forward` as an argument, never stored in the model. At every point that it
+A hook is passed to `Transformer.forward` as an argument, never stored in the model. At every point that it
 wants it is called with the point's name and tensor, and the equations go on with what it returns:
 
     point                              shape                            what it is
@@ -12,7 +12,7 @@ wants it is called with the point's name and tensor, and the equations go on wit
     blocks.L.attention.value           [batch, kv heads, time, head]
     blocks.L.attention.scores          [batch, heads, time, positions]  q.k / sqrt(head), -inf where not visible
     blocks.L.attention.pattern         [batch, heads, time, positions]  softmax of the scores
-    blocks.L.attention.mixed           [batch, heads, time, head]       values mixed by the pattern, per head
+    blocks.L.attention.z           [batch, heads, time, head]       values mixed by the pattern, per head
     blocks.L.attention                 [batch, time, width]             what attention adds to the residual
     blocks.L.mlp_norm.scale            [batch, time, 1]
     blocks.L.mlp_norm                  [batch, time, width]             what the MLP reads
@@ -25,9 +25,9 @@ wants it is called with the point's name and tensor, and the equations go on wit
     norm                               [batch, time, width]             what the unembedding reads
     logits                             [batch, time, vocab]
 
-Attention opens its softmax only where the probe wants `scores` or `pattern`; otherwise the fused kernel runs.
-Opened and fused attention are equal up to rounding; everywhere else a probe that edits nothing changes no bit.
-Freezing a pattern or a norm's scale is an edit: a probe that returns the recorded tensor.
+Attention opens its softmax only where the hook wants `scores` or `pattern`; otherwise the fused kernel runs.
+Opened and fused attention are equal up to rounding; everywhere else a hook that edits nothing changes no bit.
+Freezing a pattern or a norm's scale is an edit: a hook that returns the recorded tensor.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from nextword.model.architecture import Architecture, SwiGLU
 Tensor = torch.Tensor
 
 
-class Probe(Protocol):
+class Hook(Protocol):
     """What looks into, or edits, a forward pass."""
 
     def wants(self, name: str) -> bool:
-        """Whether this probe is to be called at the point `name`."""
+        """Whether this hook is to be called at the point `name`."""
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """The tensor to go on with, of the same shape."""
 
 
-def see(probe: Probe | None, name: str, tensor: Tensor) -> Tensor:
-    """Show a tensor to the probe, if there is one that wants it."""
-    return probe(name, tensor) if probe is not None and probe.wants(name) else tensor
+def apply_hook(hook: Hook | None, name: str, tensor: Tensor) -> Tensor:
+    """Show a tensor to the hook, if there is one that wants it."""
+    return hook(name, tensor) if hook is not None and hook.wants(name) else tensor
 
 
 def point_names(architecture: Architecture) -> Iterator[str]:
@@ -64,7 +64,7 @@ def point_names(architecture: Architecture) -> Iterator[str]:
     for layer in range(architecture.n_layers):
         block = f"blocks.{layer}"
         yield from (f"{block}.attention_norm.scale", f"{block}.attention_norm")
-        for name in ("query", "key", "value", "scores", "pattern", "mixed"):
+        for name in ("query", "key", "value", "scores", "pattern", "z"):
             yield f"{block}.attention.{name}"
         yield f"{block}.attention"
         yield from (f"{block}.mlp_norm.scale", f"{block}.mlp_norm")

@@ -1,7 +1,7 @@
-"""The memory of a text: keys and values of the positions read so far, in room set aside beforehand.
+"""The KV cache: keys and values of the positions read so far, in memory that is allocated beforehand.
 
-The equations write each layer's new keys and values behind the old ones (`extend`); only the engine says that
-the positions are read (`advance`), after all layers have seen them, so a failed pass leaves the memory as it was.
+The equations write each layer's new keys and values behind the old ones (`append`); only the engine says that the
+positions are read (`advance`), after all layers have appended, so a failed pass leaves the cache as it was.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ import torch
 from nextword.model.architecture import Architecture
 
 
-class Memory:
-    """Keys and values [layers, rows, kv heads, capacity, head size] of `rows` texts of equal length."""
+class KVCache:
+    """Keys and values [layers, rows, kv heads, capacity, head size] of `rows` texts of equal length.
+
+    Attributes:
+        capacity: The number of positions there is room for.
+        length: The number of positions read so far.
+    """
 
     def __init__(
         self,
@@ -23,6 +28,15 @@ class Memory:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Allocate an empty cache.
+
+        Args:
+            architecture: What the model computes; gives the shape of keys and values.
+            capacity: The number of positions to allocate.
+            rows: The number of texts that are read side by side.
+            dtype: Of keys and values.
+            device: Where they are kept.
+        """
         a = architecture
         shape = (a.n_layers, rows, a.n_kv_heads, capacity, a.head_size)
         self._keys = torch.empty(shape, dtype=dtype, device=device)
@@ -30,16 +44,29 @@ class Memory:
         self.capacity = capacity
         self.length = 0
 
-    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new keys and values [rows, kv heads, time, head size]; return all of this layer's so far."""
+    def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's keys and values of the next positions behind those read so far.
+
+        Args:
+            layer: The layer's number, from 0.
+            key: Keys [rows, kv heads, time, head size].
+            value: Values of the same shape.
+
+        Returns:
+            All keys and all values of this layer, the new ones included: [rows, kv heads, length + time, head size].
+        """
         end = self.length + key.shape[2]
         assert end <= self.capacity, "the engine checks the room before it reads"
         self._keys[layer, :, :, self.length : end] = key
         self._values[layer, :, :, self.length : end] = value
         return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
 
+    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer so far, each [rows, kv heads, length, head size], without copying them."""
+        return self._keys[layer, :, :, : self.length], self._values[layer, :, :, : self.length]
+
     def advance(self, positions: int) -> None:
-        """The next `positions` positions are read in all layers."""
+        """Count the next `positions` positions as read, in all layers."""
         self.length += positions
 
     def truncate(self, length: int) -> None:

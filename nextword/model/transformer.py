@@ -8,8 +8,8 @@
     attention:  q, k, v = W x;  softmax(q.k / sqrt(head size), over visible earlier positions) mixes v;  W_output
     mlp:        W_down gelu(W_up x)   or   W_down (silu(W_gate x) * W_up x)
 
-`Transformer.forward(ids, memory=None, probe=None)`: without either it is the training pass; with a memory it
-reads on from where the memory ends; with a probe it can be watched and edited (nextword.model.hooks). Parameter
+`Transformer.forward(ids, kv_cache=None, hook=None)`: without either it is the training pass; with a KV cache it
+reads on from where the cache ends; with a hook it can be watched and edited (nextword.model.hooks). Parameter
 names and shapes are those of `tensor_shapes`.
 
 Sources: Vaswani et al. 2017; Radford et al. 2019 (GPT-2); Su et al. 2021 (RoPE); Touvron et al. 2023 (Llama);
@@ -34,8 +34,8 @@ from nextword.model.architecture import (
     SwiGLU,
     rotary_frequencies,
 )
-from nextword.model.hooks import Probe, see
-from nextword.model.kv_cache import Memory
+from nextword.model.hooks import Hook, apply_hook
+from nextword.model.kv_cache import KVCache
 
 Tensor = torch.Tensor
 
@@ -75,29 +75,29 @@ class Transformer(nn.Module):
             model.unembed.weight = model.embed.weight
         return model
 
-    def forward(self, ids: Tensor, memory: Memory | None = None, probe: Probe | None = None) -> Tensor:
+    def forward(self, ids: Tensor, kv_cache: KVCache | None = None, hook: Hook | None = None) -> Tensor:
         """Logits [batch, time, vocab] for the token after each of `ids` [batch, time] (integers)."""
-        return self.logits(self.states(ids, memory, probe), probe)
+        return self.logits(self.states(ids, kv_cache, hook), hook)
 
-    def states(self, ids: Tensor, memory: Memory | None = None, probe: Probe | None = None) -> Tensor:
+    def states(self, ids: Tensor, kv_cache: KVCache | None = None, hook: Hook | None = None) -> Tensor:
         """What the unembedding reads [batch, time, width]: the residual after the last block, normed."""
-        start = 0 if memory is None else memory.length
+        start = 0 if kv_cache is None else kv_cache.length
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         x = self.embed(ids)
         if isinstance(self.architecture.position, Learned):
             x = x + self.position(positions)
-        x = see(probe, "embed", x)
-        pass_ = Pass(positions, self._turns(positions), memory, probe)
+        x = apply_hook(hook, "embed", x)
+        pass_ = Pass(positions, self._cos_sin(positions), kv_cache, hook)
         for block in self.blocks:
             x = block(x, pass_)
-        states: Tensor = self.norm(x, probe)
+        states: Tensor = self.norm(x, hook)
         return states
 
-    def logits(self, states: Tensor, probe: Probe | None = None) -> Tensor:
+    def logits(self, states: Tensor, hook: Hook | None = None) -> Tensor:
         """Logits [..., vocab] of states [..., width]."""
-        return see(probe, "logits", self.unembed(states))
+        return apply_hook(hook, "logits", self.unembed(states))
 
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosine and sine [time, rotary_size / 2] of the rotation at each position."""
         if not isinstance(self.architecture.position, Rotary):
             return None
@@ -115,9 +115,9 @@ class Pass:
     """What all blocks share during one forward pass."""
 
     positions: Tensor
-    turns: tuple[Tensor, Tensor] | None
-    memory: Memory | None
-    probe: Probe | None
+    cos_sin: tuple[Tensor, Tensor] | None
+    kv_cache: KVCache | None
+    hook: Hook | None
 
 
 class Block(nn.Module):
@@ -131,14 +131,14 @@ class Block(nn.Module):
         self.mlp = MLP(a, f"{self.name}.mlp")
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
-        probe = pass_.probe
-        attended = self.attention(self.attention_norm(x, probe), pass_)
+        hook = pass_.hook
+        attended = self.attention(self.attention_norm(x, hook), pass_)
         if self.parallel:
-            x = x + attended + self.mlp(self.mlp_norm(x, probe), probe)
+            x = x + attended + self.mlp(self.mlp_norm(x, hook), hook)
         else:
             x = x + attended
-            x = x + self.mlp(self.mlp_norm(x, probe), probe)
-        return see(probe, self.name, x)
+            x = x + self.mlp(self.mlp_norm(x, hook), hook)
+        return apply_hook(hook, self.name, x)
 
 
 class Attention(nn.Module):
@@ -158,23 +158,23 @@ class Attention(nn.Module):
         self.output = nn.Linear(queries, a.width, bias=a.biases.attention_output)
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
-        probe = pass_.probe
+        hook = pass_.hook
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        query = see(probe, f"{self.name}.query", query)
-        key = see(probe, f"{self.name}.key", key)
-        value = see(probe, f"{self.name}.value", value)
-        if pass_.turns is not None:
-            query, key = rotate(query, pass_.turns, self.rotary_size), rotate(key, pass_.turns, self.rotary_size)
-        if pass_.memory is not None:
-            key, value = pass_.memory.extend(self.layer, key, value)
-        if probe is not None and (probe.wants(f"{self.name}.scores") or probe.wants(f"{self.name}.pattern")):
-            mixed = self._open(query, key, value, pass_)
+        query = apply_hook(hook, f"{self.name}.query", query)
+        key = apply_hook(hook, f"{self.name}.key", key)
+        value = apply_hook(hook, f"{self.name}.value", value)
+        if pass_.cos_sin is not None:
+            query, key = (apply_rope(each, pass_.cos_sin, self.rotary_size) for each in (query, key))
+        if pass_.kv_cache is not None:
+            key, value = pass_.kv_cache.append(self.layer, key, value)
+        if hook is not None and (hook.wants(f"{self.name}.scores") or hook.wants(f"{self.name}.pattern")):
+            z = self._open(query, key, value, pass_)
         else:
-            mixed = self._fused(query, key, value, pass_)
-        mixed = see(probe, f"{self.name}.mixed", mixed)
-        return see(probe, self.name, self.output(mixed.transpose(1, 2).flatten(2)))
+            z = self._fused(query, key, value, pass_)
+        z = apply_hook(hook, f"{self.name}.z", z)
+        return apply_hook(hook, self.name, self.output(z.transpose(1, 2).flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         """[batch, time, heads * head size] to [batch, heads, time, head size]."""
@@ -194,8 +194,8 @@ class Attention(nn.Module):
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
         scores = scores.masked_fill(~visible(pass_.positions, key.shape[2], self.window), -torch.inf)
-        scores = see(pass_.probe, f"{self.name}.scores", scores)
-        pattern = see(pass_.probe, f"{self.name}.pattern", scores.softmax(-1))
+        scores = apply_hook(pass_.hook, f"{self.name}.scores", scores)
+        pattern = apply_hook(pass_.hook, f"{self.name}.pattern", scores.softmax(-1))
         return pattern @ value
 
 
@@ -208,19 +208,19 @@ class MLP(nn.Module):
         self.up = nn.Linear(a.width, a.mlp.width, bias=a.biases.mlp)
         self.down = nn.Linear(a.mlp.width, a.width, bias=a.biases.mlp)
 
-    def forward(self, x: Tensor, probe: Probe | None) -> Tensor:
+    def forward(self, x: Tensor, hook: Hook | None) -> Tensor:
         match self.kind:
             case SwiGLU():
-                gate = see(probe, f"{self.name}.gate", self.gate(x))
-                activation = F.silu(gate) * see(probe, f"{self.name}.up", self.up(x))
+                gate = apply_hook(hook, f"{self.name}.gate", self.gate(x))
+                activation = F.silu(gate) * apply_hook(hook, f"{self.name}.up", self.up(x))
             case Gelu(approximate=approximate):
-                activation = F.gelu(see(probe, f"{self.name}.up", self.up(x)), approximate=approximate)
-        activation = see(probe, f"{self.name}.activation", activation)
-        return see(probe, self.name, self.down(activation))
+                activation = F.gelu(apply_hook(hook, f"{self.name}.up", self.up(x)), approximate=approximate)
+        activation = apply_hook(hook, f"{self.name}.activation", activation)
+        return apply_hook(hook, self.name, self.down(activation))
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm over the last dimension, with its scale open to the probe; never below fp32."""
+    """LayerNorm or RMSNorm over the last dimension, with its scale open to the hook; never below fp32."""
 
     def __init__(self, a: Architecture, size: int, name: str = "") -> None:
         super().__init__()
@@ -228,21 +228,30 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.empty(size))
         self.bias = nn.Parameter(torch.empty(size)) if self.centred and name else None
 
-    def forward(self, x: Tensor, probe: Probe | None = None) -> Tensor:
+    def forward(self, x: Tensor, hook: Hook | None = None) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.centred:
             wide = wide - wide.mean(-1, keepdim=True)
-        scale = see(probe, f"{self.name}.scale", torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps))
+        scale = apply_hook(hook, f"{self.name}.scale", torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps))
         y = (wide * scale).to(x.dtype) * self.weight
-        return see(probe, self.name, y if self.bias is None else y + self.bias)
+        return apply_hook(hook, self.name, y if self.bias is None else y + self.bias)
 
 
-def rotate(x: Tensor, turns: tuple[Tensor, Tensor], size: int) -> Tensor:
-    """Turn the first `size` dimensions of x [batch, heads, time, head size], as two halves, by position."""
-    cos, sin = turns
+def apply_rope(x: Tensor, cos_sin: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of queries or keys, in the layout of two halves.
+
+    Args:
+        x: Queries or keys [batch, heads, time, head size].
+        cos_sin: Cosine and sine of the angle of each position and pair of dimensions, each [time, size / 2].
+        size: The number of dimensions that are rotated, from the first on; the rest stays as it is.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+    """
+    cos, sin = cos_sin
     first, second, rest = torch.split(x, [size // 2, size // 2, x.shape[-1] - size], dim=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin, rest)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    rotated = (first * cos - second * sin, second * cos + first * sin, rest)
+    return torch.cat(rotated, dim=-1).to(x.dtype)
 
 
 def visible(positions: Tensor, length: int, window: int | None) -> Tensor:

@@ -232,7 +232,7 @@ class Trainer:
         """Loss of the batch in nats per token, and its gradients in float32."""
         ids, targets, weights = (t.to(self.device) for t in (read.ids, read.targets, read.weights))
         with _attention_kernel(self.device), seeded(self.recipe.seed, self.step, self.device):
-            states = self._states(ids, probe=self._dropout).flatten(0, 1)
+            states = self._states(ids, hook=self._dropout).flatten(0, 1)
             loss = cross_entropy(states, self._model.unembed.weight, targets.flatten(), weights.flatten())
             torch.autograd.backward(loss)
         gradients = {}

@@ -1,23 +1,29 @@
 """Models that come with nextword, as files inside the package.
 
-The file is checked by its SHA-256 whenever it is found, so what opens is what was measured. An installation without
-the file (a partial clone, a package built from one) is told apart from a name that does not exist.
+The file's SHA-256 is checked whenever the model is opened, so the model is the one that was measured. An installation
+without the file (a partial clone, a package built from one) gives another error than a name that does not exist.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from nextword.errors import ChecksumMismatch, ModelNotFound
+from nextword.parameters.fetch import sha256_of
 
 FOLDER = Path(__file__).parent / "bundled"
 
 
 @dataclass(frozen=True)
 class Bundled:
-    """A GGUF file `NAME.gguf` beside its card `NAME.json`. Size in bytes, SHA-256 in hexadecimal."""
+    """A GGUF file `NAME.gguf` beside its card `NAME.json`.
+
+    Args:
+        licence: The licence of the weights, and the source of the texts they were learned from.
+        size: Size of the file in bytes.
+        sha256: SHA-256 (hex) of the file.
+    """
 
     licence: str
     size: int
@@ -34,9 +40,9 @@ BUNDLED = {
 
 
 def find_bundled(name: str) -> Path | None:
-    """The file of a bundled model, None if there is none of this name.
+    """The file of a bundled model, or None for a name that no bundled model has.
 
-    Raises ModelNotFound if this installation lacks the file, ChecksumMismatch if it is not the one that was measured.
+    Raises ModelNotFound if this installation lacks the file, ChecksumMismatch if the file has another hash.
     """
     known = BUNDLED.get(name)
     if known is None:
@@ -47,6 +53,6 @@ def find_bundled(name: str) -> Path | None:
             f"This copy of nextword came without its model {name} ({path.name} is missing): install it from a complete "
             "checkout (git clone without --filter, git lfs pull), or get another model with `nextword pull smollm2`."
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != known.sha256:
+    if sha256_of(path) != known.sha256:
         raise ChecksumMismatch(f"{path} is not the model {name} that came with nextword; install nextword again.")
     return path

@@ -1,4 +1,4 @@
-"""Where pulled models live on this machine."""
+"""The folder of pulled models on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """nextword's folder for what can be downloaded again; it may not exist yet.
+    """nextword's folder for files that can be downloaded or computed again; the folder may not exist yet.
 
     $NEXTWORD_CACHE, else $XDG_CACHE_HOME/nextword, else the platform's usual place: ~/.cache/nextword,
     ~/Library/Caches/nextword on macOS, %LOCALAPPDATA%/nextword/cache on Windows.
     """
     if chosen := os.environ.get("NEXTWORD_CACHE"):
-        return Path(os.path.expanduser(chosen)).absolute()  # unlike Path's, leaves the home of nobody as it is
+        return Path(os.path.expanduser(chosen)).absolute()  # unlike Path.expanduser, keeps "~nobody" without an error
     # the XDG base directory specification ignores relative paths
     if (xdg := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
         return xdg / "nextword"

@@ -1,8 +1,8 @@
-"""Reading a model's configuration so that nothing in it is overlooked.
+"""Reading a model's configuration so that no key of it is overlooked.
 
-A family takes the keys it understands from a `Config`; `close` then refuses by name every key that is left, is
-not known to be harmless, and is not switched off (None, False or empty). A new key that changes the mathematics
-can therefore never be skipped in silence. Values are checked for type and sense when they are taken.
+A family takes the keys that it understands from a `Config`; `close` then refuses by name every key that is left,
+unless the key is known to be harmless or is switched off (None, False or empty). A new key that changes the
+mathematics is therefore never skipped in silence. Values are checked for type and range when they are taken.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from nextword.errors import CorruptFile, UnsupportedModel
 
-# Keys that say nothing about what an inference pass computes: book-keeping, training noise, output switches,
-# token ids (the tokenizer's and the generation settings' business).
+# Keys that do not change the result of an inference pass: book-keeping, training noise, output switches, token ids
+# (which the tokenizer and the generation settings state).
 HARMLESS = frozenset(
     """
     _name_or_path _attn_implementation architectures model_type dtype torch_dtype transformers_version
@@ -27,13 +27,21 @@ HARMLESS = frozenset(
     pretraining_tp reorder_and_upcast_attn n_ctx n_special predict_special_tokens output_past
     """.split()
 )
-LARGEST = 1 << 31
-MOST_LAYERS = 4096  # far beyond any published model; a lying header must not make us build a table for each
+LARGEST = 1 << 31  # the largest whole number that a setting may have
+MOST_LAYERS = 4096  # layers: far beyond any published model; bounds the tables that a false header makes us build
 _REQUIRED: Any = object()
 
 
 class Config:
-    """The keys and values of a configuration; `source` names it in errors."""
+    """The keys and values of a configuration; `source` is its name in errors.
+
+    >>> config = Config({"n_layer": 2, "scale": None, "rope_type": "new"}, "config.json")
+    >>> config.layers("n_layer")
+    2
+    >>> config.close()
+    Traceback (most recent call last):
+    nextword.errors.UnsupportedModel: config.json: nextword does not know the setting rope_type = 'new' and will not ...
+    """
 
     def __init__(self, values: Mapping[str, Any], source: str) -> None:
         self._values = values
@@ -41,32 +49,51 @@ class Config:
         self.source = source
 
     def integer(self, key: str, default: Any = _REQUIRED, most: int = LARGEST) -> int:
-        """A positive integer, at most `most`. Raises CorruptFile if it is missing or not one."""
+        """A positive integer.
+
+        Args:
+            key: The key.
+            default: The value where the key is missing or None; without a default, a missing key is an error.
+            most: The largest value.
+
+        Raises:
+            CorruptFile: The key is missing, or its value is no whole number from 1 to `most`.
+        """
         value = self._take(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
             raise CorruptFile(f"{self.source}: {key} must be a whole number from 1 to {most}, not {value!r}.")
         return value
 
     def layers(self, key: str) -> int:
-        """A number of layers. Raises CorruptFile if it is missing or not one."""
+        """A number of layers. Raises CorruptFile if the key is missing or its value is no number of layers."""
         return self.integer(key, most=MOST_LAYERS)
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
-        """A positive finite number. Raises CorruptFile if it is missing or not one."""
+        """A positive finite number. Raises CorruptFile if the key is missing or its value is no such number."""
         value = self._take(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise CorruptFile(f"{self.source}: {key} must be a positive number, not {value!r}.")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        """True or false. Raises CorruptFile if it is something else."""
+        """A boolean. Raises CorruptFile for any other value."""
         value = self._take(key, default)
         if not isinstance(value, bool):
             raise CorruptFile(f"{self.source}: {key} must be true or false, not {value!r}.")
         return value
 
     def choice(self, key: str, allowed: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
-        """The meaning that `allowed` gives to a word. Raises UnsupportedModel for any other word."""
+        """The meaning of a word.
+
+        Args:
+            key: The key.
+            allowed: The meaning of each word that is supported.
+            default: The word where the key is missing or None; without a default, a missing key is an error.
+
+        Raises:
+            UnsupportedModel: The value is not among the words of `allowed`.
+            CorruptFile: The key is missing.
+        """
         value = self._take(key, default)
         if not isinstance(value, str) or value not in allowed:
             known = ", ".join(allowed)
@@ -74,7 +101,7 @@ class Config:
         return allowed[value]
 
     def section(self, key: str) -> Config | None:
-        """A nested configuration, or None if it is absent."""
+        """A nested configuration, or None without the key. Raises CorruptFile if the value is no object."""
         value = self._take(key, None)
         if value is None:
             return None
@@ -83,24 +110,24 @@ class Config:
         return Config(value, f"{self.source}: {key}")
 
     def strings(self, key: str) -> list[str] | None:
-        """A list of strings, or None if it is absent."""
+        """A list of strings, or None without the key. Raises CorruptFile for any other value."""
         value = self._take(key, None)
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise CorruptFile(f"{self.source}: {key} must be a list of strings.")
         return value
 
     def ignore(self, key: str) -> None:
-        """This key is understood and has no effect here."""
+        """Take a key that is understood and has no effect."""
         self._left.discard(key)
 
     def expect(self, key: str, value: Any) -> None:
-        """If the key is there, it must have this value: no other is supported."""
+        """Take a key for which one value is supported. Raises UnsupportedModel for any other value."""
         found = self._take(key, value)
         if found != value:
             raise UnsupportedModel(f"{self.source}: {key} = {found!r} changes the mathematics and is not supported.")
 
     def close(self) -> None:
-        """Refuse what is left over, unless it is switched off."""
+        """Refuse the keys that nobody took. Raises UnsupportedModel, unless they are switched off."""
         for key in sorted(self._left):
             value = self._values[key]
             empty = isinstance(value, str | list | dict) and not value

@@ -1,7 +1,7 @@
-"""Downloading a file so that nothing fetched is lost and nothing wrong is kept.
+"""Downloading a file: resumed after a broken connection, and kept only if its hash is right.
 
-Bytes gather in `NAME.part` beside the target, which survives broken connections, Ctrl-C and killed processes;
-the next try asks the server for the rest. The file appears under its own name only when its SHA-256 is the
+Bytes are written to `NAME.part` beside the target; this file survives broken connections, Ctrl-C and killed processes,
+and the next try asks the server for the rest. The file appears under its own name only when its SHA-256 is the
 promised one. Proxies come from the usual environment variables (http_proxy, https_proxy, no_proxy),
 certificates from SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and PIP_CERT.
 """
@@ -24,21 +24,30 @@ from urllib.parse import urlsplit
 from nextword.base.atomic import disk_room_needed, flush_to_disk, locked, rename, require_room
 from nextword.errors import ChecksumMismatch, DownloadFailed
 
-# Called with the bytes that are there and the total, None if the server does not say.
-Progress = Callable[[int, int | None], None]
+# Called with the number of bytes fetched so far and the total, which is None if the server does not say.
+OnProgress = Callable[[int, int | None], None]
 
-_TIMEOUT = 30.0  # seconds without a byte
-_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before each new try
-_CHUNK = 1 << 16
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that another try may mend
+_TIMEOUT = 30.0  # seconds: without a byte from the server
+_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds: before each new try
+_READ_BYTES = 1 << 16  # bytes: read from a connection at a time
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses: after which another try may succeed
 
 
-def download(url: str, path: Path, *, sha256: str, size: int | None = None, progress: Progress | None = None) -> None:
-    """Fetch an http, https or file URL to `path`, whose folder must exist; at once if it is already there.
+def download(url: str, path: Path, *, sha256: str, size: int | None = None, progress: OnProgress | None = None) -> None:
+    """Download a file, unless the file is there already. A second process with the same target waits for the first.
 
-    `sha256` is hexadecimal, `size` in bytes. A second process with the same target waits for the first.
-    Raises DownloadFailed (what was fetched is kept), ChecksumMismatch (it is deleted), NoDiskRoom, or OSError
-    if the folder cannot be written to.
+    Args:
+        url: An http, https or file URL.
+        path: The target, in a folder that exists.
+        sha256: SHA-256 (hex) of the file.
+        size: Size of the file in bytes, if it is known.
+        progress: Called with the number of bytes fetched so far and the total (None if it is not known).
+
+    Raises:
+        DownloadFailed: The network or the server gave up; the bytes fetched so far are kept for the next try.
+        ChecksumMismatch: The file has another hash; it is deleted.
+        NoDiskRoom: The disk is full.
+        OSError: The folder cannot be written to.
     """
     with locked(path.with_name(path.name + ".lock")):
         if path.exists() and sha256_of(path) == sha256:
@@ -57,13 +66,13 @@ def download(url: str, path: Path, *, sha256: str, size: int | None = None, prog
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: Progress | None) -> None:
-    """All bytes of the URL in `file`, over as many connections as it takes, within reason."""
+def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: OnProgress | None) -> None:
+    """Append the rest of the URL's bytes to `file`, over up to five connections."""
     for pause in (*_PAUSES, None):
         try:
             _append(url, file, path, size, progress)
@@ -77,8 +86,8 @@ def _gather(url: str, file: IO[bytes], path: Path, size: int | None, progress: P
             time.sleep(pause)
 
 
-def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: Progress | None) -> None:
-    """One connection: what is missing of the file, appended. Raises ConnectionError if it broke off."""
+def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: OnProgress | None) -> None:
+    """Append the rest of the URL's bytes to `file`, over one connection. Raises ConnectionError if it broke off."""
     if size is not None and file.tell() > size:
         _empty(file)
     if file.tell() == size:
@@ -90,7 +99,7 @@ def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: P
         total = total if size is None else size
         if total is not None:
             require_room(path.parent, total - file.tell())
-        while chunk := response.read(_CHUNK):
+        while chunk := response.read(_READ_BYTES):
             with disk_room_needed(path):
                 file.write(chunk if total is None else chunk[: total - file.tell()])
             if progress is not None:
@@ -102,9 +111,9 @@ def _append(url: str, file: IO[bytes], path: Path, size: int | None, progress: P
 
 
 def _connect(url: str, file: IO[bytes]) -> tuple[Any, int | None]:
-    """A response with the bytes that come after those in `file`, and the size of the whole.
+    """A response with the bytes that come after those in `file`, and the size of the whole file, None if unknown.
 
-    Empties the file where the server cannot go on from there.
+    Empties `file` where the server cannot resume.
     """
     if file.tell():
         try:
@@ -133,7 +142,7 @@ def _request(url: str, headers: dict[str, str]) -> Any:
     scheme = urlsplit(url).scheme
     if scheme not in ("http", "https", "file"):
         raise ValueError(f"it is not an http, https or file address but {scheme!r}")
-    context = _certificates() if scheme == "https" else None  # takes a quarter of a second
+    context = _certificates() if scheme == "https" else None  # loading them takes 0.25 s
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **headers})
     return urllib.request.urlopen(request, timeout=_TIMEOUT, context=context)
 
@@ -151,7 +160,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether another try may help: not with a wrong address, an unknown host or a bad certificate."""
+    """Whether another try may succeed: not after a wrong address, an unknown host or a bad certificate."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _PASSING
     if isinstance(error, urllib.error.URLError):

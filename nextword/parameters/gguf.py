@@ -1,10 +1,10 @@
 """Reading GGUF, llama.cpp's model file: metadata and memory-mapped tensors.
 
-The reader believes nothing that the file says about itself: every count, length and offset is checked
-against the bytes that are there before anything is allocated or repeated, so the work and the memory are
-linear in the file's size whatever it claims. What contradicts itself is a CorruptFile, what is well formed
-but not read here (another version, big endian, an unknown tensor type) an UnsupportedModel; both name the
-file and the key or tensor.
+The reader trusts nothing that the file says about itself: every count, length and offset is checked
+against the bytes that are there before anything is allocated or repeated, so time and memory are
+linear in the file's size whatever the file claims. A file that contradicts itself is a CorruptFile; one that is well
+formed but not supported (another version, big endian, an unknown tensor type) is an UnsupportedModel. Both errors
+name the file and the key or tensor.
 Format: ggml/docs/gguf.md, versions 2 and 3.
 """
 
@@ -19,13 +19,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nextword.errors import CorruptFile, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes
 from nextword.parameters.stored import StoredTensor, map_file, rows_and_bytes
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-ALIGNMENT = 32
-_DIMENSIONS = 4
+ALIGNMENT = 32  # bytes: of each tensor's place in the file, where the file does not say
+_DIMENSIONS = 4  # dimensions: of a tensor, at most
 
 # enum gguf_metadata_value_type
 BOOL, STRING, ARRAY = 7, 8, 9
@@ -44,10 +44,10 @@ _CODES = {
 }
 SCALARS = {type_id: struct.Struct(code) for type_id, code in _CODES.items()}
 U32, U64 = SCALARS[4], SCALARS[10]
-_SMALLEST_KEY = 8 + 4 + 1  # length of an empty name, type, one byte of value
-_SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # length of an empty name, one dimension, type, offset
+_SMALLEST_KEY = 8 + 4 + 1  # bytes: the length of an empty name, type, one byte of value
+_SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes: the length of an empty name, one dimension, type, offset
 
-# enum ggml_type, with the types that are not read, so that an error can name them
+# enum ggml_type, with the types that are not supported, so that an error can name them
 TENSOR_TYPES = {
     **dict(enumerate(("F32", "F16", "Q4_0", "Q4_1"))),
     **dict(enumerate(("Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K"), 6)),
@@ -72,7 +72,7 @@ class GGUF:
 
 
 def read_gguf(path: Path | str) -> GGUF:
-    """Read the header; the tensors view the memory-mapped file.
+    """Read the header of a GGUF file; the tensors are views of the memory-mapped file.
 
     Raises ModelNotFound, CorruptFile or UnsupportedModel.
     """
@@ -88,7 +88,7 @@ def read_gguf(path: Path | str) -> GGUF:
 
 
 class _Cursor:
-    """A place in the file that moves forward; `place` says, for errors, what is being read."""
+    """A reader that moves forward through the file; `place` names, for errors, the part that is being read."""
 
     def __init__(self, data: Bytes, source: str) -> None:
         self._view = data.data
@@ -103,7 +103,7 @@ class _Cursor:
         raise UnsupportedModel(f"{self._source}: {self.place} {what}.")
 
     def expect(self, size: int) -> None:
-        """There must be `size` more bytes."""
+        """Fail unless there are `size` more bytes."""
         if size > len(self._view) - self.at:
             self.fail("ends beyond the end of the file (is the file complete?)")
 
@@ -116,7 +116,7 @@ class _Cursor:
         return code.unpack(self.take(code.size))[0]
 
     def count(self, smallest: int) -> int:
-        """How many items follow, each of at least `smallest` bytes."""
+        """A number of items that follow, each of at least `smallest` bytes; fails if there is no room for them."""
         count: int = self.number(U64)
         self.expect(count * smallest)
         return count
@@ -125,7 +125,7 @@ class _Cursor:
         return self.strings(1)[0]
 
     def strings(self, count: int) -> list[str]:
-        """`count` strings, `count` being known to fit. One loop without calls: vocabularies are long."""
+        """`count` strings; the caller has checked `count`. One loop without calls: vocabularies are long."""
         view, at, end, length = self._view, self.at, len(self._view), U64.unpack_from
         found = []
         try:
@@ -141,7 +141,7 @@ class _Cursor:
 
 
 def _read_counts(cursor: _Cursor) -> tuple[int, int]:
-    """Numbers of tensors and of metadata keys."""
+    """The number of tensors and the number of metadata keys."""
     if bytes(cursor.take(4)) != MAGIC:
         cursor.fail("does not begin with the letters GGUF")
     version: int = cursor.number(U32)
@@ -190,14 +190,14 @@ def _read_array(cursor: _Cursor) -> Any:
 
 
 @dataclass(frozen=True)
-class _Info:
+class _TensorInfo:
     name: str
     form: str
     shape: tuple[int, ...]
     offset: int
 
 
-def _read_info(cursor: _Cursor) -> _Info:
+def _read_info(cursor: _Cursor) -> _TensorInfo:
     name = cursor.string()
     cursor.place = f"the tensor {name!r:.100}"
     n_dimensions: int = cursor.number(U32)
@@ -208,15 +208,15 @@ def _read_info(cursor: _Cursor) -> _Info:
         cursor.fail(f"has a dimension of 0 in its shape {shape}")
     type_id: int = cursor.number(U32)
     form = TENSOR_TYPES.get(type_id, f"type {type_id}")
-    if form not in FORMS:
+    if form not in BLOCK_FORMATS:
         cursor.refuse(f"is stored as {form}, which nextword does not read; take a Q8_0, Q6_K or Q4_K_M file instead")
-    if shape[-1] % FORMS[form].block_weights:
-        cursor.fail(f"has rows of {shape[-1]} weights, not a multiple of {form}'s {FORMS[form].block_weights}")
-    return _Info(name, form, shape, cursor.number(U64))
+    if shape[-1] % BLOCK_FORMATS[form].block_weights:
+        cursor.fail(f"has rows of {shape[-1]} weights, not a multiple of {form}'s {BLOCK_FORMATS[form].block_weights}")
+    return _TensorInfo(name, form, shape, cursor.number(U64))
 
 
-def _map_tensors(infos: list[_Info], data: Bytes, alignment: int, cursor: _Cursor) -> dict[str, StoredTensor]:
-    """The tensors, checked to lie in the file, aligned and apart from each other."""
+def _map_tensors(infos: list[_TensorInfo], data: Bytes, alignment: int, cursor: _Cursor) -> dict[str, StoredTensor]:
+    """The tensors as views of the file; fails unless they lie in the file, aligned, without overlaps."""
     tensors: dict[str, StoredTensor] = {}
     start = -(-cursor.at // alignment) * alignment
     end_of_last = 0

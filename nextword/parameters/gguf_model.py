@@ -1,8 +1,8 @@
-"""Between a GGUF file's settings and tensors and a family's own, so that there is one road into the Transformer.
+"""Translation between a GGUF file's settings and tensors and those of a model family, in both directions.
 
 The settings become the Hugging Face configuration that they were converted from, and back: the same table of keys
-is read in both directions, and what is written is read again before it counts. The tensors are llama.cpp's names
-and layouts, as pieces. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
+serves both directions, and settings are read again before they are written. llama.cpp's names and layouts of tensors
+are given as tensor mappings. (llama.cpp, gguf-py/gguf/constants.py and convert_hf_to_gguf.py.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nextword.model.architecture import (
 )
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family
-from nextword.parameters.layout import Piece, Rows
+from nextword.parameters.layout import RowOrder, TensorMapping
 from nextword.parameters.stored import StoredTensor
 
 # llama.cpp's names of our modules, within a block and outside.
@@ -44,13 +44,23 @@ BLOCK_NAMES = {
     "mlp.down": "ffn_down",
 }
 OUTER_NAMES = {"embed": "token_embd", "position": "position_embd", "norm": "output_norm", "unembed": "output"}
-FREQUENCIES = "rope_freqs.weight"
+FREQUENCIES = "rope_freqs.weight"  # tensor: by which the rotary frequencies are divided (Llama 3)
 
 
 def config_from_gguf(
     family: Family, metadata: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
 ) -> dict[str, Any]:
-    """Hugging Face's settings of this model. Settings that are not understood keep their GGUF name."""
+    """Hugging Face's settings of a model. Settings that are not understood keep their GGUF name.
+
+    Args:
+        family: The model's family.
+        metadata: The file's metadata.
+        tensors: The file's tensors, of which shapes and presence are read.
+
+    Raises:
+        CorruptFile: The settings or tensors contradict each other.
+        UnsupportedModel: A setting changes the mathematics in a way that is not supported.
+    """
     prefix = f"{family.gguf.name}."
     settings = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     config = {name: settings.pop(key) for key, name in family.gguf.keys.items() if key in settings}
@@ -90,7 +100,7 @@ def _rotary(config: Mapping[str, Any], settings: dict[str, Any], tensors: Mappin
 
 
 def _llama3_scaling(rope: Mapping[str, Any], divisors: StoredTensor) -> dict[str, Any]:
-    """The Llama 3 scaling whose divisors the file states one by one: only the published one is known."""
+    """The Llama 3 scaling whose divisors the file lists; only the published scaling is recognised."""
     stated = divisors.dequantize().ravel()
     if stated.size == 0 or not np.isfinite(stated).all() or stated.min() <= 0:
         raise CorruptFile(f"The GGUF file's {FREQUENCIES} is not a list of divisors.")
@@ -113,10 +123,9 @@ def _divisors(rope: Mapping[str, Any], scaling: Llama3Scaling, pairs: int) -> np
 
 
 def gguf_from_architecture(family: Family, a: Architecture) -> tuple[dict[str, Any], npt.NDArray[np.float32] | None]:
-    """The settings of a GGUF file, and the divisors of the rotary frequencies (FREQUENCIES), float32 [pairs], if any.
+    """The settings of a GGUF file, and the divisors of the rotary frequencies (FREQUENCIES), float32 [pairs], or None.
 
-    The inverse of `config_from_gguf`. Raises UnsupportedModel for an architecture that these settings cannot tell
-    from another one.
+    The inverse of `config_from_gguf`. Raises UnsupportedModel if the settings cannot express the architecture.
     """
     config = family.config(a)
     settings = {key: config[name] for key, name in family.gguf.keys.items()}
@@ -138,8 +147,8 @@ def gguf_from_architecture(family: Family, a: Architecture) -> tuple[dict[str, A
 def _check_readable(
     family: Family, a: Architecture, metadata: Mapping[str, Any], divisors: npt.NDArray[np.float32] | None
 ) -> None:
-    """Raises UnsupportedModel unless these settings are read as this architecture."""
-    outline = {"token_embd.weight": StoredTensor.of(np.zeros((a.vocab, 1), np.float32))}  # what the reader looks at
+    """Raise UnsupportedModel unless these settings are read as this architecture."""
+    outline = {"token_embd.weight": StoredTensor.of(np.zeros((a.vocab, 1), np.float32))}  # only what the reader needs
     if not a.tied:
         outline["output.weight"] = outline["token_embd.weight"]
     if divisors is not None:
@@ -148,7 +157,7 @@ def _check_readable(
         read = family.architecture(Config(config_from_gguf(family, metadata, outline), "The GGUF file"))
     except UnsupportedModel as error:
         raise UnsupportedModel(f"This model cannot be written as GGUF; export it to hf instead. ({error})") from error
-    if isinstance(a.position, Rotary):  # the file says how many dimensions are rotated, not what share of them
+    if isinstance(a.position, Rotary):  # the file has the number of rotated dimensions, not the fraction
         a = replace(a, position=replace(a.position, fraction=a.rotary_size / a.head_size))
     lost = [field.name for field in fields(a) if getattr(read, field.name) != getattr(a, field.name)]
     if lost:
@@ -158,27 +167,27 @@ def _check_readable(
         )
 
 
-def gguf_pieces(family: Family, a: Architecture) -> list[Piece]:
+def gguf_mappings(family: Family, a: Architecture) -> list[TensorMapping]:
     """The tensor layout of this architecture in a GGUF file."""
     found = []
     for name in tensor_shapes(a):
         *path, part = name.split(".")
         if path[0] != "blocks":
-            found.append(Piece(f"{OUTER_NAMES[path[0]]}.{part}", (name,)))
+            found.append(TensorMapping(f"{OUTER_NAMES[path[0]]}.{part}", (name,)))
             continue
         block, layer, module = ".".join(path[:2]), path[1], ".".join(path[2:])
         if family.gguf.fused and module in ("attention.query", "attention.key", "attention.value"):
             if module == "attention.query":
                 fused = tuple(f"{block}.attention.{each}.{part}" for each in ("query", "key", "value"))
-                found.append(Piece(f"blk.{layer}.attn_qkv.{part}", fused))
+                found.append(TensorMapping(f"blk.{layer}.attn_qkv.{part}", fused))
             continue
         order = None
         if family.gguf.interleaved and module in ("attention.query", "attention.key"):
             order = partial(_interleaved, a.n_heads if module == "attention.query" else a.n_kv_heads, a.head_size)
-        found.append(Piece(f"blk.{layer}.{BLOCK_NAMES[module]}.{part}", (name,), order=order))
+        found.append(TensorMapping(f"blk.{layer}.{BLOCK_NAMES[module]}.{part}", (name,), order=order))
     return found
 
 
-def _interleaved(heads: int, head_size: int) -> Rows:
-    """Rows of a projection for neighbouring-pair rotation, in the order of two halves."""
+def _interleaved(heads: int, head_size: int) -> RowOrder:
+    """The rows of a projection for neighbouring-pair rotation, in the order of two halves."""
     return np.arange(heads * head_size).reshape(heads, head_size // 2, 2).swapaxes(1, 2).reshape(-1)

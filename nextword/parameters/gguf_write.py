@@ -1,8 +1,8 @@
 """Writing GGUF, llama.cpp's model file: the inverse of `gguf.py`, one tensor in memory at a time.
 
-What is written here, `read_gguf` reads back: the same keys and values, the same shapes, and the same bits for F32;
-F16 is rounded to the nearest, Q8_0 and Q4_1 quantized as ggml does it (`quantize_row_q8_0_ref`, `..._q4_1_ref`). The
-file appears under its name only when all of it is on the disk.
+`read_gguf` reads back the same keys and values, the same shapes, and the same bits for F32; F16 is rounded to the
+nearest, Q8_0 and Q4_1 are quantized as ggml does it (`quantize_row_q8_0_ref`, `..._q4_1_ref`). The file appears under
+its name only when all of it is on the disk.
 Format: ggml/docs/gguf.md, version 3, little endian.
 """
 
@@ -20,11 +20,11 @@ import numpy.typing as npt
 from nextword.base.atomic import atomic_write
 from nextword.errors import UnsupportedModel
 from nextword.parameters.gguf import ALIGNMENT, ARRAY, BOOL, MAGIC, SCALARS, STRING, TENSOR_TYPES, U32, U64
-from nextword.parameters.quants import FORMS, Bytes, Floats
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes, Floats
 from nextword.parameters.stored import rows_and_bytes
 
 _VERSION = 3
-_PORTION = 1 << 20  # weights packed at a time
+_PACKED_WEIGHTS = 1 << 20  # weights: packed at a time
 _TYPE_IDS = {form: type_id for type_id, form in TENSOR_TYPES.items()}
 _ITEMS = {np.dtype(code.format): type_id for type_id, code in SCALARS.items() if type_id != BOOL}
 _INTEGER, _FLOAT = _ITEMS[np.dtype("<u4")], _ITEMS[np.dtype("<f4")]
@@ -32,7 +32,14 @@ _INTEGER, _FLOAT = _ITEMS[np.dtype("<u4")], _ITEMS[np.dtype("<f4")]
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written in `form` ("F32", "F16", "Q8_0" or "Q4_1"); `weights` gives it, float32 of `shape`."""
+    """A tensor to be written.
+
+    Args:
+        name: The tensor's name in the file.
+        form: The format to write: "F32", "F16", "Q8_0" or "Q4_1".
+        shape: The shape in numpy's order (rows first).
+        weights: A function that gives the weights, float32 of this shape; called when the tensor is written.
+    """
 
     name: str
     form: str
@@ -41,11 +48,25 @@ class NewTensor:
 
 
 def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> None:
-    """Write a GGUF file, replacing any of that name.
+    """Write a GGUF file, replacing any file of that name.
 
-    Values of the metadata are written as bool, uint32, float32, string, array of strings (lists), or array of the
-    numbers that a numpy array holds. Raises UnsupportedModel for weights that their form cannot hold, NoDiskRoom,
-    OSError.
+    Args:
+        path: The file.
+        metadata: Keys and values: bool, int (written as uint32), float (float32), str, a list of strings, or a numpy
+            array of numbers (written in its dtype).
+        tensors: The tensors, in the order of the file.
+
+    Raises:
+        UnsupportedModel: A format cannot hold the weights of its tensor.
+        NoDiskRoom: The disk is full.
+        OSError: The folder cannot be written to.
+
+    >>> weights = np.ones((2, 32), np.float32)
+    >>> write_gguf(Path("a.gguf"), {"general.name": "a"}, [NewTensor("w", "Q8_0", (2, 32), lambda: weights)])
+    >>> from nextword.parameters.gguf import read_gguf
+    >>> read = read_gguf("a.gguf")
+    >>> read.metadata, read.tensors["w"].form, read.tensors["w"].nbytes
+    ({'general.name': 'a'}, 'Q8_0', 68)
     """
     atomic_write(path, lambda file: _write(file, metadata, tensors))
 
@@ -64,7 +85,7 @@ def _write(file: BinaryIO, metadata: Mapping[str, Any], tensors: Sequence[NewTen
     for tensor in tensors:
         weights = tensor.weights()
         assert weights.shape == tensor.shape
-        for portion in _portions(weights, FORMS[tensor.form].block_weights):
+        for portion in _portions(weights, BLOCK_FORMATS[tensor.form].block_weights):
             packed = _PACK[tensor.form](portion)
             if packed is None:
                 raise UnsupportedModel(
@@ -80,7 +101,7 @@ def _string(text: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """A value with its type before it."""
+    """A value, with its type before the value."""
     if isinstance(value, bool):
         return U32.pack(BOOL) + SCALARS[BOOL].pack(value)
     if isinstance(value, int):
@@ -106,9 +127,9 @@ def _pad(file: BinaryIO) -> None:
 
 
 def _portions(weights: Floats, block: int) -> list[Floats]:
-    """The weights in order, float32 [blocks, weights of a block] each."""
+    """The weights in order, in portions of float32 [blocks, weights of a block]."""
     blocks = weights.reshape(-1, block)
-    step = _PORTION // block
+    step = _PACKED_WEIGHTS // block
     return [blocks[start : start + step] for start in range(0, len(blocks), step)]
 
 

@@ -1,8 +1,8 @@
 """Opening a stored model: a name, a folder or a file becomes an architecture, its weights and its tokenizer.
 
-Nothing is dequantized or copied here: the tensors view the memory-mapped files. What cannot be run as it was
-meant (an unknown family, a setting that changes the mathematics, a missing or surplus tensor) is refused by name;
-pickled checkpoints are never loaded.
+Nothing is dequantized or copied here: the tensors are views of the memory-mapped files. A model that cannot be run as
+it was meant (an unknown family, a setting that changes the mathematics, a missing or surplus tensor) is refused by
+name; pickled checkpoints are never loaded.
 """
 
 from __future__ import annotations
@@ -24,18 +24,27 @@ from nextword.parameters.config import Config
 from nextword.parameters.families import FAMILIES
 from nextword.parameters.families.family import Family
 from nextword.parameters.gguf import read_gguf
-from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_pieces
+from nextword.parameters.gguf_model import FREQUENCIES, config_from_gguf, gguf_mappings
 from nextword.parameters.layout import load
 from nextword.parameters.pull import KNOWN, find_pulled
 from nextword.parameters.safetensors import PICKLES, parse_json, read_sharded
 from nextword.parameters.stored import StoredTensor
 
-LARGEST_JSON = 64 << 20
+LARGEST_JSON = 64 << 20  # bytes: of a file of settings
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An opened model. `tensors` has the names and shapes of `tensor_shapes(architecture)`; `stop_ids` end a text."""
+    """An opened model.
+
+    Args:
+        path: The folder or file.
+        family: The model family, which knows the names in the files.
+        architecture: The model's architecture.
+        tensors: The weights as stored, with the names and shapes of `tensor_shapes(architecture)`.
+        tokenizer: The model's tokenizer.
+        stop_ids: The ids that end a text.
+    """
 
     path: Path
     family: Family
@@ -59,6 +68,10 @@ def open_stored(model: str | Path) -> Stored:
     """Open a bundled name ("tales"), a pulled one ("smollm2", "owner/model"), a Hugging Face folder or a `.gguf` file.
 
     Raises ChecksumMismatch, ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError.
+
+    >>> stored = open_stored("tales")
+    >>> stored.family.model_type, stored.architecture.n_layers, stored.tensors["embed.weight"].form
+    ('qwen3', 10, 'Q8_0')
     """
     path = _find(model)
     if path.is_dir():
@@ -77,7 +90,7 @@ def _find(model: str | Path) -> Path:
     for find in (find_bundled, find_pulled):
         if (found := find(str(model))) is not None:
             return found
-    with suppress(RuntimeError):  # a home folder of nobody
+    with suppress(RuntimeError):  # "~nobody" of a user that does not exist
         path = Path(model).expanduser()
         if str(model) and path.exists():
             return path
@@ -103,7 +116,7 @@ def _open_folder(folder: Path) -> Stored:
     tensors = _canonical_names(family, read_sharded(folder))
     if architecture.tied:
         tensors.pop("lm_head.weight", None)  # some files repeat the embedding
-    ours = load(family.pieces(architecture), tensors, architecture, str(folder))
+    ours = load(family.mappings(architecture), tensors, architecture, str(folder))
     tokenizer = Tokenizer.from_folder(folder)
     _check_vocabulary(tokenizer, architecture, folder)
     generation = folder / "generation_config.json"
@@ -119,7 +132,7 @@ def _open_gguf(path: Path) -> Stored:
     family = _family(gguf.metadata.get("general.architecture"), families, str(path))
     architecture = _architecture(family, Config(config_from_gguf(family, gguf.metadata, gguf.tensors), str(path)))
     tensors = {name: tensor for name, tensor in gguf.tensors.items() if name != FREQUENCIES}
-    ours = load(gguf_pieces(family, architecture), tensors, architecture, str(path))
+    ours = load(gguf_mappings(family, architecture), tensors, architecture, str(path))
     tokenizer = tokenizer_from_gguf(gguf.metadata)
     _check_vocabulary(tokenizer, architecture, path)
     return Stored(path, family, architecture, ours, tokenizer, tokenizer.eos_ids)
@@ -142,7 +155,7 @@ def _architecture(family: Family, config: Config) -> Architecture:
 
 
 def _canonical_names(family: Family, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Hugging Face's tensor names, with the body's prefix where a file omits it and without what holds no weights."""
+    """The tensors under Hugging Face's names: with the body's prefix where a file omits the prefix, weights only."""
     heads = ("lm_head.", "embed_out.")
     if not any(name.startswith(family.prefix) for name in tensors):
         tensors = {name if name.startswith(heads) else family.prefix + name: t for name, t in tensors.items()}
@@ -150,7 +163,7 @@ def _canonical_names(family: Family, tensors: Mapping[str, StoredTensor]) -> dic
 
 
 def _check_vocabulary(tokenizer: Tokenizer, architecture: Architecture, path: Path) -> None:
-    """Models may pad their embedding beyond the tokenizer's words, but a word without an embedding is an error."""
+    """Raise CorruptFile for a token without a row of the embedding. (Rows without a token are padding.)"""
     if tokenizer.vocab_size > architecture.vocab:
         raise CorruptFile(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {architecture.vocab}."

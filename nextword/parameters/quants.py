@@ -1,8 +1,8 @@
-"""The forms in which a tensor's numbers are stored, and how each becomes float32.
+"""The formats in which a tensor's numbers are stored, and the dequantization of each to float32.
 
-A form cuts the last axis of a tensor into blocks of a fixed number of weights and bytes. The arithmetic is
+A format cuts the last axis of a tensor into blocks of a fixed number of weights and bytes. The arithmetic is
 ggml's, rounded to float32 at the same places (structs `block_*` of ggml/src/ggml-common.h, functions
-`dequantize_row_*` of ggml/src/ggml-quants.c); the tests hold it against `gguf.quants`, bit for bit.
+`dequantize_row_*` of ggml/src/ggml-quants.c); the tests compare the results with `gguf.quants`, bit for bit.
 
 Each function takes `blocks`, uint8 [n, bytes of a block], and fills `out`, float32 [n, weights of a block]. A
 nibble byte holds weight i in its low half and weight i + (half the block or group) in its high half.
@@ -21,8 +21,21 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Form:
-    """Size of a block in bytes and in weights; `dequantize` is None for integers, masks and 8-bit floats."""
+class BlockFormat:
+    """A format: the size of a block, and its dequantization.
+
+    Args:
+        block_bytes: Size of a block in bytes.
+        block_weights: Size of a block in weights.
+        dequantize: A function of `blocks`, uint8 [n, block_bytes], that fills `out`, float32 [n, block_weights]; None
+            for integers, masks and 8-bit floats, which hold no weights that nextword reads.
+
+    >>> block = np.concatenate([np.array([0.5], "<f2").view(np.uint8), np.arange(32, dtype=np.uint8)])  # d, qs
+    >>> out = np.empty((1, 32), np.float32)
+    >>> BLOCK_FORMATS["Q8_0"].dequantize(block[None], out)
+    >>> out[0, :4].tolist()
+    [0.0, 0.5, 1.0, 1.5]
+    """
 
     block_bytes: int
     block_weights: int
@@ -143,21 +156,21 @@ def _q6_k(blocks: Bytes, out: Floats) -> None:
     groups *= (_half(blocks, 208) * blocks[:, 192:208].view(np.int8))[:, :, None]
 
 
-FORMS: dict[str, Form] = {
-    "F64": Form(8, 1, _f64),
-    "F32": Form(4, 1, _f32),
-    "F16": Form(2, 1, _f16),
-    "BF16": Form(2, 1, _bf16),
-    "Q8_0": Form(34, 32, _q8_0),
-    "Q4_0": Form(18, 32, _q4_0),
-    "Q4_1": Form(20, 32, _q4_1),
-    "Q5_0": Form(22, 32, _q5_0),
-    "Q5_1": Form(24, 32, _q5_1),
-    "Q4_K": Form(144, 256, _q4_k),
-    "Q5_K": Form(176, 256, _q5_k),
-    "Q6_K": Form(210, 256, _q6_k),
-    **{name: Form(1, 1, None) for name in ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2")},
-    **{name: Form(2, 1, None) for name in ("U16", "I16")},
-    **{name: Form(4, 1, None) for name in ("U32", "I32")},
-    **{name: Form(8, 1, None) for name in ("U64", "I64")},
+BLOCK_FORMATS: dict[str, BlockFormat] = {
+    "F64": BlockFormat(8, 1, _f64),
+    "F32": BlockFormat(4, 1, _f32),
+    "F16": BlockFormat(2, 1, _f16),
+    "BF16": BlockFormat(2, 1, _bf16),
+    "Q8_0": BlockFormat(34, 32, _q8_0),
+    "Q4_0": BlockFormat(18, 32, _q4_0),
+    "Q4_1": BlockFormat(20, 32, _q4_1),
+    "Q5_0": BlockFormat(22, 32, _q5_0),
+    "Q5_1": BlockFormat(24, 32, _q5_1),
+    "Q4_K": BlockFormat(144, 256, _q4_k),
+    "Q5_K": BlockFormat(176, 256, _q5_k),
+    "Q6_K": BlockFormat(210, 256, _q6_k),
+    **{name: BlockFormat(1, 1, None) for name in ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2")},
+    **{name: BlockFormat(2, 1, None) for name in ("U16", "I16")},
+    **{name: BlockFormat(4, 1, None) for name in ("U32", "I32")},
+    **{name: BlockFormat(8, 1, None) for name in ("U64", "I64")},
 }

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes
 from nextword.parameters.stored import StoredTensor, map_file, rows_and_bytes
 
-_LARGEST_HEADER = 100_000_000
-_LARGEST_INDEX = 64 << 20
-_MOST_DIMENSIONS = 64  # numpy's own limit
+_LARGEST_HEADER = 100_000_000  # bytes: the limit of the `safetensors` library
+_LARGEST_INDEX = 64 << 20  # bytes: of model.safetensors.index.json
+_MOST_DIMENSIONS = 64  # dimensions: numpy's own limit
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -30,6 +30,13 @@ def read_safetensors(path: Path | str) -> dict[str, StoredTensor]:
 
     Integers and masks are listed too, but cannot be dequantized. Raises ModelNotFound, CorruptFile or
     UnsupportedModel.
+
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> save_file({"w": np.ones((2, 3), np.float16)}, "a.safetensors")
+    >>> tensor = read_safetensors("a.safetensors")["w"]
+    >>> tensor.form, tensor.shape, tensor.dequantize().dtype.name
+    ('F16', (2, 3), 'float32')
     """
     data = map_file(Path(path))
     if len(data) < 8:
@@ -127,19 +134,19 @@ def _read_entry(name: str, value: Any, source: str) -> _Entry:
     form, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (isinstance(form, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
         _fail(source, name, "must have a dtype, a shape and two data_offsets")
-    if form not in FORMS or FORMS[form].block_weights > 1:  # GGUF's blocks are no safetensors dtypes
+    if form not in BLOCK_FORMATS or BLOCK_FORMATS[form].block_weights > 1:  # GGUF's blocks are no safetensors dtypes
         raise UnsupportedModel(f"{source}: nextword does not read the dtype {form!r:.40} of {name!r:.100}.")
     return _Entry(name, form, tuple(shape), *offsets)
 
 
 def _are_sizes(value: Any) -> TypeGuard[list[int]]:
-    """A list of what the library reads as u64."""
+    """Whether the value is a list of numbers that the `safetensors` library reads as u64."""
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 1 << 64 for size in value)
 
 
 def _map(entry: _Entry, data: Bytes, source: str) -> StoredTensor:
-    """The tensor's bytes, once they are known to be as many as its shape needs."""
-    size = FORMS[entry.form].block_bytes
+    """The tensor as a view of the file. Raises CorruptFile unless its shape and its bytes fit each other."""
+    size = BLOCK_FORMATS[entry.form].block_bytes
     # numpy multiplies the dimensions of an empty array too, those of 0 left out
     if size * math.prod(n or 1 for n in entry.shape) >= 1 << 63 or len(entry.shape) > _MOST_DIMENSIONS:
         _fail(source, entry.name, "has a shape that no memory can hold")
@@ -154,7 +161,7 @@ def _map(entry: _Entry, data: Bytes, source: str) -> StoredTensor:
 
 
 def parse_json(text: bytes, source: str) -> dict[str, Any]:
-    """A JSON object, read strictly: no name twice, no NaN, names in UTF-8. Raises CorruptFile."""
+    """A JSON object, parsed strictly: no name twice, no NaN, names in UTF-8. Raises CorruptFile, naming `source`."""
     try:
         value = json.loads(
             str(text, "utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_int=_integer

@@ -1,4 +1,4 @@
-"""A tensor in the form it has on disk: bytes of a memory-mapped file, and how to read them as numbers.
+"""A tensor as it is stored: bytes of a memory-mapped file, and the format that turns them into numbers.
 
 Nothing is copied until `dequantize`, and rows can be picked while they are still packed, so that opening a
 model costs no memory and an engine with kernels for packed weights can use the file's own bytes.
@@ -16,18 +16,27 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
-from nextword.parameters.quants import FORMS, Bytes, Floats
+from nextword.parameters.quants import BLOCK_FORMATS, Bytes, Floats
 
-_CHUNK = 1 << 17  # weights dequantized at a time: their temporaries stay in a core's cache
+_DEQUANTIZED_WEIGHTS = 1 << 17  # weights: dequantized at a time; their temporaries stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
     """A tensor as stored.
 
-    `form` names the encoding (a key of `quants.FORMS`), `shape` is in numpy order (rows first), and `data` is
-    uint8 [rows, bytes of a row], contiguous: one row for a scalar or a vector, the product of the leading
-    dimensions otherwise. Blocks of packed weights run along the last axis.
+    Args:
+        form: The format of the weights, a key of `quants.BLOCK_FORMATS` ("F32", "Q8_0", ...).
+        shape: The shape in numpy's order (rows first).
+        data: uint8 [rows, bytes of a row], contiguous. The number of rows is 1 for a scalar or a vector, and the
+            product of the leading dimensions otherwise; blocks of packed weights run along the last axis.
+
+    >>> import numpy as np
+    >>> tensor = StoredTensor.of(np.arange(6, dtype=np.float16).reshape(3, 2))
+    >>> tensor.form, tensor.shape, tensor.data.shape, tensor.nbytes
+    ('F16', (3, 2), (3, 4), 12)
+    >>> tensor.rows(slice(1, 2)).dequantize()
+    array([[2., 3.]], dtype=float32)
     """
 
     form: str
@@ -48,21 +57,21 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Size in bytes, as stored."""
         return self.data.nbytes
 
     def dequantize(self) -> Floats:
         """The weights: a new, writable float32 array of `shape`.
 
-        Needs no memory to speak of beyond its result. F64 is rounded to float32; infinite and undefined
-        weights pass through. Raises UnsupportedModel for integers, masks and 8-bit floats.
+        Temporaries take less than a few megabytes. F64 is rounded to float32; infinities and NaN stay as they are.
+        Raises UnsupportedModel for integers, masks and 8-bit floats.
         """
-        form = FORMS[self.form]
+        form = BLOCK_FORMATS[self.form]
         if form.dequantize is None:
             raise UnsupportedModel(f"A tensor stored as {self.form} holds no weights that nextword can read.")
         blocks = self.data.reshape(-1, form.block_bytes)
         out = np.empty((len(blocks), form.block_weights), np.float32)
-        step = _CHUNK // form.block_weights
+        step = _DEQUANTIZED_WEIGHTS // form.block_weights
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(blocks), step):
                 form.dequantize(blocks[start : start + step], out[start : start + step])
@@ -80,11 +89,15 @@ class StoredTensor:
 
 
 def rows_and_bytes(form: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Shape of `StoredTensor.data`. The last dimension must be a whole number of blocks."""
+    """The shape of `StoredTensor.data`. The last dimension must be a whole number of blocks.
+
+    >>> rows_and_bytes("Q8_0", (4, 64))
+    (4, 68)
+    """
     width = shape[-1] if shape else 1
-    blocks, rest = divmod(width, FORMS[form].block_weights)
+    blocks, rest = divmod(width, BLOCK_FORMATS[form].block_weights)
     assert rest == 0
-    return math.prod(shape[:-1]), blocks * FORMS[form].block_bytes
+    return math.prod(shape[:-1]), blocks * BLOCK_FORMATS[form].block_bytes
 
 
 def map_file(path: Path) -> Bytes:
@@ -92,7 +105,7 @@ def map_file(path: Path) -> Bytes:
 
     Raises ModelNotFound if it cannot be opened, CorruptFile if it is empty.
     """
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would never return
         raise ModelNotFound(f"{path} is not a file.")
     try:
         with path.open("rb") as file:

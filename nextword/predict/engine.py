@@ -1,7 +1,7 @@
-"""The contract of every engine: what reads token ids and answers with logits.
+"""The contract of every engine: token ids in, logits out.
 
-An engine speaks integers and float32; it knows nothing of text, sampling or files. `Engine.start` opens a
-`Reading`, one text held in memory; `extend` reads on and returns the logits of what comes next.
+An engine speaks integers and float32; it knows nothing of text, sampling or files. `Engine.open_session` opens a
+`Session`, one text held in memory; `feed` reads on and returns the logits of what comes next.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from nextword.errors import ContextOverflow, SettingError, UnknownToken
 from nextword.model.architecture import Architecture
 
 Logits = npt.NDArray[np.float32]
-Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # what an engine holds in memory; auto: as they are stored
+Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]  # forms: of weights in memory; auto: as they are stored
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-KvCache = Literal["auto", "fp32", "fp16", "int8"]  # of keys and values; auto: fp16 beside integer weights, else fp32
+KvCache = Literal["auto", "fp32", "fp16", "int8"]  # auto: fp16 beside integer weights, else fp32
 KV_CACHES: tuple[KvCache, ...] = get_args(KvCache)
-Form = TypeVar("Form", bound=str)
+_Name = TypeVar("_Name", bound=str)
 
 
-class Reading(Protocol):
+class Session(Protocol):
     """One text being read; `ids` are the tokens read so far, at most `capacity`."""
 
     ids: list[int]
     capacity: int
 
-    def extend(self, ids: Sequence[int]) -> Logits:
+    def feed(self, ids: Sequence[int]) -> Logits:
         """Read on by at least one token; the logits of the next, float32 [vocab].
 
         Raises ContextOverflow or UnknownToken before anything is read.
         """
 
-    def extend_all(self, ids: Sequence[int]) -> Logits:
-        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]. Raises as `extend`."""
+    def feed_all(self, ids: Sequence[int]) -> Logits:
+        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]. Raises as `feed`."""
 
     def truncate(self, length: int) -> None:
         """Forget every token from position `length` on."""
@@ -47,49 +47,60 @@ class Engine(Protocol):
 
     architecture: Architecture
 
-    def start(self, capacity: int | None = None) -> Reading:
+    def open_session(self, capacity: int | None = None) -> Session:
         """A new text with room for `capacity` tokens, the model's context if None or more than that."""
 
 
 class BatchEngine(Engine, Protocol):
     """An engine that reads on in several texts at once, reading the weights once for all of them."""
 
-    def extend_each(self, readings: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Logits:
-        """Read `pieces[i]` on in `readings[i]`, all different and of this engine; logits float32 [texts, vocab].
+    def feed_each(self, sessions: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Logits:
+        """Read `pieces[i]` on in `sessions[i]`, all different and of this engine; logits float32 [texts, vocab].
 
-        Row i is what `readings[i].extend(pieces[i])` would give, bit for bit. Raises ContextOverflow or UnknownToken
+        Row i is what `sessions[i].feed(pieces[i])` would give, bit for bit. Raises ContextOverflow or UnknownToken
         before anything is read.
         """
 
 
-def is_batch_invariant(reading: Reading) -> bool:
-    """Whether a reading's logits are the same bits however many tokens are read at once; it says so itself."""
-    return bool(getattr(reading, "batch_invariant", False))
+def is_batch_invariant(session: Session) -> bool:
+    """Whether a session's logits are the same bits however many tokens are read at once; it says so itself."""
+    return bool(getattr(session, "batch_invariant", False))
 
 
 def check_weights(weights: str) -> Weights:
-    """The form of weights itself. Raises SettingError if there is no such form."""
+    """The name of a form of weights, checked. Raises SettingError if there is no such form."""
     return _one_of(WEIGHTS, weights, "Weights")
 
 
 def check_kv_cache(kv_cache: str) -> KvCache:
-    """The form of keys and values itself. Raises SettingError if there is no such form."""
+    """The name of a form of keys and values, checked. Raises SettingError if there is no such form."""
     return _one_of(KV_CACHES, kv_cache, "Keys and values")
 
 
-def _one_of(forms: tuple[Form, ...], asked: str, what: str) -> Form:
+def _one_of(forms: tuple[_Name, ...], asked: str, what: str) -> _Name:
+    """`asked` itself. Raises SettingError, about `what`, if it is none of the `forms`."""
     for form in forms:
         if form == asked:
             return form
     raise SettingError(f"{what} can be {', '.join(forms)}, not {asked!r:.40}.")
 
 
-def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture) -> None:
-    """Raise ContextOverflow or UnknownToken unless `reading` can be extended by `ids`."""
-    wanted = len(reading.ids) + len(ids)
-    if wanted > reading.capacity:
+def check_room(session: Session, ids: Sequence[int], architecture: Architecture) -> None:
+    """Check that `session` can be extended by `ids`.
+
+    Args:
+        session: A text.
+        ids: What is to be read next.
+        architecture: Of the model.
+
+    Raises:
+        ContextOverflow: The text would be longer than its capacity.
+        UnknownToken: An id is outside the vocabulary.
+    """
+    wanted = len(session.ids) + len(ids)
+    if wanted > session.capacity:
         raise ContextOverflow(
-            f"The text is {wanted} tokens long, but there is room for {reading.capacity} "
+            f"The text is {wanted} tokens long, but there is room for {session.capacity} "
             f"(the model's context is {architecture.context}); shorten it."
         )
     for each in ids:
@@ -97,12 +108,12 @@ def check_room(reading: Reading, ids: Sequence[int], architecture: Architecture)
             raise UnknownToken(f"There is no token {each}: the model's ids go from 0 to {architecture.vocab - 1}.")
 
 
-def read(reading: Reading, ids: Sequence[int]) -> Logits:
-    """Make `reading` hold exactly `ids` (at least one), keeping what they share with what it holds already."""
+def read(session: Session, ids: Sequence[int]) -> Logits:
+    """Make `session` hold exactly `ids` (at least one), keeping what they share with what it holds already."""
     shared = 0
-    for old, new in zip(reading.ids, ids[:-1], strict=False):
+    for old, new in zip(session.ids, ids[:-1], strict=False):
         if old != new:
             break
         shared += 1
-    reading.truncate(shared)
-    return reading.extend(ids[shared:])
+    session.truncate(shared)
+    return session.feed(ids[shared:])

@@ -1,7 +1,7 @@
-"""Which engine reads a model: kernels on a CPU, PyTorch on anything else, imported only then.
+"""The choice of an engine: kernels on a CPU, PyTorch on any other device, imported only then.
 
-A form of weights that rounds is measured when the weights are packed, once: on a fixed text, against the same
-weights in float32, where those fit into memory.
+The quantization error of rounded weights is measured once, when they are packed: on the calibration text, against the
+same weights in float32, if those fit into memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from nextword.errors import SettingError
 from nextword.model.architecture import Architecture
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Engine, KvCache, Weights, check_kv_cache, check_weights
-from nextword.predict.rounding import measure_loss
+from nextword.predict.rounding import measure_quantization_error
 
 _LOG = logging.getLogger(__name__)
 
-Yardstick = Callable[[], tuple[Sequence[int], int]]  # the ids of a text, and how many bytes the predicted ones are
+CalibrationText = Callable[[], tuple[Sequence[int], int]]  # the ids of a text, and the bytes of all but the first
 
 
 def open_engine(
@@ -33,12 +33,21 @@ def open_engine(
     device: str,
     weights: str,
     kv_cache: str,
-    yardstick: Yardstick,
+    calibration_text: CalibrationText,
 ) -> Engine:
-    """The engine for a device ("auto": a CUDA device if there is one), its weights, keys and values in a form.
+    """The engine for a device.
 
-    source: the file or folder that the tensors are from. yardstick: the text that a form's loss is measured on,
-    at most a context of it. Raises SettingError for a device that is not there or a form it cannot have.
+    Args:
+        architecture: What the model computes.
+        tensors: All its tensors, as they are stored.
+        source: The file or folder that the tensors are from.
+        device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
+        weights: The form of the weights on a CPU, one of `WEIGHTS`.
+        kv_cache: The form of keys and values on a CPU, one of `KV_CACHES`.
+        calibration_text: Called for the text on which quantization error is measured, at most a context of it.
+
+    Raises:
+        SettingError: There is no such device, or it cannot hold weights, keys or values in this form.
     """
     form, kv_form = check_weights(weights), check_kv_cache(kv_cache)
     if device != "cpu" and not (device == "auto" and not has_cuda_driver()):
@@ -50,11 +59,11 @@ def open_engine(
                 if asked not in ("auto", "fp32"):
                     raise SettingError(f"Only a CPU holds {what} as {asked}; use --device cpu.")
             return TorchEngine(architecture, tensors, device)
-    return _cpu_engine(architecture, tensors, source, form, kv_form, yardstick)
+    return _cpu_engine(architecture, tensors, source, form, kv_form, calibration_text)
 
 
 def has_cuda_driver() -> bool:
-    """Whether a CUDA device may be there: asking torch would cost seconds."""
+    """Whether a CUDA device may be there, without importing torch, which takes seconds."""
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
         with suppress(OSError):
             ctypes.CDLL(name)
@@ -68,7 +77,7 @@ def _cpu_engine(
     source: Path,
     weights: Weights,
     kv_cache: KvCache,
-    yardstick: Yardstick,
+    calibration_text: CalibrationText,
 ) -> Engine:
     from nextword.predict.cpu import packed_file
     from nextword.predict.cpu.engine import CpuEngine
@@ -77,21 +86,21 @@ def _cpu_engine(
     path = packed_file.packed_path(source, weights)
     packed = packed_file.load_packed(tensors, weights, path)
     engine = CpuEngine(architecture, packed, kv_cache=kv_cache)
-    if path.is_file() and packed_file.read_loss(path) is None:
+    if path.is_file() and packed_file.read_description(path) is None:
         lossless = all(is_lossless(tensor, form_of(name, tensor, weights)) for name, tensor in tensors.items())
-        loss = None
+        error = None
         if not lossless and 4 * architecture.n_parameters < free_memory() / 2:
-            _LOG.info("Measuring what is lost in this form: once, seconds to minutes.")
+            _LOG.info("Measuring the quantization error of this form: once, seconds to minutes.")
             exact = CpuEngine(architecture, pack(tensors, "fp32"))
-            rounded = engine if kv_cache == "auto" else CpuEngine(architecture, packed)  # the loss is the weights'
-            loss = measure_loss(exact, rounded, *yardstick())
+            rounded = engine if kv_cache == "auto" else CpuEngine(architecture, packed)  # the weights' error alone
+            error = measure_quantization_error(exact, rounded, *calibration_text())
         with suppress(OSError):
-            packed_file.write_loss(path, source.name, weights, lossless, loss)
+            packed_file.write_description(path, source.name, weights, lossless, error)
     return engine
 
 
 def free_memory() -> float:
-    """Bytes of memory that are free; as many as one likes where the system does not say."""
+    """Bytes of memory that are free; infinity where the system does not say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
     except (AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""What rounding its weights does to a model: the odds it gives before and after, on one text."""
+"""Quantization error: what rounding its weights does to a model, measured as its probabilities before and after."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from nextword.predict.score import log_softmax
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Measured on a text of `tokens` tokens, against the same weights in float32.
+class QuantizationError:
+    """The difference between a model with rounded weights and the same model in float32, on one text.
 
-    kl: mean of KL(float32 || rounded) in nats a token. top_1: share of positions with the same favourite.
-    bits_per_byte: of the text, rounded and in float32.
+    Args:
+        kl: Mean of the Kullback-Leibler divergence KL(float32 || rounded), nats per token.
+        top_1: Share of the positions at which both have the same most probable token.
+        bits_per_byte: Of the text, with rounded weights.
+        bits_per_byte_fp32: Of the text, with float32 weights.
+        tokens: The number of tokens of the text.
     """
 
     kl: float
@@ -26,12 +30,19 @@ class Loss:
     tokens: int
 
 
-def measure_loss(exact: Engine, rounded: Engine, ids: Sequence[int], n_bytes: int) -> Loss:
-    """How much `rounded` differs from `exact` on at least two tokens; all but the first are `n_bytes` long."""
-    expected, found = (log_softmax(engine.start(len(ids)).extend_all(ids)) for engine in (exact, rounded))
+def measure_quantization_error(exact: Engine, rounded: Engine, ids: Sequence[int], n_bytes: int) -> QuantizationError:
+    """Compare two engines on one text.
+
+    Args:
+        exact: The model in float32.
+        rounded: The same model with rounded weights.
+        ids: The text, at least two tokens.
+        n_bytes: The bytes of all tokens but the first.
+    """
+    expected, found = (log_softmax(engine.open_session(len(ids)).feed_all(ids)) for engine in (exact, rounded))
     following = np.arange(len(ids) - 1), np.array(ids[1:])
     bits, exact_bits = (-float(each[following].sum()) / np.log(2) / n_bytes for each in (found, expected))
-    return Loss(
+    return QuantizationError(
         kl=float((np.exp(expected) * (expected - found)).sum(-1).mean()),
         top_1=float((expected.argmax(-1) == found.argmax(-1)).mean()),
         bits_per_byte=bits,

@@ -1,6 +1,6 @@
 """The loop: predict, choose, show, read on.
 
-`Writing` chooses and shows: it is given the logits of the next token and answers with a `Step`. `Generation` also
+`SamplingLoop` chooses and shows: it is given the logits of the next token and answers with a `Step`. `Generation` also
 reads: an iterator over `Step`s, one for each chosen token, that can be left at any time. The text of the steps joined
 is `text`; where tokens do not end at character borders, or might begin a stop string, a step's text comes later than
 its token.
@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt, SettingError
-from nextword.predict.engine import Logits, Reading, is_batch_invariant, read
+from nextword.predict.engine import Logits, Session, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
-from nextword.sample.prompt_lookup import Lookahead
-from nextword.sample.sampler import Choice, Distribution, Mask, Sampling, choose, distribute
+from nextword.sample.prompt_lookup import PromptLookup
+from nextword.sample.sampler import Distribution, Mask, SampledToken, Sampling, distribute, sample_token
 from nextword.sample.stops import StopScanner
 
 Finish = Literal["stop", "length", "context"]
@@ -27,13 +27,13 @@ Finish = Literal["stop", "length", "context"]
 class Step(NamedTuple):
     """One chosen token, and the text that can be shown now that it is known."""
 
-    choice: Choice
+    token: SampledToken
     text: str
 
     @property
     def probability(self) -> float:
         """Of the token, as the model gave it."""
-        return self.choice.probability
+        return self.token.probability
 
 
 class Grammar(Protocol):
@@ -46,7 +46,7 @@ class Grammar(Protocol):
         """The text goes on with `id`; whether nothing can follow."""
 
 
-class Writing:
+class SamplingLoop:
     """A text being written by whoever reads: `take` is given the logits of each next token.
 
     capacity: how many tokens can be read. grammar: what the text may be, before any filter acts.
@@ -79,11 +79,11 @@ class Writing:
         self.tokenizer, self.prompt = tokenizer, tuple(prompt)
         self._ids = array("q", prompt)  # and what is generated, as numpy can see it without a copy
         self.seed = new_seed() if seed is None else check_seed(seed)
-        self.choices: list[Choice] = []
+        self.tokens: list[SampledToken] = []
         self.text = ""
         self.begins = 0
         self.stop_ids = stop_ids
-        self.odds: Distribution | None = None
+        self.distribution: Distribution | None = None
         self.finish_reason: Finish | None = None
         self._capacity, self._sampling, self._max_tokens = capacity, sampling, max_tokens
         self._grammar = grammar
@@ -96,18 +96,18 @@ class Writing:
     def take(self, logits: Logits) -> Step:
         """Draw the next token from its logits [vocab]; not to be called once there is a `finish_reason`."""
         assert self.finish_reason is None
-        position = len(self.prompt) + len(self.choices)
-        self.odds = self._distribute(logits)
-        choice = choose(self.odds, uniform(self.seed, position), position)
-        self.choices.append(choice)
-        self._ids.append(choice.id)
-        step = Step(choice, self._show(choice.id))
+        position = len(self.prompt) + len(self.tokens)
+        self.distribution = self._distribute(logits)
+        token = sample_token(self.distribution, uniform(self.seed, position), position)
+        self.tokens.append(token)
+        self._ids.append(token.id)
+        step = Step(token, self._show(token.id))
         self.text += step.text
         return step
 
     def _distribute(self, logits: Logits) -> Distribution:
         allowed = None if self._grammar is None else self._grammar.allowed()
-        return distribute(logits, self._sampling, self._ids, len(self.choices), self._n_tokens, allowed)
+        return distribute(logits, self._sampling, self._ids, len(self.tokens), self._n_tokens, allowed)
 
     def _show(self, id: int) -> str:
         """The text that the new token allows to show; sets `finish_reason` if it is the last."""
@@ -124,9 +124,9 @@ class Writing:
             return shown
         if ended:
             self.finish_reason = "stop"
-        elif len(self.choices) >= self._max_tokens:
+        elif len(self.tokens) >= self._max_tokens:
             self.finish_reason = "length"
-        elif len(self.prompt) + len(self.choices) > self._capacity:
+        elif len(self.prompt) + len(self.tokens) > self._capacity:
             self.finish_reason = "context"
         if self.finish_reason is not None:
             shown += self._scanner.push(self._decoder.flush())
@@ -134,7 +134,7 @@ class Writing:
         return shown
 
 
-class Generation(Writing):
+class Generation(SamplingLoop):
     """A text being written with an engine. Iterate it to its end, or leave it whenever enough is seen.
 
     seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
@@ -144,7 +144,7 @@ class Generation(Writing):
 
     def __init__(
         self,
-        reading: Reading,
+        session: Session,
         tokenizer: Tokenizer,
         prompt: Sequence[int],
         *,
@@ -157,7 +157,7 @@ class Generation(Writing):
         super().__init__(
             tokenizer,
             prompt,
-            capacity=reading.capacity,
+            capacity=session.capacity,
             sampling=sampling,
             max_tokens=max_tokens,
             stop=stop,
@@ -166,8 +166,8 @@ class Generation(Writing):
         )
         self.seconds_to_first = self.tokens_per_second = 0.0
         self.proposed = self.accepted = 0
-        self._reading = reading
-        self._lookahead = Lookahead(prompt) if is_batch_invariant(reading) else None
+        self._session = session
+        self._prompt_lookup = PromptLookup(prompt) if is_batch_invariant(session) else None
         self._ahead: list[tuple[int, Logits]] = []  # tokens read before they were drawn, and the logits after each
         self._steps = self._run()
 
@@ -182,32 +182,32 @@ class Generation(Writing):
 
     def _run(self) -> Iterator[Step]:
         began = time.perf_counter()
-        logits = read(self._reading, self.prompt)
+        logits = read(self._session, self.prompt)
         while self.finish_reason is None:
             step = self.take(logits)
             self._time(began)
             yield step
             if self.finish_reason is None:
-                logits = self._read_on(step.choice.id)
+                logits = self._read_on(step.token.id)
 
     def _read_on(self, id: int) -> Logits:
         """The logits after `id`, the token drawn: read along already, or read now, maybe with guesses behind it."""
-        position = len(self.prompt) + len(self.choices) - 1
-        if self._lookahead is None:
-            return self._reading.extend([id])
-        self._lookahead.push(id)
+        position = len(self.prompt) + len(self.tokens) - 1
+        if self._prompt_lookup is None:
+            return self._session.feed([id])
+        self._prompt_lookup.push(id)
         if self._ahead:
             guess, logits = self._ahead.pop(0)
             if guess == id:
                 self.accepted += 1
                 return logits
             self._ahead.clear()
-            self._reading.truncate(position)
-        room = min(self._max_tokens - len(self.choices), self._reading.capacity - position) - 1
-        guesses = self._lookahead.guess(room)
+            self._session.truncate(position)
+        room = min(self._max_tokens - len(self.tokens), self._session.capacity - position) - 1
+        guesses = self._prompt_lookup.guess(room)
         if not guesses:
-            return self._reading.extend([id])
-        rows = self._reading.extend_all([id, *guesses])
+            return self._session.feed([id])
+        rows = self._session.feed_all([id, *guesses])
         self.proposed += len(guesses)
         self._ahead = list(zip(guesses, rows[1:], strict=True))
         after: Logits = rows[0]
@@ -215,7 +215,7 @@ class Generation(Writing):
 
     def _time(self, began: float) -> None:
         now = time.perf_counter()
-        if len(self.choices) == 1:
+        if len(self.tokens) == 1:
             self.seconds_to_first, self._first = now - began, now
         elif now > self._first:
-            self.tokens_per_second = (len(self.choices) - 1) / (now - self._first)
+            self.tokens_per_second = (len(self.tokens) - 1) / (now - self._first)

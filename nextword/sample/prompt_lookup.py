@@ -20,7 +20,7 @@ ROW_COST = 0.5  # in passes of one row; 8 rows take 2.3 to 2.9 passes, the rest 
 MEMORY = 0.15  # how fast the rate follows what was right lately
 
 
-class Lookahead:
+class PromptLookup:
     """Guesses how a text goes on. `rate` is the share of single guesses that were right lately."""
 
     def __init__(self, ids: Sequence[int]) -> None:

@@ -5,7 +5,7 @@
 Before them all go ids that stand for no token: some models pad their vocabulary. Penalties and bias shift logits;
 the filters remove tokens, each acting on what the one before it left, renormed.
 `distribute` keeps the raw probabilities beside the final ones and notes for every removed token which filter
-removed it; `choose` draws. The order and the meaning of every setting are those of transformers'
+removed it; `sample_token` draws. The order and the meaning of every setting are those of transformers'
 `generate`, except presence and frequency penalties, which are OpenAI's.
 """
 
@@ -115,23 +115,26 @@ class Removed:
 class Distribution:
     """The odds of every token.
 
-    `logits` float32 [vocab] as the model gave them; `names` are those of the filters that acted, in their order, and
-    `left` the ids that each of them let through, in theirs; `shares` float64 are the probabilities of what can be
-    drawn, which is what the last of them let through, or everything. `log_total` is the logarithm of the sum of the
-    logits' exponentials, to 2e-7 (each is made in float32: in float64 they alone would take longer than everything else
-    about a draw).
+    Attributes:
+        logits: As the model gave them, float32 [vocab].
+        log_total: Logarithm of the sum of the logits' exponentials, to 2e-7. The exponentials are computed in float32:
+            in float64 they alone would take longer than the rest of a draw.
+        filter_names: The names of the filters that acted, in their order.
+        survivors: For each of these filters the ids that it let through, ascending.
+        kept_probabilities: Probabilities, float64, of the ids that can be drawn: what the last filter let through, or
+            all ids if no filter acted.
     """
 
     logits: npt.NDArray[np.float32]
     log_total: float
-    names: list[str]
-    left: list[npt.NDArray[np.intp]]
-    shares: Floats
+    filter_names: list[str]
+    survivors: list[npt.NDArray[np.intp]]
+    kept_probabilities: Floats
 
     @property
     def kept(self) -> npt.NDArray[np.intp] | slice:
         """The ids that can be drawn, in their order; a slice of all of them if no filter acted."""
-        return self.left[-1] if self.left else slice(None)
+        return self.survivors[-1] if self.survivors else slice(None)
 
     @cached_property
     def probability(self) -> Floats:
@@ -141,36 +144,36 @@ class Distribution:
     @cached_property
     def filtered(self) -> Floats:
         """What is drawn from, [vocab]."""
-        odds = np.zeros(len(self.logits))
-        odds[self.kept] = self.shares
-        return odds
+        probabilities = np.zeros(len(self.logits))
+        probabilities[self.kept] = self.kept_probabilities
+        return probabilities
 
     @cached_property
     def removed_by(self) -> npt.NDArray[np.int8]:
         """0 for what was kept, else the number of the filter, counted from 1; [vocab]."""
         numbers = np.zeros(len(self.logits), dtype=np.int8)
-        for number in range(len(self.left), 0, -1):  # an earlier filter's word goes before a later one's
+        for number in range(len(self.survivors), 0, -1):  # an earlier filter's word goes before a later one's
             gone = np.ones(len(numbers), dtype=bool)
-            gone[self.left[number - 1]] = False
+            gone[self.survivors[number - 1]] = False
             numbers[gone] = number
         return numbers
 
     @cached_property
     def removed(self) -> tuple[Removed, ...]:
         """What each filter took away, in their order."""
-        gone = [self.removed_by == number for number in range(1, len(self.names) + 1)]
+        gone = [self.removed_by == number for number in range(1, len(self.filter_names) + 1)]
         return tuple(
             Removed(name, int(np.count_nonzero(each)), float(self.probability[each].sum()))
-            for name, each in zip(self.names, gone, strict=True)
+            for name, each in zip(self.filter_names, gone, strict=True)
         )
 
     def remover(self, id: int) -> str | None:
         """The filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
-        return self.names[number - 1] if number else None
+        return self.filter_names[number - 1] if number else None
 
 
-class Choice(NamedTuple):
+class SampledToken(NamedTuple):
     """One drawn token and how it came about.
 
     id: the token. position: where it stands in the text, from 0, the prompt included.
@@ -188,12 +191,12 @@ class Choice(NamedTuple):
     uniform: float
 
     @property
-    def surprise(self) -> float:
-        """What the token costs in bits, by the model's own odds."""
+    def surprisal(self) -> float:
+        """What the token costs in bits, by the model's own distribution."""
         return -math.log2(max(self.probability, _LEAST))
 
 
-def log_chance(probability: float) -> float:
+def clamped_log(probability: float) -> float:
     """A probability's logarithm in nats; of nothing, the least that a float can tell from it."""
     return math.log(max(probability, _LEAST))
 
@@ -233,23 +236,25 @@ def distribute(
         (kept,) = each.keep(scores).nonzero()
         left.append(left[-1][kept] if left else kept)
         scores = scores[kept]
-    shares = _softmax(scores, sampling.temperature)
-    return Distribution(logits, _log_total(logits, largest, least), [each.name for each in filters], left, shares)
+    kept_probabilities = _softmax(scores, sampling.temperature)
+    return Distribution(
+        logits, _log_total(logits, largest, least), [each.name for each in filters], left, kept_probabilities
+    )
 
 
-def choose(odds: Distribution, uniform: float, position: int) -> Choice:
+def sample_token(distribution: Distribution, uniform: float, position: int) -> SampledToken:
     """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
-    ends = odds.shares.cumsum()
+    ends = distribution.kept_probabilities.cumsum()
     at = int(ends.searchsorted(uniform * ends[-1], side="right"))  # one whose share is 0 ends where it begins
-    id = int(odds.left[-1][at]) if odds.left else at
-    logit = odds.logits[id]
-    return Choice(
+    id = int(distribution.survivors[-1][at]) if distribution.survivors else at
+    logit = distribution.logits[id]
+    return SampledToken(
         id=id,
         position=position,
         logit=float(logit),
-        probability=math.exp(float(logit) - odds.log_total),
-        filtered_probability=float(odds.shares[at]),
-        rank=int(np.count_nonzero(odds.logits > logit)) + 1,
+        probability=math.exp(float(logit) - distribution.log_total),
+        filtered_probability=float(distribution.kept_probabilities[at]),
+        rank=int(np.count_nonzero(distribution.logits > logit)) + 1,
         uniform=uniform,
     )
 
@@ -299,8 +304,8 @@ def _top_p(scores: Scores, mass: float, temperature: float) -> Mask:
 
 def _typical(scores: Scores, mass: float, temperature: float) -> Mask:
     p = _softmax(scores, temperature)
-    surprise = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
-    return _until(np.argsort(np.abs(surprise - (p * surprise).sum()), kind="stable"), p, mass)
+    surprisal = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    return _until(np.argsort(np.abs(surprisal - (p * surprisal).sum()), kind="stable"), p, mass)
 
 
 def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
@@ -313,18 +318,18 @@ def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
 
 def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
     """Probabilities, in float64; of one token, whatever the temperature, if there is only one."""
-    odds = scores.astype(np.float64)
-    odds -= odds.max()
+    probabilities = scores.astype(np.float64)
+    probabilities -= probabilities.max()
     if temperature not in (0, 1):
-        odds /= temperature
-    np.exp(odds, out=odds)
-    odds /= odds.sum()
-    return odds
+        probabilities /= temperature
+    np.exp(probabilities, out=probabilities)
+    probabilities /= probabilities.sum()
+    return probabilities
 
 
 def _log_total(logits: npt.NDArray[np.float32], largest: float, least: float) -> float:
     """The logarithm of the sum of the exponentials, to 2e-7."""
     numbers = logits if largest - least <= _LARGEST_FLOAT32 else logits.astype(np.float64)
-    odds: Scores = numbers - numbers.dtype.type(largest)
-    np.exp(odds, out=odds)
-    return largest + math.log(odds.sum(dtype=np.float64))
+    probabilities: Scores = numbers - numbers.dtype.type(largest)
+    np.exp(probabilities, out=probabilities)
+    return largest + math.log(probabilities.sum(dtype=np.float64))

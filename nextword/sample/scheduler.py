@@ -20,8 +20,8 @@ from functools import partial
 from typing import Protocol
 
 from nextword.errors import Busy, Closing, ModelError, NextwordError
-from nextword.predict.engine import Engine, Logits, Reading, is_batch_invariant
-from nextword.sample.generation import Step, Writing
+from nextword.predict.engine import Engine, Logits, Session, is_batch_invariant
+from nextword.sample.generation import SamplingLoop, Step
 
 CHUNK = 128  # tokens of prompts read in a turn
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
         """One more token; the last if the writing has a `finish_reason`."""
 
     def ended(self, error: NextwordError | None) -> None:
-        """Nothing follows: None after a job without `writing`, else why there is no more."""
+        """Nothing follows: None after a job without `loop`, else why there is no more."""
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Job:
 
     prompt: Sequence[int]
     listener: Listener
-    writing: Writing | None
+    loop: SamplingLoop | None
     scores: bool = False
     cancelled: bool = False
 
@@ -67,7 +67,7 @@ class Counts:
 
 @dataclass(eq=False)
 class _Row:
-    reading: Reading
+    session: Session
     job: Job | None = None
     unread: Sequence[int] | None = None  # of the prompt; None before its turn to be read has come
     next: int | None = None  # drawn and not read yet
@@ -95,7 +95,7 @@ class Scheduler:
         self.counts = Counts()
         self.size, self.queue = rows, queue
         self._engine = engine
-        self._rows = [_Row(engine.start(context)) for _ in range(rows)]
+        self._rows = [_Row(engine.open_session(context)) for _ in range(rows)]
         self._door = _Door()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
@@ -103,7 +103,7 @@ class Scheduler:
     @property
     def capacity(self) -> int:
         """Tokens that a row has room for."""
-        return self._rows[0].reading.capacity
+        return self._rows[0].session.capacity
 
     @property
     def running(self) -> int:
@@ -206,7 +206,7 @@ class Scheduler:
     def _free_row(self, job: Job) -> _Row | None:
         """The free row that holds most of the job's prompt already; among equals the one unused for longest."""
         free = [row for row in self._rows if row.job is None]
-        return max(free, key=lambda row: (_shared(row.reading.ids, job.prompt), -row.last_used), default=None)
+        return max(free, key=lambda row: (_shared(row.session.ids, job.prompt), -row.last_used), default=None)
 
     def _piece(self, row: _Row, budget: int) -> Sequence[int]:
         """What is to be read in a row now: the token drawn last, or at most `budget` tokens of its prompt."""
@@ -218,7 +218,7 @@ class Scheduler:
             if budget <= 0 or self._is_being_read(row):
                 return []
             cached = 0 if job.scores else self._recall(row, job.prompt)
-            row.reading.truncate(cached)
+            row.session.truncate(cached)
             row.unread = job.prompt[cached:]
             self.counts.cached_tokens += cached
             job.listener.began(cached)
@@ -230,24 +230,24 @@ class Scheduler:
         """Whether another row reads what this one could then copy."""
         job = row.job
         assert job is not None
-        if job.scores or not is_batch_invariant(row.reading):
+        if job.scores or not is_batch_invariant(row.session):
             return False
-        known = max(_shared(each.reading.ids, job.prompt) for each in self._rows)
-        reading = (each for each in self._busy() if each.unread is not None and each.next is None)
-        return any(each.job is not None and _shared(each.job.prompt, job.prompt) > known for each in reading)
+        known = max(_shared(each.session.ids, job.prompt) for each in self._rows)
+        session = (each for each in self._busy() if each.unread is not None and each.next is None)
+        return any(each.job is not None and _shared(each.job.prompt, job.prompt) > known for each in session)
 
     def _recall(self, row: _Row, prompt: Sequence[int]) -> int:
         """Make the row begin as the prompt does, as far as any row has read that; how many tokens that is.
 
         The last token is always read anew: its logits are wanted.
         """
-        if not is_batch_invariant(row.reading):  # reading it again would not give the same bits
+        if not is_batch_invariant(row.session):  # reading it again would not give the same bits
             return 0
-        best = max(self._rows, key=lambda each: (_shared(each.reading.ids, prompt), each is row))
-        length = _shared(best.reading.ids, prompt)
-        if best is not row and hasattr(row.reading, "copy_from"):
-            row.reading.copy_from(best.reading, length)
-        return min(length, _shared(row.reading.ids, prompt))
+        best = max(self._rows, key=lambda each: (_shared(each.session.ids, prompt), each is row))
+        length = _shared(best.session.ids, prompt)
+        if best is not row and hasattr(row.session, "copy_from"):
+            row.session.copy_from(best.session, length)
+        return min(length, _shared(row.session.ids, prompt))
 
     def _read_on(self, rows: Sequence[_Row], pieces: Sequence[Sequence[int]]) -> None:
         """Read a piece in each row; draw where there is nothing more to read.
@@ -258,7 +258,7 @@ class Scheduler:
         together = [i for i, row in enumerate(rows) if not _wants_scores(row)]
         after: dict[int, Logits] = {}
         if together:
-            logits = self._extend([rows[i].reading for i in together], [pieces[i] for i in together])
+            logits = self._extend([rows[i].session for i in together], [pieces[i] for i in together])
             after.update(zip(together, logits, strict=True))
         drawn: list[tuple[_Row, Step]] = []
         for i, row in enumerate(rows):
@@ -271,38 +271,38 @@ class Scheduler:
 
     def _score(self, row: _Row, piece: Sequence[int]) -> Logits:
         """Read a piece of a prompt and tell the logits on the way; the last of them."""
-        first, logits = len(row.reading.ids), row.reading.extend_all(piece)
+        first, logits = len(row.session.ids), row.session.feed_all(piece)
         if row.job is not None:
             self._guarded([row], partial(row.job.listener.read, first, logits))
         last: Logits = logits[-1]
         return last
 
-    def _extend(self, readings: Sequence[Reading], pieces: Sequence[Sequence[int]]) -> Sequence[Logits]:
+    def _extend(self, sessions: Sequence[Session], pieces: Sequence[Sequence[int]]) -> Sequence[Logits]:
         """The logits after each piece."""
-        if hasattr(self._engine, "extend_each"):
-            logits: Sequence[Logits] = self._engine.extend_each(readings, pieces)
+        if hasattr(self._engine, "feed_each"):
+            logits: Sequence[Logits] = self._engine.feed_each(sessions, pieces)
             return logits
-        return [reading.extend(piece) for reading, piece in zip(readings, pieces, strict=True)]
+        return [session.feed(piece) for session, piece in zip(sessions, pieces, strict=True)]
 
     def _draw(self, row: _Row, logits: Logits, drawn: list[tuple[_Row, Step]]) -> None:
         """The next token of the row's text, added to `drawn`."""
         job = row.job
         if job is None:  # it failed in this turn
             return
-        if job.writing is None:
+        if job.loop is None:
             self._end(row, None)
         elif not job.cancelled:
-            drawn.append((row, job.writing.take(logits)))
+            drawn.append((row, job.loop.take(logits)))
 
     def _pass_on(self, row: _Row, step: Step) -> None:
         """Tell who asked of a drawn token, and read it next, or free the row after the last."""
         job = row.job
         assert job is not None
-        assert job.writing is not None
+        assert job.loop is not None
         self.counts.written_tokens += 1
         job.listener.wrote(step)
-        row.next = step.choice.id
-        if job.writing.finish_reason is not None:
+        row.next = step.token.id
+        if job.loop.finish_reason is not None:
             self.counts.texts += 1
             row.free()
 

@@ -6,27 +6,26 @@
 
 Each acts at one of the points of nextword.model.hooks: on all of it or on one `unit` (a head where the point has
 heads, else one number of the width), at all positions, those to come included, or at the `positions` given.
-`EditedEngine` reads under edits and is an engine like any other, so generation has no second loop.
+`edited_engine` reads under edits and is an engine like any other, so generation has no second loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
 from nextword.model.hooks import point_names
-from nextword.model.kv_cache import Memory
 from nextword.model.transformer import Transformer
-from nextword.predict.engine import Logits, check_room
-from nextword.trace.recording import CHUNK, Points, check_prompt
+from nextword.predict.torch_engine import TorchEngine
+from nextword.trace.recording import Recorder, check_prompt
 
 Tensor = torch.Tensor
-_PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".mixed")  # [batch, heads, time, ...]
+_PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".z")  # [batch, heads, time, ...]
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ def patch_from(
         raise InputError(
             f"Give one position to patch for each that is recorded, and only positions of the {len(ids)} tokens."
         )
-    points = Points(lambda name: name == point)
-    model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
-    seen = _selected(points.seen[point], point, unit)[0]
+    points = Recorder(lambda name: name == point)
+    model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
+    seen = _selected(points.activations[point], point, unit)[0]
     return Patch(point, seen[list(positions)], target, unit)
 
 
@@ -98,19 +97,19 @@ def _selected(tensor: Tensor, point: str, unit: int | None) -> Tensor:
     return tensor if unit is None else tensor[..., unit]
 
 
-class Editing:
-    """A probe that applies edits to tokens whose first stands at position `start` of the text."""
+class EditHook:
+    """A hook that applies edits to tokens, the first of which stands at position `start` of the text."""
 
     def __init__(self, edits: Sequence[Edit], start: int) -> None:
         self._edits, self._start = edits, start
         self._points = {edit.point for edit in edits}
 
     def wants(self, name: str) -> bool:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         return name in self._points
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         edited = tensor.clone()
         for edit in self._edits:
             if edit.point == name:
@@ -133,60 +132,14 @@ class Editing:
                     here.copy_(values[number].to(here).expand_as(here))
 
 
-class EditedEngine:
-    """A model that reads under edits. Implements nextword.predict.engine.Engine.
+def edited_engine(model: Transformer, edits: Sequence[Edit]) -> TorchEngine:
+    """An engine that reads under edits, for predicting and generating.
 
     Raises InputError for an edit whose point, unit or shape the model does not have.
     """
-
-    def __init__(self, model: Transformer, edits: Sequence[Edit]) -> None:
-        self.architecture: Architecture = model.architecture
-        self.model, self.edits = model, tuple(edits)
-        for edit in edits:
-            _check(edit, self.architecture)
-
-    def start(self, capacity: int | None = None) -> EditedReading:
-        """A new text; see nextword.predict.engine.Engine."""
-        context = self.architecture.context
-        return EditedReading(self, context if capacity is None else min(capacity, context))
-
-
-class EditedReading:
-    """One text being read under edits. Implements nextword.predict.engine.Reading."""
-
-    def __init__(self, engine: EditedEngine, capacity: int) -> None:
-        self.ids: list[int] = []
-        self.capacity = capacity
-        self._engine = engine
-        weight = engine.model.embed.weight
-        self._memory = Memory(engine.architecture, capacity, dtype=weight.dtype, device=weight.device)
-
-    def extend(self, ids: Sequence[int]) -> Logits:
-        """Read on; the logits of the next token, float32 [vocab]."""
-        *_, last = self._read(ids)
-        logits: Logits = last[-1]
-        return logits
-
-    def extend_all(self, ids: Sequence[int]) -> Logits:
-        """Read on; the logits after each of `ids`, float32 [len(ids), vocab]."""
-        return np.concatenate(list(self._read(ids)))
-
-    def truncate(self, length: int) -> None:
-        """Forget every token from position `length` on."""
-        self._memory.truncate(length)
-        del self.ids[length:]
-
-    def _read(self, ids: Sequence[int]) -> Iterator[Logits]:
-        check_room(self, ids, self._engine.architecture)
-        for start in range(0, len(ids), CHUNK):
-            chunk = list(ids[start : start + CHUNK])
-            probe = Editing(self._engine.edits, len(self.ids))
-            with torch.no_grad():
-                row = torch.tensor([chunk], device=self._engine.model.embed.weight.device)
-                logits = self._engine.model.forward(row, self._memory, probe)[0]
-            self._memory.advance(len(chunk))
-            self.ids += chunk
-            yield logits.float().cpu().numpy()
+    for edit in edits:
+        _check(edit, model.architecture)
+    return TorchEngine.of(model, partial(EditHook, tuple(edits)))
 
 
 def _check(edit: Edit, a: Architecture) -> None:
@@ -196,7 +149,7 @@ def _check(edit: Edit, a: Architecture) -> None:
     if edit.point not in set(point_names(a)):
         raise InputError(f"There is no point {edit.point!r:.60} in this model; the names are in nextword.model.hooks.")
     if edit.point.endswith(".scores") or (edit.point.endswith(".pattern") and not isinstance(edit, Scale)):
-        raise InputError("Scores and patterns grow with the text: scale a pattern, or edit query, key, value or mixed.")
+        raise InputError("Scores and patterns grow with the text: scale a pattern, or edit query, key, value or z.")
     units, rest = _shape(edit.point, a)
     if edit.unit is not None and not 0 <= edit.unit < units:
         raise InputError(f"The point {edit.point} has units 0 to {units - 1}, not {edit.unit}.")

@@ -1,8 +1,8 @@
 """Recording: one reading of a prompt by the definition, with every named point of its last token kept.
 
-The prompt is read in two parts that together are one forward pass: all tokens but the last fill a memory, then the
-last is read with a probe. So the softmax is opened for one row only, a long prompt costs no T x T tensor, and the
-memory is still there when the last token is read again under other conditions (`replay`), many rows at a time.
+The prompt is read in two parts that together are one forward pass: all tokens but the last fill a KV cache, then the
+last is read with a hook. So the softmax is opened for one row only, a long prompt costs no T x T tensor, and the
+cache is still there when the last token is read again under other conditions (`replay`), many rows at a time.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import TYPE_CHECKING
 import torch
 
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
-from nextword.model.kv_cache import Memory
+from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Block, Transformer
 
 if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
-    from nextword.model.hooks import Probe
+    from nextword.model.hooks import Hook
 
 Tensor = torch.Tensor
 CHUNK = 512  # tokens of a prompt read at once: bounds the activations
 FORK_BYTES = 1 << 28  # keys and values copied at once for `replay`
 
 
-class Points:
-    """A probe that keeps what it sees at the points that `wanted` chooses, and changes nothing."""
+class Recorder:
+    """A hook that keeps what it sees at the points that `wanted` chooses, and changes nothing."""
 
     def __init__(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
-        self.seen: dict[str, Tensor] = {}
+        self.activations: dict[str, Tensor] = {}
         self._wanted = wanted
 
     def wants(self, name: str) -> bool:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         return self._wanted(name)
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """See nextword.model.hooks.Probe."""
-        self.seen[name] = tensor
+        """See nextword.model.hooks.Hook."""
+        self.activations[name] = tensor
         return tensor
 
 
@@ -47,27 +47,27 @@ class Points:
 class Recording:
     """What happened while the last of `ids` was read.
 
-    points: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
-    kept as 1; `attention.pattern` is [heads, 1, T]. memory: keys and values of all T tokens, one row.
+    activations: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
+    kept as 1; `attention.pattern` is [heads, 1, T]. kv_cache: keys and values of all T tokens, one row.
     """
 
     model: Transformer
     ids: tuple[int, ...]
-    points: Mapping[str, Tensor]
-    memory: Memory
+    activations: Mapping[str, Tensor]
+    kv_cache: KVCache
 
     @property
     def logits(self) -> Tensor:
         """Of the next token [vocab]."""
-        return self.points["logits"][0]
+        return self.activations["logits"][0]
 
     def values(self, layer: int) -> Tensor:
         """Values [kv heads, T, head] that this layer's heads read at the last position, biases included."""
-        return held(self.memory, layer, self.model.architecture)[1][0]
+        return self.kv_cache.layer(layer)[1][0]
 
     def pattern(self, layer: int) -> Tensor:
         """How much of each position's value each head takes [heads, T]."""
-        return self.points[f"blocks.{layer}.attention.pattern"][:, 0]
+        return self.activations[f"blocks.{layer}.attention.pattern"][:, 0]
 
 
 @torch.no_grad()
@@ -78,22 +78,22 @@ def record(model: Transformer, ids: Sequence[int]) -> Recording:
     """
     check_prompt(ids, model.architecture)
     weight = model.embed.weight
-    memory = Memory(model.architecture, len(ids), dtype=weight.dtype, device=weight.device)
+    kv_cache = KVCache(model.architecture, len(ids), dtype=weight.dtype, device=weight.device)
     for start in range(0, len(ids) - 1, CHUNK):
         chunk = list(ids[start : min(start + CHUNK, len(ids) - 1)])
-        model.states(torch.tensor([chunk], device=weight.device), memory)
-        memory.advance(len(chunk))
-    points = Points()
-    model(torch.tensor([[ids[-1]]], device=weight.device), memory, points)
-    memory.advance(1)
-    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.seen.items()}, memory)
+        model.states(torch.tensor([chunk], device=weight.device), kv_cache)
+        kv_cache.advance(len(chunk))
+    points = Recorder()
+    model(torch.tensor([[ids[-1]]], device=weight.device), kv_cache, points)
+    kv_cache.advance(1)
+    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.activations.items()}, kv_cache)
 
 
 @torch.no_grad()
-def replay(recording: Recording, rows: int, probe: Callable[[slice], Probe]) -> Tensor:
-    """Read the last token again, `rows` times side by side, under a probe; logits [rows, vocab].
+def replay(recording: Recording, rows: int, hook: Callable[[slice], Hook]) -> Tensor:
+    """Read the last token again, `rows` times side by side, under a hook; logits [rows, vocab].
 
-    `probe` makes the probe for a slice of the rows: long prompts are replayed in several batches. What was read
+    `hook` makes the hook for a slice of the rows: long prompts are replayed in several batches. What was read
     before is the same for all rows and is not read again.
     """
     a, n = recording.model.architecture, len(recording.ids)
@@ -102,28 +102,22 @@ def replay(recording: Recording, rows: int, probe: Callable[[slice], Probe]) -> 
     logits = []
     for start in range(0, rows, at_once):
         batch = slice(start, min(start + at_once, rows))
-        memory = _fork(recording, batch.stop - batch.start)
+        kv_cache = _fork(recording, batch.stop - batch.start)
         last = torch.full((batch.stop - batch.start, 1), recording.ids[-1], device=recording.logits.device)
-        logits.append(recording.model.forward(last, memory, probe(batch))[:, -1])
+        logits.append(recording.model.forward(last, kv_cache, hook(batch))[:, -1])
     return torch.cat(logits)
 
 
-def _fork(recording: Recording, rows: int) -> Memory:
+def _fork(recording: Recording, rows: int) -> KVCache:
     """Memories of all tokens but the last, one for each of `rows` rows."""
     a, before = recording.model.architecture, len(recording.ids) - 1
     logits = recording.logits
-    memory = Memory(a, before + 1, rows=rows, dtype=logits.dtype, device=logits.device)
+    kv_cache = KVCache(a, before + 1, rows=rows, dtype=logits.dtype, device=logits.device)
     for layer in range(a.n_layers):
-        key, value = (held[:, :, :before] for held in held(recording.memory, layer, a))
-        memory.extend(layer, key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1))
-    memory.advance(before)
-    return memory
-
-
-def held(memory: Memory, layer: int, a: Architecture) -> tuple[Tensor, Tensor]:
-    """Keys and values of a layer, each [rows, kv heads, positions, head size]."""
-    nothing = torch.empty(1, a.n_kv_heads, 0, a.head_size)
-    return memory.extend(layer, nothing, nothing)
+        key, value = (each[:, :, :before] for each in recording.kv_cache.layer(layer))
+        kv_cache.append(layer, key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1))
+    kv_cache.advance(before)
+    return kv_cache
 
 
 def block_of(model: Transformer, layer: int) -> Block:

@@ -33,7 +33,6 @@ from nextword.trace.recording import check_token
 from nextword.trace.text.indexed import IndexedText, open_indexed, training_order
 from nextword.trace.text.influence import influences
 from nextword.train.plan import Budget
-from nextword.train.prepare import begin_id
 from nextword.train.run import Run, resume
 
 _OTHERS = 20  # stretches of text: that a passage's influence is compared with
@@ -195,7 +194,7 @@ def restart(run: Path, out: Path, step: int, places: Sequence[range], card: dict
         tokenizer.save(folder)
         text = shards
         if places:
-            documents = _documents(shards, places, begin_id(tokenizer))
+            documents = _documents(shards, places, tokenizer.begin_id)
             text = write_shards(new.text_path, documents, token_bytes=shards.token_bytes)
         else:
             shutil.copytree(shards.folder, new.text_path)

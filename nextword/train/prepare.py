@@ -218,20 +218,8 @@ def _beginning(documents: Iterable[Document]) -> Iterator[str]:
         left -= len(document.text)
 
 
-def begin_id(tokenizer: Tokenizer) -> int:
-    """The token that leads a text: the one made for it or, where there is none, the one that ends the text before.
-
-    Raises InputError for a tokenizer with neither.
-    """
-    if tokenizer.bos_id is not None:
-        return tokenizer.bos_id
-    if not tokenizer.eos_ids:
-        raise InputError("The model's tokenizer has no token that begins or ends a text; go on from another model.")
-    return min(tokenizer.eos_ids)
-
-
 def _write(tokenizer: Tokenizer, vocab: int, documents: Iterable[Document], folder: Path) -> Shards:
-    encoded = encode_documents(tokenizer, _writable(tokenizer, documents), begin=begin_id(tokenizer))
+    encoded = encode_documents(tokenizer, _writable(tokenizer, documents), begin=tokenizer.begin_id)
     sizes = np.zeros(vocab, np.uint16)  # an embedding may have more rows than there are tokens
     known = token_sizes(tokenizer)
     sizes[: len(known)] = known

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from nextword.api import WRITING
+from nextword.api import DEFAULT_SAMPLING
 from nextword.base.atomic import atomic_folder
 from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.base.version import __version__
@@ -51,7 +51,7 @@ from nextword.train.log import open_log, trim_log
 from nextword.train.measure import Measurements
 from nextword.train.page.page import write_page
 from nextword.train.plan import Budget, Forecast, plan
-from nextword.train.prepare import Corpus, Facts, begin_id, open_corpus, prepare
+from nextword.train.prepare import Corpus, Facts, open_corpus, prepare
 
 REGULAR = 1024  # steps: between checkpoints, once these no longer double
 _LOOKS = 25  # looks: at the clock, in a run of a number of minutes
@@ -359,9 +359,13 @@ class Run:
     def _sample(self) -> str:
         """A text that the current weights write."""
         tokenizer = self._corpus.tokenizer
-        reading = TorchEngine.of(self.trainer.model()).start()
-        settings: dict[str, Any] = {"sampling": WRITING, "max_tokens": _SAMPLE_TOKENS, "stop_ids": tokenizer.eos_ids}
-        writing = Generation(reading, tokenizer, [begin_id(tokenizer)], seed=self.recipe.seed, **settings)
+        session = TorchEngine.of(self.trainer.model()).open_session()
+        settings: dict[str, Any] = {
+            "sampling": DEFAULT_SAMPLING,
+            "max_tokens": _SAMPLE_TOKENS,
+            "stop_ids": tokenizer.eos_ids,
+        }
+        writing = Generation(session, tokenizer, [tokenizer.begin_id], seed=self.recipe.seed, **settings)
         text = ""
         for step in writing:
             self._heed()

@@ -27,11 +27,11 @@ from nextword.web.metrics import metrics_of
 from nextword.web.openai import chat, completions
 from nextword.web.openai.respond import respond
 from nextword.web.openai.schemas import (
-    ChatAsked,
-    CompletionAsked,
-    DetokenizeAsked,
-    ExplainAsked,
-    TokenizeAsked,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    ExplainRequest,
+    TokenizeRequest,
 )
 from nextword.web.openai.service import Service
 from nextword.web.studio.routes import studio_router
@@ -86,18 +86,18 @@ def create_app(
 
 def _add_writing(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions")
-    async def complete(asked: CompletionAsked, request: Request) -> Response:
+    async def complete(request: CompletionRequest, http: Request) -> Response:
         """Continue one or more prompts."""
-        service.check_model(asked.model)
-        texts = await run_in_threadpool(completions.texts_of, service, asked)
-        return await respond(request, service, asked, texts, completions.CompletionShape(service.tokenizer, asked))
+        service.check_model(request.model)
+        texts = await run_in_threadpool(completions.texts_of, service, request)
+        return await respond(http, service, request, texts, completions.CompletionShape(service.tokenizer, request))
 
     @app.post("/v1/chat/completions")
-    async def answer(asked: ChatAsked, request: Request) -> Response:
+    async def answer(request: ChatRequest, http: Request) -> Response:
         """Answer a conversation."""
-        service.check_model(asked.model)
-        texts = await run_in_threadpool(chat.texts_of, service, asked)
-        return await respond(request, service, asked, texts, chat.ChatShape(service.tokenizer, asked))
+        service.check_model(request.model)
+        texts = await run_in_threadpool(chat.texts_of, service, request)
+        return await respond(http, service, request, texts, chat.ChatShape(service.tokenizer, request))
 
 
 def _add_rest(app: FastAPI, service: Service) -> None:
@@ -116,24 +116,24 @@ def _add_rest(app: FastAPI, service: Service) -> None:
         return model()
 
     @app.post("/v1/explain")
-    def explain(asked: ExplainAsked) -> Json:
+    def explain(request: ExplainRequest) -> Json:
         """Why a token comes next: its receipt."""
-        service.check_model(asked.model)
-        return service.explain(asked)
+        service.check_model(request.model)
+        return service.explain(request)
 
     @app.post("/tokenize")
-    def tokenize(asked: TokenizeAsked) -> Json:
+    def tokenize(request: TokenizeRequest) -> Json:
         """The ids of a text."""
-        content = asked.content or asked.prompt
-        ids = service.tokenizer.encode(content, begin=asked.add_special) if content else []
+        content = request.content or request.prompt
+        ids = service.tokenizer.encode(content, begin=request.add_special) if content else []
         pieces = [{"id": id, "piece": service.tokenizer.token_text(id)} for id in ids]
-        told = pieces if asked.with_pieces else ids
-        return {"tokens": told, "count": len(ids), "max_model_len": service.scheduler.capacity}
+        payload = pieces if request.with_pieces else ids
+        return {"tokens": payload, "count": len(ids), "max_model_len": service.scheduler.capacity}
 
     @app.post("/detokenize")
-    def detokenize(asked: DetokenizeAsked) -> Json:
+    def detokenize(request: DetokenizeRequest) -> Json:
         """The text of ids."""
-        text = service.tokenizer.decode(asked.tokens)
+        text = service.tokenizer.decode(request.tokens)
         return {"content": text, "prompt": text}
 
     @app.get("/health")

@@ -91,8 +91,8 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            told = f"The request's body is not JSON: {first['ctx']['error']}, at character {first['loc'][1]}."
-            return response(400, body(told))
+            payload = f"The request's body is not JSON: {first['ctx']['error']}, at character {first['loc'][1]}."
+            return response(400, body(payload))
         param = ".".join(str(part) for part in first["loc"][1:]) or None
         return response(400, body(f"{param or 'The request'}: {first['msg']}."[:500], param=param))
 

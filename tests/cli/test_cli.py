@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import nextword
 from nextword import cli
-from nextword.api import CHAT_MODEL, DEFAULT_MODEL, WRITING
+from nextword.api import CHAT_MODEL, DEFAULT_MODEL, DEFAULT_SAMPLING
 from nextword.cli import arguments, doctor, terminal
 from nextword.errors import DownloadFailed
 from nextword.parameters import pull
@@ -205,8 +205,8 @@ def test_generate(tiny: str) -> None:
     assert all(step.keys() == keys | {"removed"} for step in steps)
     assert all([each.keys() for each in step["removed"]] == [{"filter", "tokens", "mass"}] for step in steps)
     assert all(step["removed"][0]["mass"] <= 1 - step["probability"] for step in steps)
-    assert [step["id"] for step in steps] == [choice.id for choice in written.choices]
-    assert [step["probability"] for step in steps] == [choice.probability for choice in written.choices]
+    assert [step["id"] for step in steps] == [choice.id for choice in written.tokens]
+    assert [step["probability"] for step in steps] == [choice.probability for choice in written.tokens]
     assert "".join(step["text"] for step in steps) == last["text"] == written.text
     assert last.keys() == {"done", "text", "finish_reason", "seed", "tokens_per_second", "hashes"}
     assert (last["done"], last["finish_reason"], last["seed"]) == (True, "length", 5)
@@ -233,10 +233,10 @@ def test_sampling_options_reach_the_sampler(tiny: str) -> None:
 
 def test_help_tells_the_defaults_of_writing() -> None:
     shown = good("generate", "--help")
-    told = [name for name, value in asdict(WRITING).items() if value != asdict(Sampling())[name]]
+    told = [name for name, value in asdict(DEFAULT_SAMPLING).items() if value != asdict(Sampling())[name]]
     assert told
     for name in told:
-        assert f"--{name.replace('_', '-')} {getattr(WRITING, name)}" in shown
+        assert f"--{name.replace('_', '-')} {getattr(DEFAULT_SAMPLING, name)}" in shown
 
 
 def test_chat_answers_what_is_piped_in(talker: str) -> None:

@@ -105,10 +105,10 @@ def test_chips_stand_over_their_figures() -> None:
 
 def test_surprise_is_written_as_well_as_coloured() -> None:
     there = console(colour=True)
-    terminal.surprises(there, ["a", "b", "c"], [None, -0.1, -2000.0])
+    terminal.surprisals(there, ["a", "b", "c"], [None, -0.1, -2000.0])
     assert screen(there)[:2] == ["a b   c", "- 0.1 2885.4"]
-    assert terminal.surprise(0.9) != terminal.surprise(0.1) != terminal.surprise(0.0)
-    assert terminal.surprise(0.0) == terminal.surprise(1e-9)
+    assert terminal.surprisal(0.9) != terminal.surprisal(0.1) != terminal.surprisal(0.0)
+    assert terminal.surprisal(0.0) == terminal.surprisal(1e-9)
 
 
 ROWS = [
@@ -120,9 +120,9 @@ ROWS = [
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 @pytest.mark.parametrize("filtered", [False, True])
-def test_odds_fit_the_width_and_are_aligned(width: int, filtered: bool) -> None:
+def test_probabilities_fit_the_width_and_are_aligned(width: int, filtered: bool) -> None:
     there = console(width)
-    terminal.odds(there, ROWS, filtered)
+    terminal.probabilities(there, ROWS, filtered)
     lines = screen(there)[:-1]
     assert len(lines) == 3
     assert max(map(cell_len, lines)) <= width
@@ -137,7 +137,7 @@ def test_odds_fit_the_width_and_are_aligned(width: int, filtered: bool) -> None:
 
 def test_bars_have_a_plain_form() -> None:
     there = console(40, encoding="latin-1")
-    terminal.odds(there, ROWS[:1], filtered=False)
+    terminal.probabilities(there, ROWS[:1], filtered=False)
     assert set(screen(there)[0].split()[-1]) == {"#"}
 
 

@@ -239,7 +239,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_text_too_long_for_the_positions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST", 3)
+    monkeypatch.setattr(module, "_MOST_TOKENS", 3)
     with pytest.raises(InputError, match="4 tokens, but an index holds 3"):
         built(tmp_path / "index", Text([[1, 2, 3, 4]]))
 
@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_large_texts_are_counted_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PORTION", 7)
+    monkeypatch.setattr(module, "_COUNTED_TOKENS", 7)
     text = Text([list(range(20)), [3, 3, 19]])
     assert_answers(built(tmp_path / "index", text), text, [3])
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nextword.corpus import worlds
 from nextword.corpus.documents import Report, deduplicate, is_heldout, read_documents
-from nextword.corpus.language import END, STORY, Choices, Fact, State, World, text_of, words_of
+from nextword.corpus.language import END, STORY, Choices, Fact, LanguageState, World, text_of, words_of
 from nextword.corpus.worlds import WORLDS, world
 from nextword.errors import InputError
 
@@ -22,7 +22,7 @@ MADE = {name: world(name) for name in WORLDS}
 NAMES = pytest.mark.parametrize("name", WORLDS)
 
 
-def coin(state: State) -> Choices:
+def coin(state: LanguageState) -> Choices:
     """Heads and tails in a row; after each the document ends with probability 1/4."""
     tosses: Choices = {"heads": (0.5, "tossed"), "tails": (0.5, "tossed")}
     if state == STORY:

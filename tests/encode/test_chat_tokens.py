@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import added_token
-from nextword.encode.escape import defuse, new_mark
+from nextword.encode.escape import escape_special_tokens, new_separator
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError, TokenizerError
 from tests.encode.samples import SPECIAL, TEXTS, WORDS, byte_level, sentencepiece_backend, spec_of
@@ -188,16 +188,16 @@ def test_without_a_template_there_is_no_chat() -> None:
 
 def test_a_special_token_of_one_character_cannot_be_broken_up() -> None:
     with pytest.raises(InputError, match="single character"):
-        defuse(conversation("a § b"), {"§"}, new_mark())
+        escape_special_tokens(conversation("a § b"), {"§"}, new_separator())
 
 
 @given(text=ATTACKS)
 @settings(deadline=None, max_examples=100)
 def test_taking_the_mark_out_gives_back_the_words(text: str) -> None:
-    mark = new_mark()
-    (message,) = defuse(conversation(text), SPECIAL, mark)
+    separator = new_separator()
+    (message,) = escape_special_tokens(conversation(text), SPECIAL, separator)
     assert not any(token in message["content"] for token in SPECIAL)
-    assert message["content"].replace(mark, "") == text
-    assert message["content"].strip().removeprefix(mark).removesuffix(mark) == message["content"].strip() or (
-        mark in message["content"]
+    assert message["content"].replace(separator, "") == text
+    assert message["content"].strip().removeprefix(separator).removesuffix(separator) == message["content"].strip() or (
+        separator in message["content"]
     )

@@ -31,7 +31,7 @@ def talk(*turns: tuple[str, str]) -> Document:
 def test_texts_begin_with_the_begin_token_and_keep_order_and_provenance(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
-    monkeypatch.setattr(prepare, "_PORTION", portion)
+    monkeypatch.setattr(prepare, "_PORTION_CHARACTERS", portion)
     documents = [Document(text, "a.txt", i) for i, text in enumerate(TEXTS)]
     encoded = list(encode_documents(tokenizer, iter(documents), begin=0))
     assert [ids.tolist() for ids, _, _ in encoded] == [[0, *tokenizer.encode(text)] for text in TEXTS]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import GPT2, QWEN2
-from nextword.encode.reference import BytePairEncoding, pieces, train
+from nextword.encode.reference import BytePairEncoding, pretokenize, train
 from nextword.errors import InputError, UnknownToken
 from tests.encode.samples import CORPUS, TEXTS
 
@@ -54,7 +54,7 @@ def test_ids_are_those_of_tiktoken(pattern: str, text: str) -> None:
 
 def test_bytes_that_are_no_text_are_cut_where_tiktoken_merges_them() -> None:
     data = b"the apple\xff\xfe pie \xe2\x82"
-    merged = [id for piece in pieces(data, QWEN2) for id in referee(QWEN2)._encode_single_piece(piece)]
+    merged = [id for piece in pretokenize(data, QWEN2) for id in referee(QWEN2)._encode_single_piece(piece)]
     assert learned().encode_bytes(data) == merged
 
 

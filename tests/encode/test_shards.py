@@ -58,7 +58,7 @@ def assert_holds(shards: Shards, documents: list[EncodedDocument]) -> None:
 @pytest.mark.parametrize("portion", [1, 100, 1 << 20])
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portion: int, masked: bool) -> None:
-    monkeypatch.setattr(module, "_PORTION", portion)
+    monkeypatch.setattr(module, "_PORTION_TOKENS", portion)
     documents = some(masked=masked)
     assert_holds(write_shards(tmp_path / "in" / "shards", iter(documents), token_bytes=SIZES), documents)
     opened = open_shards(tmp_path / "in" / "shards")
@@ -117,7 +117,7 @@ def test_the_hash_is_that_of_what_training_sees(tmp_path: Path) -> None:
 
 def test_writing_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than a portion of documents is alive at any time."""
-    monkeypatch.setattr(module, "_PORTION", 1000)
+    monkeypatch.setattr(module, "_PORTION_TOKENS", 1000)
     alive: list[int] = []
 
     class Counted(np.ndarray[Any, Any]):

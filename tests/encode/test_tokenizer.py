@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import GPT2, LLAMA3, added_token, byte_level_json
-from nextword.encode.tokenizer import Piece, Tokenizer
+from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.encode.tokenizer_json import around
-from nextword.errors import InputError, UnknownToken
+from nextword.errors import InputError, TokenizerError, UnknownToken
 from tests.encode.samples import (
     CORPUS,
     SPECIAL,
@@ -122,7 +122,7 @@ def test_byte_level_offsets_are_those_of_tokenizers_and_tile_the_text(text: str)
 def test_sentencepiece_offsets_are_those_of_tokenizers(text: str) -> None:
     encoding = plain_reference(sentencepiece()).encode(text, add_special_tokens=False)
     found = sentencepiece().encode_with_offsets(text)
-    assert found == [Piece(id, *span) for id, span in zip(encoding.ids, encoding.offsets, strict=True)]
+    assert found == [TokenSpan(id, *span) for id, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
 def test_offsets_keep_the_space_and_cover_all_of_a_character() -> None:
@@ -255,3 +255,27 @@ def test_patterns_cut_as_those_of_the_published_files(pattern: str, text: str) -
 
 def test_the_corpus_is_shorter_in_tokens() -> None:
     assert len(byte_level().encode(CORPUS)) < len(CORPUS.encode()) / 2
+
+
+def test_texts_begin_with_bos_or_else_with_the_smallest_eos() -> None:
+    spec = spec_of(byte_level())
+    ends = {"eos_token": "<|im_end|>", "eot_token": "<|im_start|>"}
+    assert Tokenizer(spec, {"bos_token": "<|endoftext|>", **ends}).begin_id == 0
+    assert Tokenizer(spec, {"bos_token": "<|im_end|>", "eos_token": "<|endoftext|>"}).begin_id == 2
+    assert Tokenizer(spec, ends).begin_id == 1
+    assert Tokenizer(spec, {"eos_token": "<|im_end|>"}).begin_id == 2
+
+
+def test_no_other_special_token_begins_a_text() -> None:
+    nameless = Tokenizer(spec_of(byte_level()), {"pad_token": "<|endoftext|>"})
+    assert nameless.special_ids
+    with pytest.raises(TokenizerError, match="no special token that begins or ends a text"):
+        _ = nameless.begin_id
+
+
+@kinds
+def test_a_prompt_has_the_begin_token_that_encode_leaves_out(kind: Any) -> None:
+    tokenizer = kind()
+    plain = tokenizer.encode("apple pie")
+    assert tokenizer.encode_prompt("apple pie") == [tokenizer.begin_id, *plain]
+    assert tokenizer.begin_id not in plain

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nextword.encode.bytelevel import added_token
 from nextword.encode.tokenizer import Tokenizer, _backend
-from nextword.encode.tokenizer_json import around, prepare
+from nextword.encode.tokenizer_json import around, validate
 from nextword.errors import InputError, ModelNotFound, TokenizerError
 from tests.encode.samples import CORPUS, SPECIAL, WORDS, byte_level, sentencepiece, spec_of
 
@@ -137,7 +137,7 @@ def test_it_is_built_as_the_library_builds_it_from_json() -> None:
     ]
     spec["added_tokens"].append(added_token("ab", spec["model"]["vocab"].get("ab", size + 3000), special=False))
     began = time.perf_counter()
-    whole, _ = prepare(spec, {})
+    whole, _ = validate(spec, {})
     built, theirs = _backend(whole), tokenizers.Tokenizer.from_str(json.dumps(whole))
     assert json.loads(built.to_str()) == json.loads(theirs.to_str())
     assert time.perf_counter() - began < 5, "each added token must not be looked at again for each other"

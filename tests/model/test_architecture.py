@@ -12,8 +12,8 @@ import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from nextword.model.architecture import LinearScaling, Llama3Scaling, Rotary, rotary_frequencies, tensor_shapes
-from nextword.model.kv_cache import Memory
-from nextword.model.transformer import Transformer, rotate, visible
+from nextword.model.kv_cache import KVCache
+from nextword.model.transformer import Transformer, apply_rope, visible
 from nextword.parameters.open import open_stored
 from tests import tiny
 
@@ -62,7 +62,7 @@ def test_scaled_frequencies_are_transformers(
 def test_rotation_turns_two_halves_and_leaves_the_rest() -> None:
     x = torch.tensor([[[[1.0, 0.0, 0.0, 2.0, 5.0]]]])
     angles = torch.tensor([[torch.pi / 2, torch.pi]])
-    turned = rotate(x, (angles.cos(), angles.sin()), 4)
+    turned = apply_rope(x, (angles.cos(), angles.sin()), 4)
     assert turned.flatten().tolist() == pytest.approx([0, 0, 1, -2, 5], abs=1e-6)
 
 
@@ -73,14 +73,14 @@ def test_a_position_sees_itself_and_the_past_within_the_window() -> None:
 
 
 def test_memory_is_filled_by_the_pass_and_advanced_by_the_engine(tiny_folder: Callable[[str], Path]) -> None:
-    memory = Memory(open_stored(tiny_folder("qwen3")).architecture, 10)
+    kv_cache = KVCache(open_stored(tiny_folder("qwen3")).architecture, 10)
     key = torch.randn(1, 2, 3, 8)
-    keys, _ = memory.extend(0, key, key)
+    keys, _ = kv_cache.append(0, key, key)
     assert keys.shape == (1, 2, 3, 8)
-    assert memory.length == 0
-    memory.advance(3)
-    keys, values = memory.extend(0, key, 2 * key)
+    assert kv_cache.length == 0
+    kv_cache.advance(3)
+    keys, values = kv_cache.append(0, key, 2 * key)
     assert torch.equal(keys, torch.cat([key, key], dim=2))
     assert torch.equal(values[:, :, 3:], 2 * key)
-    memory.truncate(1)
-    assert memory.extend(0, key, key)[0].shape[2] == 4
+    kv_cache.truncate(1)
+    assert kv_cache.append(0, key, key)[0].shape[2] == 4

@@ -24,7 +24,7 @@ RING = text_of([[1 + i % 11 for i in range(100)], [1 + (3 * i) % 11 for i in ran
 EPS = 1e-6
 
 
-def test_odds_sum_to_one_and_prefer_what_was_seen() -> None:
+def test_probabilities_sum_to_one_and_prefer_what_was_seen() -> None:
     odds, often = bigram_probabilities(TEXT)
     assert odds.sum(1) == pytest.approx(np.ones(12), abs=1e-5)
     assert odds.min() > 0
@@ -34,7 +34,7 @@ def test_odds_sum_to_one_and_prefer_what_was_seen() -> None:
     assert (odds[pairs > 1].min() > odds[pairs == 0].max()).all()
 
 
-def test_odds_are_those_of_the_forecast() -> None:
+def test_probabilities_are_those_of_the_forecast() -> None:
     odds, _ = bigram_probabilities(TEXT)
     tokens = np.asarray(TEXT.tokens, np.int64)
     assert odds[tokens[:-1], tokens[1:]] == pytest.approx(ngram_probabilities(tokens, tokens, 12, 2), rel=1e-5)

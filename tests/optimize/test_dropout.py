@@ -36,15 +36,15 @@ def test_it_leaves_out_its_share_and_keeps_the_mean() -> None:
 
 
 def test_only_what_is_written_into_the_residual_is_left_out() -> None:
-    probe = Dropout(0.5)
-    assert probe.wants("embed")
-    assert probe.wants("blocks.0.attention")
-    assert probe.wants("blocks.3.mlp")
-    assert not any(probe.wants(name) for name in ("blocks.0", "norm", "logits", "blocks.0.attention.pattern"))
+    hook = Dropout(0.5)
+    assert hook.wants("embed")
+    assert hook.wants("blocks.0.attention")
+    assert hook.wants("blocks.3.mlp")
+    assert not any(hook.wants(name) for name in ("blocks.0", "norm", "logits", "blocks.0.attention.pattern"))
     model = Transformer.of(ARCHITECTURE, random_weights(ARCHITECTURE))
     ids = torch.arange(8)[None]
     with seeded(0, 0, CPU), torch.no_grad():
-        assert not torch.equal(model(ids, probe=probe), model(ids))
+        assert not torch.equal(model(ids, hook=hook), model(ids))
 
 
 def test_chance_is_that_of_the_step_and_leaves_the_callers_alone() -> None:

@@ -58,7 +58,7 @@ def exported(stored: Stored, tmp_path: Path) -> Path:
 
 
 def logits(stored: Stored) -> np.ndarray:
-    return TorchEngine(stored.architecture, stored.tensors).start().extend_all(IDS)
+    return TorchEngine(stored.architecture, stored.tensors).open_session().feed_all(IDS)
 
 
 def test_what_is_written_is_read_back(stored: Stored, exported: Path) -> None:

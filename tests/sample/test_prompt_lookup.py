@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 import nextword
-from nextword.api import WRITING
-from nextword.predict.cpu.engine import CpuReading
+from nextword.api import DEFAULT_SAMPLING
+from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.generation import Generation
-from nextword.sample.prompt_lookup import MOST, Lookahead
+from nextword.sample.prompt_lookup import MOST, PromptLookup
 from nextword.sample.sampler import Sampling
 
 SETTINGS = {
     "greedy": Sampling(temperature=0),
     "plain": Sampling(),
-    "writing": WRITING,
+    "writing": DEFAULT_SAMPLING,
     "penalties": Sampling(temperature=0.5, repetition_penalty=1.1, presence_penalty=0.2, frequency_penalty=0.1),
 }
 REPEATING = "The cat sat on the mat. The dog sat on the rug. " * 4
@@ -28,7 +28,7 @@ def both(monkeypatch: pytest.MonkeyPatch, write: Callable[[], Generation]) -> tu
     """The same text with guesses and without."""
     guessed = write().finish()
     with monkeypatch.context() as patch:
-        patch.setattr(CpuReading, "batch_invariant", False)
+        patch.setattr(CpuSession, "batch_invariant", False)
         return guessed, write().finish()
 
 
@@ -40,7 +40,7 @@ def test_guesses_change_no_bit(setting: str, monkeypatch: pytest.MonkeyPatch) ->
         guessed, plain = both(
             monkeypatch, partial(gpt.generate, REPEATING, max_tokens=60, sampling=SETTINGS[setting], seed=seed)
         )
-        assert guessed.choices == plain.choices
+        assert guessed.tokens == plain.tokens
         assert (guessed.text, guessed.finish_reason) == (plain.text, plain.finish_reason)
         assert plain.proposed == 0
         assert guessed.accepted <= guessed.proposed
@@ -54,22 +54,22 @@ def test_nor_where_a_text_ends(tiny_folder: Callable[[str], Path], monkeypatch: 
     only = Sampling(logit_bias={5: 1e6})
     for limit in (1, 2, 17, 100):
         guessed, plain = both(monkeypatch, partial(gpt.generate, [5] * 30, max_tokens=limit, sampling=only, seed=0))
-        assert (guessed.choices, guessed.finish_reason) == (plain.choices, plain.finish_reason)
+        assert (guessed.tokens, guessed.finish_reason) == (plain.tokens, plain.finish_reason)
     assert guessed.accepted > 20
     stop = [guessed.text[:9]]
     guessed, plain = both(monkeypatch, lambda: gpt.generate([5] * 30, sampling=only, stop=stop, seed=0))
-    assert (guessed.text, guessed.choices, plain.finish_reason) == (plain.text, plain.choices, "stop")
+    assert (guessed.text, guessed.tokens, plain.finish_reason) == (plain.text, plain.tokens, "stop")
 
 
 def test_the_longest_and_latest_match_is_the_guess() -> None:
-    text = Lookahead([1, 2, 3, 9, 2, 3, 7, 1, 2, 3])
+    text = PromptLookup([1, 2, 3, 9, 2, 3, 7, 1, 2, 3])
     assert text._guess(3) == [9, 2, 3]
-    assert Lookahead([4, 4])._guess(3) == [4, 4, 4]
-    assert Lookahead([4])._guess(3) == []
+    assert PromptLookup([4, 4])._guess(3) == [4, 4, 4]
+    assert PromptLookup([4])._guess(3) == []
 
 
 def test_rows_are_read_only_where_they_pay() -> None:
-    text = Lookahead([1, 2])
+    text = PromptLookup([1, 2])
     assert text.guess(8) == []
     for _ in range(40):
         for id in (1, 2):

@@ -21,7 +21,7 @@ from transformers import (
 
 from nextword.errors import ModelError, SettingError
 from nextword.sample.draw import check_seed, uniform
-from nextword.sample.sampler import Sampling, choose, distribute
+from nextword.sample.sampler import Sampling, distribute, sample_token
 
 
 def random_logits(seed: int, vocab: int = 200) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_greedy_takes_the_most_probable_and_the_first_of_equals() -> None:
     logits = np.array([1.0, 4.0, 4.0, 2.0], dtype=np.float32)
     odds = distribute(logits, Sampling(temperature=0))
     for random in (0.0, 0.5, 0.999999):
-        choice = choose(odds, random, 0)
+        choice = sample_token(odds, random, 0)
         assert (choice.id, choice.rank, choice.filtered_probability) == (1, 1, 1.0)
     assert odds.remover(2) == "greedy"
 
@@ -138,9 +138,9 @@ def test_logit_bias_adds_and_forbids() -> None:
         distribute(logits, Sampling(logit_bias={9: 1.0}))
 
 
-def test_choices_fall_as_often_as_the_odds_say() -> None:
+def test_choices_fall_as_often_as_the_probabilities_say() -> None:
     odds = distribute(random_logits(3, 30), Sampling(temperature=1.5, top_p=0.9))
-    draws = np.array([choose(odds, uniform(11, position), position).id for position in range(20_000)])
+    draws = np.array([sample_token(odds, uniform(11, position), position).id for position in range(20_000)])
     seen = np.bincount(draws, minlength=30) / len(draws)
     assert (seen[odds.filtered == 0] == 0).all()
     assert np.abs(seen - odds.filtered).max() < 4 * 0.5 / math.sqrt(len(draws))
@@ -149,12 +149,12 @@ def test_choices_fall_as_often_as_the_odds_say() -> None:
 @pytest.mark.parametrize("random", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_unit_interval_fall_on_tokens_that_were_kept(random: float) -> None:
     odds = distribute(random_logits(4), Sampling(top_k=3))
-    assert odds.remover(choose(odds, random, 0).id) is None
+    assert odds.remover(sample_token(odds, random, 0).id) is None
 
 
 def test_a_choice_tells_its_story() -> None:
     logits = np.log(np.array([0.1, 0.6, 0.3], dtype=np.float32))
-    choice = choose(distribute(logits, Sampling(top_k=2)), 0.9, 5)
+    choice = sample_token(distribute(logits, Sampling(top_k=2)), 0.9, 5)
     assert (choice.id, choice.rank, choice.position, choice.uniform) == (2, 2, 5, 0.9)
     assert (choice.probability, choice.filtered_probability) == (pytest.approx(0.3), pytest.approx(1 / 3))
     assert choice.logit == logits[2]

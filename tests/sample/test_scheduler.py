@@ -14,7 +14,7 @@ import pytest
 import nextword
 from nextword.api import GPT
 from nextword.errors import Busy, Closing, ModelError, NextwordError
-from nextword.sample.generation import Step, Writing
+from nextword.sample.generation import SamplingLoop, Step
 from nextword.sample.sampler import Sampling
 from nextword.sample.scheduler import Job, Scheduler
 
@@ -31,7 +31,7 @@ class Ear:
         self.error: NextwordError | None = None
         self.done = threading.Event()
         self.heard = threading.Event()
-        self.writing: Writing | None = None
+        self.loop: SamplingLoop | None = None
 
     def began(self, cached: int) -> None:
         self.cached = cached
@@ -43,7 +43,7 @@ class Ear:
     def wrote(self, step: Step) -> None:
         self.steps.append(step)
         self.heard.set()
-        if self.writing is not None and self.writing.finish_reason is not None:
+        if self.loop is not None and self.loop.finish_reason is not None:
             self.done.set()
 
     def ended(self, error: NextwordError | None) -> None:
@@ -52,7 +52,7 @@ class Ear:
 
     @property
     def ids(self) -> list[int]:
-        return [step.choice.id for step in self.steps]
+        return [step.token.id for step in self.steps]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def scheduler(gpt: GPT) -> Iterator[Scheduler]:
 def job(gpt: GPT, prompt: str, max_tokens: int = 20, **settings: Any) -> Job:
     ids, ear = gpt.tokenizer.encode_prompt(prompt), Ear()
     settings = {"sampling": Sampling(0.9, top_p=0.95), "seed": len(prompt), **settings}
-    ear.writing = Writing(gpt.tokenizer, ids, capacity=gpt.architecture.context, max_tokens=max_tokens, **settings)
-    return Job(ids, ear, ear.writing)
+    ear.loop = SamplingLoop(gpt.tokenizer, ids, capacity=gpt.architecture.context, max_tokens=max_tokens, **settings)
+    return Job(ids, ear, ear.loop)
 
 
 def wait(*jobs: Job) -> None:
@@ -102,7 +102,7 @@ def test_a_text_is_the_same_alone_among_others_and_from_generate(gpt: GPT, sched
     assert [each.listener.ids for each in together] == alone
     for prompt, ids in zip(PROMPTS, alone, strict=True):
         ours = gpt.generate(prompt, max_tokens=20, sampling=Sampling(0.9, top_p=0.95), seed=len(prompt))
-        assert [step.choice.id for step in ours] == ids
+        assert [step.token.id for step in ours] == ids
 
 
 def test_what_texts_begin_with_alike_is_read_once(gpt: GPT, scheduler: Scheduler) -> None:
@@ -126,12 +126,12 @@ def test_a_long_prompt_does_not_silence_the_others(gpt: GPT, scheduler: Schedule
     text = "The cat sat on the mat. " * 100
     ids = gpt.tokenizer.encode_prompt(text)[: gpt.architecture.context]
     ear = Ear()
-    ear.writing = Writing(
+    ear.loop = SamplingLoop(
         gpt.tokenizer, ids, capacity=gpt.architecture.context, max_tokens=1, sampling=Sampling(), seed=0
     )
     said: list[int] = []
     ear.began = lambda cached: said.append(len(talking.listener.steps))  # type: ignore[method-assign]
-    scheduler.submit([Job(ids, ear, ear.writing)])
+    scheduler.submit([Job(ids, ear, ear.loop)])
     assert ear.done.wait(10)
     assert len(talking.listener.steps) - said[0] >= len(ids) // 128 - 1
     scheduler.cancel([talking])
@@ -203,14 +203,14 @@ def test_scores_are_the_logits_after_each_token(gpt: GPT, scheduler: Scheduler) 
     scheduler.submit([Job(ids, ear, None, scores=True)])
     assert ear.done.wait(10)
     assert ear.error is None
-    assert np.array_equal(np.concatenate(ear.logits), gpt.engine.start().extend_all(ids))
+    assert np.array_equal(np.concatenate(ear.logits), gpt.engine.open_session().feed_all(ids))
 
 
 def test_an_engine_without_rows_serves_too(tiny_folder: Callable[[str], Path]) -> None:
     gpt = nextword.open(tiny_folder("gpt2"))
     from nextword.predict.torch_engine import TorchEngine
 
-    scheduler = Scheduler(TorchEngine.of(gpt.definition), rows=2, queue=2)
+    scheduler = Scheduler(TorchEngine.of(gpt.reference_model), rows=2, queue=2)
     jobs = [job(gpt, "She ate an apple", max_tokens=8, sampling=Sampling(0)) for _ in range(3)]
     scheduler.submit(jobs)
     wait(*jobs)

@@ -20,9 +20,9 @@ from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, t
 from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
-from nextword.trace.interventions import Editing, Scale
+from nextword.trace.interventions import EditHook, Scale
 from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Grouping, Quantity, account
+from nextword.trace.logit.attribution import Granularity, Quantity, attribute
 from nextword.trace.logit.audit import audit
 from nextword.trace.logit.components import Head, Layer, Position, Read, Source, Token
 from nextword.trace.recording import record
@@ -125,8 +125,8 @@ def repeated(generator: torch.Generator, rows: int) -> tuple[torch.Tensor, torch
     return once.gather(1, torch.arange(LENGTH)[None] % period), torch.arange(1, LENGTH)[None] >= period + 1
 
 
-def losses(model: Transformer, texts: torch.Tensor, probe: Any = None) -> torch.Tensor:
-    logits = model.logits(model.states(texts[:, :-1], probe=probe))
+def losses(model: Transformer, texts: torch.Tensor, hook: Any = None) -> torch.Tensor:
+    logits = model.logits(model.states(texts[:, :-1], hook=hook))
     return F.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten(), reduction="none").view(len(texts), -1)
 
 
@@ -149,7 +149,7 @@ def on_repetitions(model: Transformer, *edits: Scale) -> float:
     """Mean loss, in nats, where the text repeats itself, under edits."""
     texts, repeats = repeated(torch.Generator().manual_seed(99), 64)
     with torch.no_grad():
-        return float(losses(model, texts, Editing(edits, 0) if edits else None)[repeats].mean())
+        return float(losses(model, texts, EditHook(edits, 0) if edits else None)[repeats].mean())
 
 
 def test_an_induction_head_fed_by_a_previous_token_head_appears(checkpoints: dict[int, Transformer]) -> None:
@@ -165,7 +165,7 @@ def test_removing_either_head_of_the_circuit_restores_the_lost_loss(checkpoints:
     at_first, learned = on_repetitions(checkpoints[0]), on_repetitions(checkpoints[500])
     assert learned < 0.15 * at_first
     for layer in (0, 1):
-        without = on_repetitions(checkpoints[500], Scale(f"blocks.{layer}.attention.mixed", 0, unit=0))
+        without = on_repetitions(checkpoints[500], Scale(f"blocks.{layer}.attention.z", 0, unit=0))
         assert without - learned >= 0.8 * (at_first - learned)
 
 
@@ -285,24 +285,28 @@ def test_outside_hand_written_induction_every_attribution_is_0_and_removing_it_c
 ) -> None:
     recording = record(induction_model(), [1, 4, 7, 2, 5, 9, 4])
     assert int(recording.logits.argmax()) == 7
-    ledger = account(recording, [Quantity(7)])[0]
-    shares = {cause: share for by in get_args(Grouping) for cause, share in ledger.shares(by).items()}
-    outside = [cause for cause in shares if cause not in CIRCUIT]
+    attribution = attribute(recording, [Quantity(7)])[0]
+    shares = {
+        component: share
+        for granularity in get_args(Granularity)
+        for component, share in attribution.contributions(granularity).items()
+    }
+    outside = [component for component in shares if component not in CIRCUIT]
     assert len(outside) == 60
-    for found in audit(recording, ledger, outside, ablation, reference=[3, 8, 6, 0, 3]).findings:
-        figures = (found.claim, found.expected, found.measured, found.log_probability, found.foreseen)
-        assert figures == (0, 0, 0, 0, 0), found.cause
-    told = {cause for cause, share in shares.items() if share}
+    for found in audit(recording, attribution, outside, ablation, reference=[3, 8, 6, 0, 3]).findings:
+        figures = (found.claim, found.expected, found.measured, found.log_probability, found.estimated_effect)
+        assert figures == (0, 0, 0, 0, 0), found.component
+    told = {component for component, share in shares.items() if share}
     assert told == {Head(1, 0), Layer(1, "attention"), Read(1, 0, 2), Source(2)}
-    assert ledger.share(Head(1, 0)) == ledger.total
+    assert attribution.contribution(Head(1, 0)) == attribution.total
 
 
 def test_without_all_that_stands_outside_hand_written_induction_every_logit_is_the_same() -> None:
     model, ids = induction_model(), torch.tensor([[1, 4, 7, 2, 5, 9, 4]])
-    outside = [Scale(f"blocks.{layer}.attention.mixed", 0, unit=1) for layer in (0, 1)]
+    outside = [Scale(f"blocks.{layer}.attention.z", 0, unit=1) for layer in (0, 1)]
     outside += [Scale(f"blocks.{layer}.mlp", 0) for layer in (0, 1)]
     with torch.no_grad():
-        assert torch.equal(model(ids), model(ids, probe=Editing(outside, 0)))
+        assert torch.equal(model(ids), model(ids, hook=EditHook(outside, 0)))
         for layer in (0, 1):
-            without = Editing([Scale(f"blocks.{layer}.attention.mixed", 0, unit=0)], 0)
-            assert int(model(ids, probe=without)[0, -1].argmax()) != 7
+            without = EditHook([Scale(f"blocks.{layer}.attention.z", 0, unit=0)], 0)
+            assert int(model(ids, hook=without)[0, -1].argmax()) != 7

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nextword.errors import InputError, UnknownToken
-from nextword.trace.logit.attribution import Quantity, account
+from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import record
 from nextword.trace.weights.heads import attention_patterns, head_roles
@@ -72,9 +72,9 @@ def test_a_neurons_vocabulary_is_its_share_of_each_logit(kind: str) -> None:
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
     found = neuron_vocabulary(model, 2, 3, 60)
-    scale = recording.points["norm.scale"][0] * recording.points["blocks.2.mlp.activation"][0, 3]
+    scale = recording.activations["norm.scale"][0] * recording.activations["blocks.2.mlp.activation"][0, 3]
     for token, score in list(zip(found.promotes.ids, found.promotes.scores, strict=True))[::13]:
-        share = account(recording, [Quantity(token)])[0].neurons[2, 3]
+        share = attribute(recording, [Quantity(token)])[0].neurons[2, 3]
         assert share == pytest.approx(score * float(scale), abs=1e-12)
     assert found.suppresses.ids == found.promotes.ids[::-1]
     assert found.suppresses.scores == pytest.approx(found.promotes.scores[::-1])
@@ -97,7 +97,7 @@ def test_what_a_head_attends_to_is_the_models_score(kind: str) -> None:
     """With both tokens at the same place no rotation is left: the score of a text of one token."""
     model = random_model(KINDS[kind])
     if model.architecture.residual == "serial" and "learned" not in kind:
-        scores = record(model, [17]).points["blocks.0.attention.scores"]
+        scores = record(model, [17]).activations["blocks.0.attention.scores"]
         ranked = head_attends(model, 0, 2, 17, 60)
         assert ranked.scores[ranked.ids.index(17)] == pytest.approx(float(scores[2, 0, 0]))
 

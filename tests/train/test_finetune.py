@@ -77,7 +77,7 @@ def test_every_family_goes_on_and_is_stored_as_it_was(variant: str, tmp_path: Pa
     theirs = AutoModelForCausalLM.from_pretrained(training.folder, dtype=torch.float32)
     with torch.no_grad():
         logits = theirs(torch.tensor([list(prediction.ids)])).logits[0, -1].numpy()
-    assert np.abs(prediction.odds.logits - logits).max() <= 1e-4
+    assert np.abs(prediction.distribution.logits - logits).max() <= 1e-4
     old, new = open_stored(model), open_stored(training.folder)
     assert old.architecture == new.architecture
     assert old.stop_ids == new.stop_ids

@@ -65,7 +65,7 @@ def test_it_is_resumed_bit_for_bit_and_is_then_one_of_today(half: Path, finished
 def test_it_opens_shows_its_page_curves_and_history(finished: Path, tmp_path: Path) -> None:
     old = age(shutil.copytree(finished, tmp_path / "old"))
     for name in ("", "@4"):
-        ours, theirs = (nextword.open(f"{run}{name}").predict("Ann saw").odds.logits for run in (finished, old))
+        ours, theirs = (nextword.open(f"{run}{name}").predict("Ann saw").distribution.logits for run in (finished, old))
         assert (ours == theirs).all()
     pages = [write_page(run).read_text() for run in (finished, old)]
     assert pages[0] == pages[1]

@@ -118,7 +118,7 @@ def test_the_run_opens_in_transformers_with_the_same_logits(finished: tuple[Path
     prediction = gpt.predict("Ann saw an apple pie.")
     with torch.no_grad():
         theirs = model(torch.tensor([list(prediction.ids)])).logits[0, -1].numpy()
-    assert np.abs(prediction.odds.logits - theirs).max() <= 1e-4
+    assert np.abs(prediction.distribution.logits - theirs).max() <= 1e-4
     assert model.generation_config.eos_token_id in gpt.tokenizer.eos_ids
     assert gpt.generate("Ann saw", max_tokens=5, seed=1).finish().text
 
@@ -325,7 +325,7 @@ def test_a_checkpoint_that_was_better_than_the_end_is_named(fresh: Path, monkeyp
     found = nextword.open(f"{fresh}@{better.better}")
     corpus = open_corpus(fresh)
     assert corpus.heldout is not None
-    measured = evaluate(found.definition, corpus.heldout, last.results["heldout_tokens"])
+    measured = evaluate(found.reference_model, corpus.heldout, last.results["heldout_tokens"])
     assert better.bits_per_byte == pytest.approx(measured.bits_per_byte)
     assert log(fresh)[-1] == better.record()
     assert f"RUN@{better.better}" in (fresh / "page.html").read_text()

@@ -209,7 +209,7 @@ def test_a_conversation(chat: openai.OpenAI, talker: GPT) -> None:
     ids = talker.tokenizer.chat([messages[0], {"role": "user", "content": "An"}], add_generation_prompt=True)
     from dataclasses import replace
 
-    ours = talker.generate(ids, max_tokens=12, seed=3, sampling=replace(nextword.api.WRITING, temperature=1))
+    ours = talker.generate(ids, max_tokens=12, seed=3, sampling=replace(nextword.api.DEFAULT_SAMPLING, temperature=1))
     assert answer.choices[0].message.content == "".join(step.text for step in ours)
     assert answer.choices[0].message.role == "assistant"
     assert answer.usage.prompt_tokens == len(ids)

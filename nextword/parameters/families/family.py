@@ -1,7 +1,7 @@
-"""What a model family is: translations of configuration and tensor layout, in both directions.
+"""A model family: translations of configuration and tensor layout, in both directions.
 
-A family is one file in this folder that defines one `Family`. It knows Hugging Face's names for its settings and
-tensors, and which GGUF settings correspond; the equations know none of this.
+A family is one file in this folder that defines one `Family`, with Hugging Face's names of its settings and tensors
+and the GGUF settings that correspond to them; the equations know none of this.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Any
 from nextword.errors import UnsupportedModel
 from nextword.model.architecture import Architecture, LinearScaling, Llama3Scaling, Rotary
 from nextword.parameters.config import Config
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import TensorMapping
 
 
 @dataclass(frozen=True)
 class GGUFLayout:
-    """How llama.cpp's converter stores a family: its name, its settings' names, its layout.
+    """The layout in which llama.cpp's converter stores a family.
 
-    `keys` maps settings below "NAME." to Hugging Face's. `fused`: query, key and value are one tensor.
-    `interleaved`: the rows of query and key are permuted for rotation of neighbouring pairs.
+    Args:
+        name: llama.cpp's name of the family (`general.architecture`).
+        keys: From a setting's name below "NAME." to Hugging Face's name of the setting.
+        fused: Whether query, key and value are one tensor.
+        interleaved: Whether the rows of query and key are permuted for the rotation of neighbouring pairs.
     """
 
     name: str
@@ -32,22 +35,43 @@ class GGUFLayout:
 
 @dataclass(frozen=True)
 class Family:
-    """`model_type` and `class_name` as in Hugging Face's config.json; see the module's docstring."""
+    """A model family.
+
+    Args:
+        model_type: Hugging Face's name of the family, as in config.json.
+        class_name: Hugging Face's name of the model class (`architectures` in config.json).
+        architecture: A function from a configuration to the architecture; it takes the keys that it understands.
+        config: A function from an architecture to the configuration: the inverse.
+        mappings: A function from an architecture to the tensor layout of Hugging Face's files.
+        gguf: The layout in GGUF files.
+        prefix: The prefix of the body's tensors, which some published files omit.
+        leftovers: A regular expression for tensors of published files that hold no weights (masks, constants).
+    """
 
     model_type: str
     class_name: str
     architecture: Callable[[Config], Architecture]
     config: Callable[[Architecture], dict[str, Any]]
-    pieces: Callable[[Architecture], list[Piece]]
+    mappings: Callable[[Architecture], list[TensorMapping]]
     gguf: GGUFLayout
-    prefix: str  # of the tensors of the body, which some published files leave out
-    leftovers: str = r"(?!)"  # regex of tensors in published files that carry no weights (masks, constants)
+    prefix: str
+    leftovers: str = r"(?!)"
 
 
 def read_rotary(config: Config, fraction: float = 1.0, theta: float = 10000.0) -> Rotary:
-    """Rotary positions from `rope_theta` + `rope_scaling` or, since transformers 5, `rope_parameters`.
+    """Rotary positions from `rope_theta` and `rope_scaling` or, since transformers 5, `rope_parameters`.
 
-    `fraction` and `theta` are what holds where neither says anything.
+    Args:
+        config: The configuration, from which these keys are taken.
+        fraction: The fraction of a head's dimensions that is rotated, where the configuration does not say.
+        theta: The base of the frequencies, where the configuration does not say.
+
+    Raises:
+        UnsupportedModel: The scaling is of an unknown kind, or both ways to write it are used.
+        CorruptFile: A value is missing or out of its range.
+
+    >>> read_rotary(Config({"rope_theta": 500000.0}, "config.json"))
+    Rotary(theta=500000.0, fraction=1.0, scaling=None)
     """
     section = config.section("rope_parameters")
     theta = config.number("rope_theta", theta)
@@ -80,7 +104,7 @@ def _read_scaling(section: Config) -> LinearScaling | Llama3Scaling | None:
 
 
 def write_rotary(position: Rotary) -> dict[str, Any]:
-    """The settings that `read_rotary` reads, in the form that all versions of transformers read."""
+    """The settings that `read_rotary` reads, as all versions of transformers read them."""
     config: dict[str, Any] = {"rope_theta": position.theta}
     match position.scaling:
         case LinearScaling(factor):
@@ -97,7 +121,12 @@ def write_rotary(position: Rotary) -> dict[str, Any]:
 
 
 def read_windows(config: Config) -> tuple[int | None, ...]:
-    """Each layer's window, from `layer_types` and `sliding_window` (Qwen)."""
+    """The attention window of each layer in tokens, None for full attention, from the settings of Qwen.
+
+    >>> config = {"num_hidden_layers": 2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    >>> read_windows(Config(config, "config.json"))
+    (None, 4)
+    """
     n_layers = config.layers("num_hidden_layers")
     kinds = config.strings("layer_types")
     used = config.flag("use_sliding_window", False)

@@ -8,12 +8,13 @@ from typing import Any
 from nextword.model.architecture import Architecture, Biases, Gelu, LayerNorm, Learned
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import TensorMapping
 
 GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     width, heads = config.integer("n_embd"), config.integer("n_head")
     config.expect("scale_attn_weights", True)
     return Architecture(
@@ -33,6 +34,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     assert isinstance(a.mlp, Gelu)
     return {
         "vocab_size": a.vocab,
@@ -47,23 +49,27 @@ def config(a: Architecture) -> dict[str, Any]:
     }
 
 
-def pieces(a: Architecture) -> list[Piece]:
-    found = [Piece("transformer.wte.weight", ("embed.weight",)), Piece("transformer.wpe.weight", ("position.weight",))]
+def mappings(a: Architecture) -> list[TensorMapping]:
+    """The tensor layout of Hugging Face's files."""
+    found = [
+        TensorMapping("transformer.wte.weight", ("embed.weight",)),
+        TensorMapping("transformer.wpe.weight", ("position.weight",)),
+    ]
     for layer in range(a.n_layers):
         ours, theirs = f"blocks.{layer}", f"transformer.h.{layer}"
         for part in ("weight", "bias"):
             fused = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
             turned = part == "weight"
             found += [
-                Piece(f"{theirs}.ln_1.{part}", (f"{ours}.attention_norm.{part}",)),
-                Piece(f"{theirs}.attn.c_attn.{part}", fused, turned),
-                Piece(f"{theirs}.attn.c_proj.{part}", (f"{ours}.attention.output.{part}",), turned),
-                Piece(f"{theirs}.ln_2.{part}", (f"{ours}.mlp_norm.{part}",)),
-                Piece(f"{theirs}.mlp.c_fc.{part}", (f"{ours}.mlp.up.{part}",), turned),
-                Piece(f"{theirs}.mlp.c_proj.{part}", (f"{ours}.mlp.down.{part}",), turned),
+                TensorMapping(f"{theirs}.ln_1.{part}", (f"{ours}.attention_norm.{part}",)),
+                TensorMapping(f"{theirs}.attn.c_attn.{part}", fused, turned),
+                TensorMapping(f"{theirs}.attn.c_proj.{part}", (f"{ours}.attention.output.{part}",), turned),
+                TensorMapping(f"{theirs}.ln_2.{part}", (f"{ours}.mlp_norm.{part}",)),
+                TensorMapping(f"{theirs}.mlp.c_fc.{part}", (f"{ours}.mlp.up.{part}",), turned),
+                TensorMapping(f"{theirs}.mlp.c_proj.{part}", (f"{ours}.mlp.down.{part}",), turned),
             ]
-    found += [Piece(f"transformer.ln_f.{part}", (f"norm.{part}",)) for part in ("weight", "bias")]
-    return found if a.tied else [*found, Piece("lm_head.weight", ("unembed.weight",))]
+    found += [TensorMapping(f"transformer.ln_f.{part}", (f"norm.{part}",)) for part in ("weight", "bias")]
+    return found if a.tied else [*found, TensorMapping("lm_head.weight", ("unembed.weight",))]
 
 
 FAMILY = Family(
@@ -71,7 +77,7 @@ FAMILY = Family(
     class_name="GPT2LMHeadModel",
     architecture=architecture,
     config=config,
-    pieces=pieces,
+    mappings=mappings,
     gguf=GGUFLayout(
         name="gpt2",
         keys={

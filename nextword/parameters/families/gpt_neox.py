@@ -12,12 +12,13 @@ import numpy as np
 from nextword.model.architecture import Architecture, Biases, Gelu, LayerNorm, Rotary
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_rotary, write_rotary
-from nextword.parameters.layout import Piece, Rows
+from nextword.parameters.layout import RowOrder, TensorMapping
 
 GELUS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     fraction = config.number("partial_rotary_factor", config.number("rotary_pct", 0.25))
     theta = config.number("rotary_emb_base", 10000.0)
@@ -40,6 +41,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     assert isinstance(a.mlp, Gelu)
     assert isinstance(a.position, Rotary)
     rotary = write_rotary(a.position)
@@ -61,32 +63,33 @@ def config(a: Architecture) -> dict[str, Any]:
     }
 
 
-def pieces(a: Architecture) -> list[Piece]:
-    found = [Piece("gpt_neox.embed_in.weight", ("embed.weight",))]
+def mappings(a: Architecture) -> list[TensorMapping]:
+    """The tensor layout of Hugging Face's files."""
+    found = [TensorMapping("gpt_neox.embed_in.weight", ("embed.weight",))]
     attention_parts = ("weight", "bias") if a.biases.query_key_value else ("weight",)
     for layer in range(a.n_layers):
         ours, theirs = f"blocks.{layer}", f"gpt_neox.layers.{layer}"
         for part in ("weight", "bias"):
             found += [
-                Piece(f"{theirs}.input_layernorm.{part}", (f"{ours}.attention_norm.{part}",)),
-                Piece(f"{theirs}.post_attention_layernorm.{part}", (f"{ours}.mlp_norm.{part}",)),
-                Piece(f"{theirs}.mlp.dense_h_to_4h.{part}", (f"{ours}.mlp.up.{part}",)),
-                Piece(f"{theirs}.mlp.dense_4h_to_h.{part}", (f"{ours}.mlp.down.{part}",)),
+                TensorMapping(f"{theirs}.input_layernorm.{part}", (f"{ours}.attention_norm.{part}",)),
+                TensorMapping(f"{theirs}.post_attention_layernorm.{part}", (f"{ours}.mlp_norm.{part}",)),
+                TensorMapping(f"{theirs}.mlp.dense_h_to_4h.{part}", (f"{ours}.mlp.up.{part}",)),
+                TensorMapping(f"{theirs}.mlp.dense_4h_to_h.{part}", (f"{ours}.mlp.down.{part}",)),
             ]
         for part in attention_parts:
             fused = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
             found += [
-                Piece(
+                TensorMapping(
                     f"{theirs}.attention.query_key_value.{part}", fused, order=partial(_by_part, a.n_heads, a.head_size)
                 ),
-                Piece(f"{theirs}.attention.dense.{part}", (f"{ours}.attention.output.{part}",)),
+                TensorMapping(f"{theirs}.attention.dense.{part}", (f"{ours}.attention.output.{part}",)),
             ]
-    found += [Piece(f"gpt_neox.final_layer_norm.{part}", (f"norm.{part}",)) for part in ("weight", "bias")]
-    return found if a.tied else [*found, Piece("embed_out.weight", ("unembed.weight",))]
+    found += [TensorMapping(f"gpt_neox.final_layer_norm.{part}", (f"norm.{part}",)) for part in ("weight", "bias")]
+    return found if a.tied else [*found, TensorMapping("embed_out.weight", ("unembed.weight",))]
 
 
-def _by_part(heads: int, head_size: int) -> Rows:
-    """Rows that go head by head, in the order of all of q, all of k, all of v."""
+def _by_part(heads: int, head_size: int) -> RowOrder:
+    """The rows of a projection stored head by head, in the order of all queries, all keys, all values."""
     return np.arange(3 * heads * head_size).reshape(heads, 3, head_size).swapaxes(0, 1).reshape(-1)
 
 
@@ -95,7 +98,7 @@ FAMILY = Family(
     class_name="GPTNeoXForCausalLM",
     architecture=architecture,
     config=config,
-    pieces=pieces,
+    mappings=mappings,
     gguf=GGUFLayout(
         name="gptneox",
         keys={

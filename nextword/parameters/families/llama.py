@@ -1,7 +1,7 @@
 """Llama (Touvron et al., 2023; SmolLM2, Llama 3): RMSNorm, rotary positions, SwiGLU, grouped-query attention.
 
-The shared shape of today's small models: Qwen 2 and Qwen 3 differ from it in a few switches, so their files
-call `decoder` and `decoder_pieces` here.
+The shared shape of today's small models: Qwen 2 and Qwen 3 differ from Llama in a few switches, so their files
+call `decoder` and `decoder_mappings` here.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from nextword.errors import UnsupportedModel
 from nextword.model.architecture import Architecture, Biases, RMSNorm, Rotary, SwiGLU
 from nextword.parameters.config import Config
 from nextword.parameters.families.family import Family, GGUFLayout, read_rotary, write_rotary
-from nextword.parameters.layout import Piece
+from nextword.parameters.layout import TensorMapping
 
 GGUF_KEYS = {
     "context_length": "max_position_embeddings",
@@ -31,7 +31,18 @@ def decoder(
     qk_norm: bool = False,
     windows: tuple[int | None, ...] = (),
 ) -> Architecture:
-    """The architecture that the settings common to Llama and Qwen describe."""
+    """The architecture that the settings common to Llama and Qwen describe.
+
+    Args:
+        config: The configuration, from which the common keys are taken.
+        biases: The projections that have a bias.
+        qk_norm: Whether each head's query and key are normed.
+        windows: The attention window of each layer in tokens, None for full attention; empty if no layer has one.
+
+    Raises:
+        UnsupportedModel: A setting changes the mathematics in a way that is not supported.
+        CorruptFile: A value is missing or out of its range.
+    """
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.choice("hidden_act", {"silu": None}, "silu")
     position = read_rotary(config)
@@ -75,12 +86,15 @@ def decoder_config(a: Architecture) -> dict[str, Any]:
     }
 
 
-def decoder_pieces(a: Architecture) -> list[Piece]:
-    """The tensor layout common to Llama and Qwen: one of theirs is one of ours."""
-    found = [Piece("model.embed_tokens.weight", ("embed.weight",)), Piece("model.norm.weight", ("norm.weight",))]
+def decoder_mappings(a: Architecture) -> list[TensorMapping]:
+    """The tensor layout common to Llama and Qwen: each tensor of theirs is one of ours."""
+    found = [
+        TensorMapping("model.embed_tokens.weight", ("embed.weight",)),
+        TensorMapping("model.norm.weight", ("norm.weight",)),
+    ]
 
     def same(theirs: str, ours: str, bias: bool = False) -> None:
-        found.extend(Piece(f"{theirs}.{part}", (f"{ours}.{part}",)) for part in ("weight", "bias")[: 1 + bias])
+        found.extend(TensorMapping(f"{theirs}.{part}", (f"{ours}.{part}",)) for part in ("weight", "bias")[: 1 + bias])
 
     for layer in range(a.n_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
@@ -94,16 +108,18 @@ def decoder_pieces(a: Architecture) -> list[Piece]:
         same(f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norm")
         for name in ("gate", "up", "down"):
             same(f"{theirs}.mlp.{name}_proj", f"{ours}.mlp.{name}", a.biases.mlp)
-    return found if a.tied else [*found, Piece("lm_head.weight", ("unembed.weight",))]
+    return found if a.tied else [*found, TensorMapping("lm_head.weight", ("unembed.weight",))]
 
 
 def architecture(config: Config) -> Architecture:
+    """The architecture that a configuration of this family describes. Raises UnsupportedModel or CorruptFile."""
     attention = config.flag("attention_bias", False)
     config.expect("rope_interleaved", False)
     return decoder(config, Biases(attention, attention, config.flag("mlp_bias", False)))
 
 
 def config(a: Architecture) -> dict[str, Any]:
+    """The configuration of an architecture: the inverse of `architecture`."""
     return {**decoder_config(a), "attention_bias": a.biases.query_key_value, "mlp_bias": a.biases.mlp}
 
 
@@ -112,7 +128,7 @@ FAMILY = Family(
     class_name="LlamaForCausalLM",
     architecture=architecture,
     config=config,
-    pieces=decoder_pieces,
+    mappings=decoder_mappings,
     gguf=GGUFLayout(name="llama", keys=GGUF_KEYS, interleaved=True),
     prefix="model.",
     leftovers=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",

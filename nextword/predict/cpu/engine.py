@@ -1,9 +1,9 @@
-"""The engine of CPUs: numba kernels over packed weights, no torch.
+"""The CPU engine: numba kernels over packed weights, no torch.
 
-Reading in chunks, one token at a time, from a truncated memory or side by side with other texts gives the same
-logits bit for bit, whatever the number of threads.
+Reading in chunks, one token at a time, after a truncation or in a batch with other texts gives the same logits bit for
+bit, whatever the number of threads.
 
-An engine does one pass at a time: calls from several threads wait for each other. A Reading belongs to one thread
+An engine does one pass at a time: calls from several threads wait for each other. A Session belongs to one thread
 at a time.
 """
 
@@ -30,44 +30,47 @@ from nextword.model.architecture import (
     tensor_shapes,
 )
 from nextword.parameters.stored import StoredTensor
-from nextword.predict.cpu import layout as shapes
 from nextword.predict.cpu.kernel_cache import compiled
 from nextword.predict.cpu.layout import (
+    EMBED,
+    FINAL_NORM,
     FP16,
     FP32,
+    GELU_ERF,
+    GELU_TANH,
     GROUP_BYTES,
     INT4,
     INT4_WIDE,
     INT8,
+    KV_BYTES,
+    KV_FORMS,
     LANES,
-    NUMBER_BYTES,
-    SPAN,
+    LAYER_MATRICES,
+    LAYER_NORMS,
+    N_MATRICES,
+    N_NORMS,
+    NO_WINDOW,
+    POSITION,
+    SPLIT,
+    SWIGLU,
+    UNEMBED,
     Call,
+    MatrixEntry,
     Model,
-    n_stages,
-    record,
+    NormEntry,
+    n_phases,
+    pack_struct,
 )
 from nextword.predict.cpu.memory import reserve
 from nextword.predict.cpu.packed import Packed, pack
-from nextword.predict.cpu.scratch import Workroom, whole
-from nextword.predict.cpu.threads import Team, new_counters
+from nextword.predict.cpu.scratch import ScratchBuffers, padded
+from nextword.predict.cpu.threads import ThreadPool, new_counters
 from nextword.predict.engine import KvCache, Logits, check_room
 
 Bytes = npt.NDArray[np.uint8]
-CHUNK = 128  # rows of a pass: what they need beside the weights stays in a core's cache
-_MATRICES = (
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.output",
-    "mlp.gate",
-    "mlp.up",
-    "mlp.down",
-)
-_NORMS = ("attention_norm", "mlp_norm", "attention.query_norm", "attention.key_norm")
-_MOST_THREADS = 16
-_KV_FORMS = {"fp32": FP32, "fp16": FP16, "int8": INT8}
-_NO_WINDOW = 1 << 40
+Table = npt.NDArray[Any]
+PASS_ROWS = 128  # rows: of one pass; its buffers then fit into a core's cache
+_MAX_THREADS = 16
 
 
 class CpuEngine:
@@ -76,68 +79,83 @@ class CpuEngine:
     def __init__(
         self, architecture: Architecture, packed: Packed, *, threads: int | None = None, kv_cache: KvCache = "auto"
     ) -> None:
-        self.architecture = architecture
-        self._packed = packed  # the kernels know only addresses
-        self._model, self._tables = _model(architecture, packed, kv_cache)
-        self._record = record(self._model)
-        self._team = Team(threads or _cores(), compiled())
-        self._workroom = Workroom(self._model, self._team.size, CHUNK)
-        self._turn = threading.Lock()
+        """An engine.
 
-    def start(self, capacity: int | None = None) -> CpuReading:
+        Args:
+            architecture: What the model computes.
+            packed: All its tensors, packed.
+            threads: Threads that a pass is shared out to; None: one per core of this process, at most 16.
+            kv_cache: The form of keys and values; "auto": fp16 beside integer weights, else fp32.
+        """
+        self.architecture = architecture
+        self._packed = packed  # the kernels know addresses only: this keeps the weights alive
+        self._model, self._tables = _model(architecture, packed, kv_cache)
+        self._packed_model = pack_struct(self._model)
+        self._pool = ThreadPool(threads or _cores(), compiled())
+        self._buffers = ScratchBuffers(self._model, self._pool.size, PASS_ROWS)
+        self._one_pass = threading.Lock()
+
+    def open_session(self, capacity: int | None = None) -> CpuSession:
         """A new text; see nextword.predict.engine.Engine."""
         context = self.architecture.context
-        return CpuReading(self, context if capacity is None else min(capacity, context))
+        return CpuSession(self, context if capacity is None else min(capacity, context))
 
-    def extend_each(self, readings: Sequence[CpuReading], pieces: Sequence[Sequence[int]]) -> Logits:
+    def feed_each(self, sessions: Sequence[CpuSession], pieces: Sequence[Sequence[int]]) -> Logits:
         """Read on in several texts, different ones; the logits after each, float32 [texts, vocab].
 
-        The weights are read once for all, in passes of at most CHUNK tokens. The logits are those of
-        `reading.extend(piece)`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
+        The weights are read once for all, in passes of at most PASS_ROWS tokens. The logits are those of
+        `session.feed(piece)`, bit for bit. Raises ContextOverflow or UnknownToken before anything is read.
         """
-        assert readings
-        assert len(readings) == len(pieces) == len({id(reading) for reading in readings})
-        rows: list[tuple[CpuReading, int, bool]] = []  # a text, a token to read in it, whether it is the piece's last
-        for reading, piece in zip(readings, pieces, strict=True):
+        assert sessions
+        assert len(sessions) == len(pieces) == len({id(session) for session in sessions})
+        rows: list[tuple[CpuSession, int, bool]] = []  # a text, a token to read in it, whether it is the piece's last
+        for session, piece in zip(sessions, pieces, strict=True):
             assert piece, "there is always something to read"
-            check_room(reading, piece, self.architecture)
-            rows += [(reading, each, False) for each in piece[:-1]]
-            rows.append((reading, piece[-1], True))
-        logits = [self._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+            check_room(session, piece, self.architecture)
+            rows += [(session, each, False) for each in piece[:-1]]
+            rows.append((session, piece[-1], True))
+        logits = [self._read(rows[first : first + PASS_ROWS]) for first in range(0, len(rows), PASS_ROWS)]
         return np.concatenate(logits) if len(logits) > 1 else logits[0]
 
-    def _read(self, rows: Sequence[tuple[CpuReading, int, bool]]) -> Logits:
-        """One pass of at most CHUNK rows: tokens read in their texts, the logits after the wanted, [wanted, vocab]."""
-        ids, positions, memories, capacities, wanted = [], [], [], [], []
-        ahead: dict[CpuReading, int] = {}
-        for row, (reading, id, is_wanted) in enumerate(rows):
-            before = ahead.get(reading, 0)
+    def _read(self, rows: Sequence[tuple[CpuSession, int, bool]]) -> Logits:
+        """One pass. Returns the logits after the rows that want them, float32 [wanted, vocab].
+
+        rows: at most PASS_ROWS; the text, the token to read in it, and whether the logits after it are wanted.
+        """
+        ids, positions, kv_caches, capacities, wanted = [], [], [], [], []
+        ahead: dict[CpuSession, int] = {}
+        for row, (session, id, is_wanted) in enumerate(rows):
+            before = ahead.get(session, 0)
             ids.append(id)
-            positions.append(len(reading.ids) + before)
-            memories.append(reading.address)
-            capacities.append(reading.places)
+            positions.append(len(session.ids) + before)
+            kv_caches.append(session.address)
+            capacities.append(session.places)
             if is_wanted:
                 wanted.append(row)
-            ahead[reading] = before + 1
-        n_spans = max(positions) // SPAN + 1
-        counters = new_counters(n_stages(self._model.n_layers, len(ids)))
-        with self._turn:
-            rows_at = self._workroom.rows(ids, positions, memories, capacities, wanted)
-            room_at = self._workroom.room(len(ids), n_spans, len(wanted))
-            model_at, n_threads = self._record.ctypes.data, self._team.size
-            call = record(Call(counters.ctypes.data, n_threads, model_at, rows_at, room_at, n_spans))
-            self._team.run(call.ctypes.data)
-            logits = self._workroom.logits(len(wanted))
-        for reading, id, _ in rows:
-            reading.ids.append(id)
+            ahead[session] = before + 1
+        n_splits = max(positions) // SPLIT + 1
+        counters = new_counters(n_phases(self._model.n_layers, len(ids)))
+        with self._one_pass:
+            rows_address = self._buffers.rows(ids, positions, kv_caches, capacities, wanted)
+            scratch_address = self._buffers.scratch(len(ids), n_splits, len(wanted))
+            model_address, n_threads = self._packed_model.ctypes.data, self._pool.size
+            call = Call(counters.ctypes.data, n_threads, model_address, rows_address, scratch_address, n_splits)
+            packed_call = pack_struct(call)
+            self._pool.run(packed_call.ctypes.data)
+            logits = self._buffers.logits(len(wanted))
+        for session, id, _ in rows:
+            session.ids.append(id)
         return logits
 
 
-class CpuReading:
-    """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Reading.
+class CpuSession:
+    """One text in the memory of a CpuEngine. Implements nextword.predict.engine.Session.
 
-    memory: keys and values of `places` positions, as `kernels/forward.py` lays them out, and its address; it takes up
-    room in the machine as positions are read.
+    Attributes:
+        places: The positions that the KV cache has room for: `capacity` in whole SPLITs.
+        memory: The KV cache, bytes, as `kernels/forward.py` lays it out. Its pages become resident as positions are
+            read.
+        address: Its address.
     """
 
     batch_invariant = True
@@ -145,11 +163,11 @@ class CpuReading:
     def __init__(self, engine: CpuEngine, capacity: int) -> None:
         self.ids: list[int] = []
         self.capacity = capacity
-        self.places = -(-capacity // SPAN) * SPAN
+        self.places = -(-capacity // SPLIT) * SPLIT
         self._engine = engine
         model = engine._model
-        places, size = 2 * model.n_layers * model.n_kv_heads * self.places, whole(model.head_size)
-        self._n_bytes = places * size * model.kv_bytes  # of keys and values; their steps follow
+        places, size = 2 * model.n_layers * model.n_kv_heads * self.places, padded(model.head_size)
+        self._n_bytes = places * size * model.kv_bytes  # of keys and values; in INT8 their scales follow
         try:
             self.memory: Bytes = reserve(self._n_bytes + (4 * places if model.kv_form == INT8 else 0))
             self.address: int = self.memory.ctypes.data
@@ -158,12 +176,12 @@ class CpuReading:
                 f"There is not enough memory for the keys and values of {capacity} tokens; use a shorter text."
             ) from error
 
-    def extend(self, ids: Sequence[int]) -> Logits:
+    def feed(self, ids: Sequence[int]) -> Logits:
         """Read on; the logits of the next token, float32 [vocab]."""
         logits: Logits = self._read(ids, every=False)[-1][-1]
         return logits
 
-    def extend_all(self, ids: Sequence[int]) -> Logits:
+    def feed_all(self, ids: Sequence[int]) -> Logits:
         """Read on; the logits after each of `ids`, float32 [len(ids), vocab]."""
         return np.concatenate(self._read(ids, every=True))
 
@@ -172,20 +190,24 @@ class CpuReading:
         assert 0 <= length <= len(self.ids)
         del self.ids[length:]
 
-    def copy_from(self, other: CpuReading, length: int) -> None:
+    def copy_from(self, other: CpuSession, length: int) -> None:
         """Hold the first `length` tokens that `other`, of the same engine and capacity, has read."""
         assert other._engine is self._engine
         assert other.places == self.places
         assert length <= len(other.ids)
-        (keys, values, steps), (their_keys, their_values, their_steps) = self._views(), other._views()
-        n_key_bytes = keys.shape[-1] // self.places * whole(length)
+        (keys, values, scales), (their_keys, their_values, their_scales) = self._views(), other._views()
+        n_key_bytes = keys.shape[-1] // self.places * padded(length)
         keys[..., :n_key_bytes] = their_keys[..., :n_key_bytes]
         values[..., :length, :] = their_values[..., :length, :]
-        steps[..., :length, :] = their_steps[..., :length, :]
+        scales[..., :length, :] = their_scales[..., :length, :]
         self.ids = other.ids[:length]
 
     def _views(self) -> tuple[Bytes, Bytes, Bytes]:
-        """Bytes: keys [layers, heads, n], values [layers, heads, slices, places, n], steps [all of INT8, places, 4]."""
+        """Keys, values and scales as bytes.
+
+        Shapes: keys [layers, heads, n], values [layers, heads, slices, places, n], scales [2 * layers * heads, places,
+        4], which are there in INT8 only.
+        """
         model, places = self._engine._model, self.places
         numbers = self.memory[: self._n_bytes].reshape(model.n_layers, 2, model.n_kv_heads, -1)
         values = numbers[:, 1].reshape(model.n_layers, model.n_kv_heads, -1, places, LANES * model.kv_bytes)
@@ -196,11 +218,11 @@ class CpuReading:
         check_room(self, ids, self._engine.architecture)
         rows = [(self, each, every) for each in ids]
         rows[-1] = (self, ids[-1], True)
-        return [self._engine._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+        return [self._engine._read(rows[first : first + PASS_ROWS]) for first in range(0, len(rows), PASS_ROWS)]
 
 
 def warm_up() -> None:
-    """Compile the kernels, or load them, by running the smallest model."""
+    """Compile the kernels, or load compiled ones, and run the smallest model once."""
     smallest = Architecture(
         vocab=1,
         context=1,
@@ -214,45 +236,23 @@ def warm_up() -> None:
         mlp=SwiGLU(1),
     )
     zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in tensor_shapes(smallest).items()}
-    CpuEngine(smallest, pack(zeros), threads=1).start().extend([0])
+    CpuEngine(smallest, pack(zeros), threads=1).open_session().feed([0])
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, _MOST_THREADS)
+    """The number of cores that this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_THREADS)
 
 
-def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, list[npt.NDArray[Any]]]:
-    """What the kernels must know of a model, and the tables that its addresses point into."""
-    matrices = np.zeros((a.n_layers + 1, len(_MATRICES), 4), np.int64)
-    norms = np.zeros((a.n_layers + 1, len(_NORMS), 2), np.int64)
-
-    def address(name: str) -> int:
-        return packed[name].address if name in packed else 0
-
-    def matrix(layer: int, which: int, name: str) -> None:
-        if (tensor := packed.get(f"{name}.weight")) is not None:
-            row = (tensor.address, tensor.form, GROUP_BYTES[tensor.form], address(f"{name}.bias"))
-            matrices[layer, which] = row
-
-    for layer in range(a.n_layers):
-        for which, name in enumerate(_MATRICES):
-            matrix(layer, which, f"blocks.{layer}.{name}")
-        for which, name in enumerate(_NORMS):
-            norms[layer, which] = [address(f"blocks.{layer}.{name}.{part}") for part in ("weight", "bias")]
-    matrix(a.n_layers, shapes.EMBED, "embed")
-    matrix(a.n_layers, shapes.UNEMBED, "embed" if a.tied else "unembed")
-    matrix(a.n_layers, shapes.POSITION, "position")
-    norms[a.n_layers, shapes.FINAL] = [address(f"norm.{part}") for part in ("weight", "bias")]
-    windows = np.array([_NO_WINDOW if window is None else window for window in a.windows], np.int64)
+def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, list[Table]]:
+    """The struct that describes a model to the kernels, and the tables that its addresses point into."""
+    matrices, norms = _matrices(a, packed), _norms(a, packed)
+    windows = np.array([NO_WINDOW if window is None else window for window in a.windows], np.int64)
     frequencies = np.zeros(0, np.float32)
     if isinstance(a.position, Rotary):
         frequencies = rotary_frequencies(a.position, a.rotary_size)
-    forms = {tensor.form for tensor in packed.values()}
-    kv_form = FP16 if forms & {INT8, INT4, INT4_WIDE} else FP32
-    if kv_cache != "auto":
-        kv_form = _KV_FORMS[kv_cache]
+    kv_form = _kv_form(packed, kv_cache)
     model = Model(
         n_layers=a.n_layers,
         width=a.width,
@@ -266,7 +266,7 @@ def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, l
         centred=isinstance(a.norm, LayerNorm),
         parallel=a.residual == "parallel",
         kv_form=kv_form,
-        kv_bytes=NUMBER_BYTES[kv_form],
+        kv_bytes=KV_BYTES[kv_form],
         matrices=matrices.ctypes.data,
         norms=norms.ctypes.data,
         windows=windows.ctypes.data,
@@ -276,9 +276,48 @@ def _model(a: Architecture, packed: Packed, kv_cache: KvCache) -> tuple[Model, l
     return model, [matrices, norms, windows, frequencies]
 
 
+def _matrices(a: Architecture, packed: Packed) -> Table:
+    """The table `Model.matrices`, int64 [n_layers + 1, N_MATRICES, fields of MatrixEntry]."""
+    table = np.zeros((a.n_layers + 1, N_MATRICES, len(MatrixEntry._fields)), np.int64)
+    blocks = range(a.n_layers)
+    names = {(block, which): f"blocks.{block}.{name}" for block in blocks for which, name in LAYER_MATRICES.items()}
+    names[a.n_layers, EMBED] = "embed"
+    names[a.n_layers, UNEMBED] = "embed" if a.tied else "unembed"
+    names[a.n_layers, POSITION] = "position"
+    for place, name in names.items():
+        if (tensor := packed.get(f"{name}.weight")) is not None:
+            bias = _address(packed, f"{name}.bias")
+            table[place] = MatrixEntry(tensor.address, tensor.form, GROUP_BYTES[tensor.form], bias)
+    return table
+
+
+def _norms(a: Architecture, packed: Packed) -> Table:
+    """The table `Model.norms`, int64 [n_layers + 1, N_NORMS, fields of NormEntry]."""
+    table = np.zeros((a.n_layers + 1, N_NORMS, len(NormEntry._fields)), np.int64)
+    blocks = range(a.n_layers)
+    names = {(block, which): f"blocks.{block}.{name}" for block in blocks for which, name in LAYER_NORMS.items()}
+    names[a.n_layers, FINAL_NORM] = "norm"
+    for place, name in names.items():
+        table[place] = NormEntry(_address(packed, f"{name}.weight"), _address(packed, f"{name}.bias"))
+    return table
+
+
+def _address(packed: Packed, name: str) -> int:
+    """The address of a tensor; 0 if the model has none of this name."""
+    return packed[name].address if name in packed else 0
+
+
+def _kv_form(packed: Packed, kv_cache: KvCache) -> int:
+    """The code of the form of keys and values."""
+    if kv_cache != "auto":
+        return KV_FORMS[kv_cache]
+    return FP16 if {tensor.form for tensor in packed.values()} & {INT8, INT4, INT4_WIDE} else FP32
+
+
 def _mlp(mlp: Gelu | SwiGLU) -> int:
+    """The code of the MLP's nonlinearity."""
     match mlp:
         case SwiGLU():
-            return shapes.GATED
+            return SWIGLU
         case Gelu(approximate=approximate):
-            return shapes.TANH if approximate == "tanh" else shapes.EXACT
+            return GELU_TANH if approximate == "tanh" else GELU_ERF

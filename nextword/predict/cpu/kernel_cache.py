@@ -1,8 +1,8 @@
-"""The compiled forward pass, and the folder it is kept in between processes.
+"""The compiled kernels, and the folder in which they are kept between processes.
 
-What is kept is machine code (an object file), which LLVM alone loads in a few milliseconds: numba, which writes it, and
-the kernels' source are imported only where it has to be written. Whoever can write what is loaded from here can run
-programs as the user: the folder is made for its owner alone, and one that others own or may write to is refused.
+The file is machine code (an object file), which LLVM alone loads in a few milliseconds: numba, which writes it, and
+the kernels' sources are imported only when it has to be written. Whoever can write to this folder can run programs as
+the user: it is created for its owner alone, and refused if others own it or may write to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from llvmlite import binding
 
@@ -29,19 +29,20 @@ from nextword.predict.cpu.threads import Kernels
 
 _LOG = logging.getLogger(__name__)
 _FILE = "kernels.o"
-_DIGEST_BYTES = hashlib.sha256().digest_size  # before the code: for a damaged file LLVM would end the process
+_DIGEST_BYTES = hashlib.sha256().digest_size  # bytes: before the code; LLVM would end the process at a damaged file
 _LOADING = threading.Lock()
 
 
 @cache
 def compiled() -> Kernels:
-    """The kernels, compiled for this processor; from the cache's folder if they were compiled before.
+    """The kernels, compiled for this processor or loaded from the cache's folder. They run without the GIL.
 
-    They run without Python's global lock. Raises SettingError for a folder that is not ours alone.
+    Raises:
+        SettingError: Others than the user own the folder or may write to it.
     """
     with _LOADING:
         file = None
-        with suppress(OSError, RuntimeError):  # without a folder to write to they are compiled again each time
+        with suppress(OSError, RuntimeError):  # without a writable folder they are compiled in each process
             file = private_folder(kernel_folder()) / _FILE
         code = None if file is None else _read(file)
         if code is None:
@@ -53,18 +54,24 @@ def compiled() -> Kernels:
         return _load(code)
 
 
-def kernel_folder() -> Path:
-    """Where compiled kernels are kept: one folder for each state of their source and of numba, and each processor."""
+def kernel_folder(sources: Path = Path(__file__).parent) -> Path:
+    """The folder of the compiled kernels: one for each state of their sources and of numba, and each processor.
+
+    sources: a folder; every Python file below it counts, because any may change what is compiled.
+    """
     digest = hashlib.sha256(f"{metadata.version('numba')} {processor_name()} {sorted(features())}".encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for source in sorted(sources.rglob("*.py")):
+        code = source.read_bytes()
+        digest.update(f"\n{source.relative_to(sources).as_posix()} {len(code)}\n".encode() + code)
     return cache_folder() / "kernels" / digest.hexdigest()[:16]
 
 
 def private_folder(folder: Path) -> Path:
-    """The folder, made if need be, that only this user can look into, in one that only this user can write to.
+    """Create a folder that this user alone can read, in one that this user alone can write to. Returns the folder.
 
-    Raises OSError if it cannot be made, SettingError if others could have changed what lies in it.
+    Raises:
+        OSError: It cannot be created.
+        SettingError: Others could have changed what lies in it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(exist_ok=True, mode=0o700)
@@ -82,25 +89,26 @@ def private_folder(folder: Path) -> Path:
 
 
 def _read(file: Path) -> bytes | None:
-    """The object file that was kept; None if there is none, or not as it was written."""
+    """The object file in the cache; None if there is none or it is damaged."""
     try:
-        kept = file.read_bytes()
+        stored = file.read_bytes()
     except OSError:
         return None
-    code = kept[_DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == kept[:_DIGEST_BYTES] else None
+    code = stored[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == stored[:_DIGEST_BYTES] else None
 
 
 def _compile() -> bytes:
-    """An object file of the functions of `Kernels`, under their names and with nothing that they do not use."""
+    """An object file of the functions of `Kernels`, under the names of its fields, without dead code."""
     from numba import types
 
-    from nextword.predict.cpu.kernels.forward import take_part
-    from nextword.predict.cpu.kernels.parallel import call_helpers, dismiss
+    from nextword.predict.cpu.kernels.forward import run_thread
+    from nextword.predict.cpu.kernels.parallel import call_workers, join_workers
 
     whole = None
-    for name, kernel in zip(Kernels._fields, (take_part, call_helpers, dismiss), strict=True):
-        dispatcher: Any = kernel
+    kernels = Kernels(run_thread=run_thread, call_workers=call_workers, join_workers=join_workers)
+    dispatcher: Any
+    for name, dispatcher in kernels._asdict().items():
         dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
         (made,) = dispatcher.overloads.values()
         module = binding.parse_assembly(made.library.get_llvm_str())
@@ -123,22 +131,24 @@ def _compile() -> bytes:
 def _load(code: bytes) -> Kernels:
     """The functions of an object file.
 
-    They are called as numba's compiled functions are: first two addresses for a result and an exception, of which our
-    kernels have neither, then the arguments.
+    They have the calling convention of numba's compiled functions: two addresses, for a result and an exception, of
+    which our kernels have neither, then the arguments.
     """
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    hints = get_type_hints(Kernels)
     machine = binding.Target.from_default_triple().create_target_machine()
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    nothing = ctypes.create_string_buffer(2 * ctypes.sizeof(ctypes.c_void_p))
-    at = ctypes.addressof(nothing)
+    unused = ctypes.create_string_buffer(2 * ctypes.sizeof(ctypes.c_void_p))
+    at = ctypes.addressof(unused)
 
-    def function(name: str, n_arguments: int) -> Any:
-        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * n_arguments
+    def function(name: str) -> Any:
+        parameters, _ = get_args(hints[name])
+        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * len(parameters)
         call = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(name))
-        call.held = engine, nothing  # type: ignore[attr-defined]  # the code lives as long as whoever calls it
+        call.owners = engine, unused  # type: ignore[attr-defined]  # the code lives as long as its callers
         return partial(call, at, at + ctypes.sizeof(ctypes.c_void_p))
 
-    return Kernels(function("take_part", 4), function("call_helpers", 3), function("dismiss", 2))
+    return Kernels(*map(function, Kernels._fields))

@@ -1,8 +1,9 @@
-"""What the engine and its compiled kernels must agree on: sizes, and the records that a pass is called with.
+"""The memory layout that the engine (Python) and its compiled kernels share: sizes, codes, and the structs of a pass.
 
-Only names and numbers, so that an engine whose kernels were compiled before needs no compiler. A pass is called with
-the addresses of records in memory (`record`) instead of with a hundred numbers, each of which Python would have to
-convert between two passes, when everything but the weights has been thrown out of the caches.
+It holds names and numbers only, so that an engine whose kernels were compiled earlier imports no compiler. A pass is
+called with one address of a struct in memory (`pack_struct` writes it, `kernels/structs.py` reads it) instead of a
+hundred arguments: Python would have to convert each of them between two passes, while the weights have evicted
+everything else from the caches.
 """
 
 from __future__ import annotations
@@ -13,70 +14,130 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-LANES = 32  # numbers in a vector, outputs in a tile
-GROUP = 32  # columns that share a scale
-X_BYTES = 4 * GROUP  # of 32 integers that a group is multiplied with
-SPAN = 128  # positions whose softmax is taken together; later spans are joined to it
-ATTENDING = 16  # rows that attend at once: bounds the room for spans
-STAGE_BYTES = 128  # of a stage's two counters, pieces taken and pieces done, each in a cache line of its own
+LANES = 32  # numbers: of a vector register type; also the outputs of a weight tile
+GROUP = 32  # columns: of a weight tile that share a scale (and a minimum)
+X_BYTES = 4 * GROUP  # bytes: of 32 quantized activations, see `kernels/int_dot.py: put_integers`
+SPLIT = 128  # positions: of one softmax; `combine_splits` joins those of a longer text (as flash-decoding does)
+ATTEND_ROWS = 16  # rows: that attend in one phase; bounds `Scratch.splits`
+PHASE_BYTES = 128  # bytes: of a phase's two counters, items taken and items done, a cache line each
 
-# A helper's door (kernels/parallel.py), a cache line of int64: how it stands, a pass, whether the helper slept.
-DOOR_BYTES, CALL_AT, ASLEEP_AT = 64, 8, 16
-AWAY, WAITING, CALLED, BUSY = range(4)
+# The mailbox of a worker (kernels/parallel.py) is a cache line of int64: its state, the address of a call, and whether
+# the worker was parked when the call was posted.
+MAILBOX_BYTES = 64  # bytes
+CALL_OFFSET, PARKED_OFFSET = 8, 16  # bytes
+PARKED, POLLING, POSTED, RUNNING = range(4)  # states
 
-# How weights are stored: see nextword.predict.cpu.kernels.matmul.
+# Codes of the forms of weights; their tiles are described in `kernels/matmul.py`.
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
-# Bytes of one group of columns of one tile.
 FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
-INT8_BYTES, INT4_BYTES, WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
-NUMBER_BYTES = {FP32: 4, FP16: 2, INT8: 1}  # of a key or value, see nextword.predict.cpu.kernels.forward
-GROUP_BYTES = {
+INT8_BYTES, INT4_BYTES, INT4_WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
+GROUP_BYTES = {  # bytes: of one group of columns of one tile
     FP32: FP32_BYTES,
     BF16: HALF_BYTES,
     FP16: HALF_BYTES,
     INT8: INT8_BYTES,
     INT4: INT4_BYTES,
-    INT4_WIDE: WIDE_BYTES,
+    INT4_WIDE: INT4_WIDE_BYTES,
 }
+KV_FORMS = {"fp32": FP32, "fp16": FP16, "int8": INT8}  # codes: of the forms of keys and values
+KV_BYTES = {FP32: 4, FP16: 2, INT8: 1}  # bytes: of one number of a key or value
 
-# Which matrix of a layer, and which norm. The layer after the last holds EMBED, UNEMBED, POSITION and FINAL.
+# Rows of the tables `Model.matrices` and `Model.norms`, and the names of their tensors within a block.
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
-EMBED, UNEMBED, POSITION = range(3)
+LAYER_MATRICES = {
+    QUERY: "attention.query",
+    KEY: "attention.key",
+    VALUE: "attention.value",
+    OUTPUT: "attention.output",
+    GATE: "mlp.gate",
+    UP: "mlp.up",
+    DOWN: "mlp.down",
+}
 ATTENTION_NORM, MLP_NORM, QUERY_NORM, KEY_NORM = range(4)
-FINAL = 0
-TANH, EXACT, GATED = range(3)  # what the MLP does
+LAYER_NORMS = {
+    ATTENTION_NORM: "attention_norm",
+    MLP_NORM: "mlp_norm",
+    QUERY_NORM: "attention.query_norm",
+    KEY_NORM: "attention.key_norm",
+}
+N_MATRICES, N_NORMS = len(LAYER_MATRICES), len(LAYER_NORMS)
+# Rows of the layer after the last: what belongs to no block.
+EMBED, UNEMBED, POSITION = range(3)
+FINAL_NORM = 0
+
+GELU_TANH, GELU_ERF, SWIGLU = range(3)  # codes: of the nonlinearity of the MLP
+NO_WINDOW = 1 << 40  # positions: the window of a layer that sees all
 
 
 class Vectors(NamedTuple):
-    """What matrices are multiplied with: rows of float32, and the same rows as integers; addresses, [rows, ...] each.
+    """Addresses of the vectors that a matrix is multiplied with: rows of float32, and the same rows quantized.
 
-    floats: float32 [32 * groups]. integers: [groups, 128] bytes, see `put_x`. steps, sums: float32 [groups], a group's
-    step and the sum of its numbers; counts: int32, the sum of its integers.
-    Columns are padded with zeros to whole groups.
+    A number is x = scale * n, with one scale per group of 32 and n an integer of 16 bits. Columns are padded with zeros
+    to whole groups.
+
+    Attributes:
+        groups: Groups of 32 columns in a row.
+        floats: Address of float32 [rows, 32 * groups].
+        integers: Address of n as the integer dot products read it, bytes [rows, groups, X_BYTES] (`put_integers`).
+        scales: Address of float32 [rows, groups].
+        counts: Address of int32 [rows, groups], the sum of a group's n.
+        sums: Address of float32 [rows, groups], scale * count: the sum of a group's x.
     """
 
     groups: int
     floats: int
     integers: int
-    steps: int
+    scales: int
     counts: int
     sums: int
 
 
 class Grid(NamedTuple):
-    """float32 [rows, columns]: where it begins, and how many columns it has."""
+    """A float32 matrix [rows, columns] in row order: its address, and the number of its columns."""
 
     at: int
     columns: int
 
 
-class Model(NamedTuple):
-    """What stays the same: sizes, and addresses of tables of int64.
+class MatrixEntry(NamedTuple):
+    """One row of the table `Model.matrices`, int64.
 
-    matrices: [n_layers + 1, 7, 4]: address of the weights (0: there are none), form, bytes of a group, address of the
-    bias. norms: [n_layers + 1, 4, 2]: addresses of weight and bias. windows: [n_layers], how many positions each
-    layer sees. frequencies: float32 [n_pairs], of the rotated pairs. kv_form, kv_bytes: of keys and values, FP32, FP16
-    or INT8, and the bytes of a number.
+    Attributes:
+        weights: Address of the tiles; 0 if the model has no matrix here.
+        form: FP32 to INT4_WIDE.
+        group_bytes: GROUP_BYTES[form].
+        bias: Address of float32 [outputs], whole vectors of lanes; 0 if there is none.
+    """
+
+    weights: int
+    form: int
+    group_bytes: int
+    bias: int
+
+
+class NormEntry(NamedTuple):
+    """One row of the table `Model.norms`, int64: addresses of float32 vectors; 0 where there is none."""
+
+    weight: int
+    bias: int
+
+
+class Model(NamedTuple):
+    """What all passes of an engine share: sizes, and addresses of tables.
+
+    Attributes:
+        n_layers, width, vocab, n_heads, n_kv_heads, head_size, mlp_width: As in `Architecture`.
+        mlp: GELU_TANH, GELU_ERF or SWIGLU.
+        eps: What norms add to the mean square.
+        centred: Whether norms subtract the mean (LayerNorm) or not (RMSNorm).
+        parallel: Whether attention and MLP of a block read the same residual.
+        kv_form: FP32, FP16 or INT8, of keys and values.
+        kv_bytes: KV_BYTES[kv_form].
+        matrices: Address of int64 [n_layers + 1, N_MATRICES, 4], a `MatrixEntry` each.
+        norms: Address of int64 [n_layers + 1, N_NORMS, 2], a `NormEntry` each.
+        windows: Address of int64 [n_layers], the number of positions that a token sees.
+        n_pairs: Pairs of dimensions that rotary embedding rotates; 0 without it.
+        frequencies: Address of float32 [n_pairs], radians per position.
     """
 
     n_layers: int
@@ -100,23 +161,48 @@ class Model(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What a pass reads; addresses of int64 [n]. `memories` are addresses, `capacities` their positions."""
+    """The input of a pass; a row is one token at one position of one text.
+
+    Attributes:
+        n: The number of rows.
+        ids: Address of int64 [n], tokens.
+        positions: Address of int64 [n].
+        kv_caches: Address of int64 [n], addresses of the KV cache of each row's text.
+        capacities: Address of int64 [n], the positions that this cache has room for.
+        n_wanted: The number of rows whose logits are computed.
+        wanted: Address of int64 [n_wanted], the numbers of those rows.
+    """
 
     n: int
     ids: int
     positions: int
-    memories: int
+    kv_caches: int
     capacities: int
     n_wanted: int
-    wanted: int  # the rows whose logits are asked for
+    wanted: int
 
 
-class Room(NamedTuple):
-    """Where a pass works: a row of each for each row of the pass, in whole vectors of lanes.
+class Scratch(NamedTuple):
+    """The buffers of a pass. Unless it says otherwise, a buffer has one row per row of the pass, in whole LANES.
 
-    scores: a row for each thread, SPAN numbers for each query head of a group. spans: a row for each row that
-    attends, head and span: the largest score, the sum of the exponentials, and from number LANES on the values
-    mixed by them. last, logits: a row for each that is wanted.
+    Attributes:
+        x: The residual stream [width].
+        normed: The input of attention [width].
+        normed_mlp: The input of the MLP [width].
+        query: [heads * head size]; after attention the heads' outputs.
+        key: [key/value heads * head size].
+        value: As `key`.
+        rotated: Queries, then keys, after norm and rotary embedding, each head in whole LANES.
+        cos_sin: Cosines, then sines, of the angles of the row's position [2 * n_pairs].
+        scores: A row for each thread: SPLIT numbers for each of the query heads of one key/value head.
+        splits: A row for each (row that attends, head, split): the largest score, the sum of the exponentials, and
+            from number LANES on the values weighted by them.
+        attended: The heads' outputs, one after the other, quantized [heads * head size].
+        gate: [mlp_width].
+        up: [mlp_width].
+        hidden: The hidden layer of the MLP [mlp_width].
+        final: The input of the unembedding, a row for each wanted row [width].
+        logits: A row for each wanted row [vocab].
     """
 
     x: Grid
@@ -125,41 +211,55 @@ class Room(NamedTuple):
     query: Grid
     key: Grid
     value: Grid
-    turned: Grid
-    turns: Grid
+    rotated: Grid
+    cos_sin: Grid
     scores: Grid
-    spans: Grid
-    mixed: Vectors
+    splits: Grid
+    attended: Vectors
     gate: Grid
     up: Grid
     hidden: Vectors
-    last: Vectors
+    final: Vectors
     logits: Grid
 
 
 class Call(NamedTuple):
-    """A pass: addresses of its counters and of the records of a Model, of Rows and of a Room; by how many threads."""
+    """One pass.
+
+    Attributes:
+        counters: Address of the phases' counters (`threads.new_counters`).
+        n_threads: The number of threads that share out the pass.
+        model, rows, scratch: Addresses of the packed structs of these names.
+        n_splits: The number of SPLITs that the longest text of the pass has.
+    """
 
     counters: int
     n_threads: int
     model: int
     rows: int
-    room: int
-    n_spans: int
+    scratch: int
+    n_splits: int
 
 
-def n_stages(n_layers: int, n_rows: int) -> int:
-    """How many stages a pass has at most."""
-    return 3 + n_layers * (7 + 2 * -(-n_rows // ATTENDING))
+def n_phases(n_layers: int, n_rows: int) -> int:
+    """The largest number of phases of a pass (`kernels/forward.py: forward`).
+
+    >>> n_phases(n_layers=1, n_rows=1)
+    12
+    """
+    return 3 + n_layers * (7 + 2 * -(-n_rows // ATTEND_ROWS))
 
 
-Record = npt.NDArray[np.int64]
+Struct = npt.NDArray[np.int64]
 
 
-def record(numbers: tuple[Any, ...]) -> Record:
-    """The table of a named tuple of int, bool, float32 and such tuples, int64 [numbers].
+def pack_struct(numbers: tuple[Any, ...]) -> Struct:
+    """A named tuple as an array for the kernels, int64 [numbers]: its fields in order, nested tuples flattened.
 
-    A number each, in the order of the fields; tuples in tuples one after the other.
+    Fields are int, bool, float32 (its bits) or named tuples of these.
+
+    >>> pack_struct(Call(1, 2, 3, 4, 5, 6)).tolist()
+    [1, 2, 3, 4, 5, 6]
     """
     return np.fromiter(_flat(numbers), np.int64)
 

@@ -1,14 +1,14 @@
-"""Weights in the form that the CPU kernels read: matrices as tiles (kernels/matmul.py), vectors as float32.
+"""Packed weights, the form that the CPU kernels read: matrices as tiles (kernels/matmul.py), vectors as float32.
 
-`pack` turns stored tensors into packed ones. What is stored as Q8_0, Q4_0, Q4_1, Q4_K, bfloat16, float16 or float32
-can be packed without changing a weight ("auto" does); Q5 and Q6 become INT8. The other choices put every matrix
-into one form, and round where they must:
+`pack` turns stored tensors into packed ones. "auto" keeps the values of what is stored as Q8_0, Q4_0, Q4_1, Q4_K,
+bfloat16, float16 or float32, and rounds Q5 and Q6 to INT8. The other choices put every matrix into one form, and round
+where they must:
 
     fp32, bf16    each weight to the nearest
     int8          groups of 32 along a row: scale = largest magnitude / 127 (float16), q to the nearest
     int4          the same, from the least weight (minimum) to the largest: 16 levels; Q4 stays as it is
 
-Vectors and the table of positions, of which a token reads one row, keep their precision in every form.
+Vectors and the table of positions, of which a token reads one row, keep their precision whatever the choice.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ _LOSSLESS = {
     "Q4_1": INT4,
     "Q4_K": INT4_WIDE,
 }
-_CHUNK = 1 << 20  # weights packed at a time: bounds what packing needs beside its result
+_CHUNK_WEIGHTS = 1 << 20  # weights: packed at a time; bounds the memory that packing needs beside its result
 
 
 @dataclass(frozen=True, eq=False)
 class PackedTensor:
-    """A matrix as tiles, uint8 [tiles, groups, GROUP_BYTES[form]], or a vector as FP32, uint8 [bytes], whole LANES."""
+    """A packed matrix or vector.
+
+    Args:
+        form: FP32 to INT4_WIDE; a vector's is FP32.
+        shape: The tensor's own shape.
+        data: A matrix's tiles, uint8 [tiles, groups, GROUP_BYTES[form]], or a vector's bytes, padded to whole LANES.
+    """
 
     form: int
     shape: tuple[int, ...]
@@ -50,7 +56,7 @@ class PackedTensor:
 
     @property
     def address(self) -> int:
-        """Where its bytes begin; they must be kept alive by whoever uses it."""
+        """The address of its bytes, which lives only as long as `data`."""
         return self.data.ctypes.data
 
 
@@ -58,23 +64,34 @@ Packed = Mapping[str, PackedTensor]
 
 
 def pack(tensors: Mapping[str, StoredTensor], weights: Weights = "auto") -> dict[str, PackedTensor]:
-    """All tensors of a model, packed.
+    """Pack all tensors of a model.
 
-    Raises CorruptFile for a weight that is no finite number, UnsupportedModel
-    for one that the form cannot hold, with the tensor's name.
+    Args:
+        tensors: As they are stored.
+        weights: The form of matrices.
+
+    Raises:
+        CorruptFile: A weight is infinite or NaN; with the tensor's name.
+        UnsupportedModel: A weight is too large for the form; with the tensor's name.
     """
     forms = {name: form_of(name, tensor, weights) for name, tensor in tensors.items()}
     shapes = {name: packed_shape(forms[name], tensor.shape) for name, tensor in tensors.items()}
-    room, packed, begin = reserve_large(sum(map(math.prod, shapes.values()))), {}, 0
+    buffer, packed, begin = reserve_large(sum(map(math.prod, shapes.values()))), {}, 0
     for name, shape in shapes.items():
         end = begin + math.prod(shape)  # a multiple of a cache line, whatever the form
-        packed[name] = pack_tensor(name, tensors[name], forms[name], room[begin:end].reshape(shape))
+        packed[name] = pack_tensor(name, tensors[name], forms[name], buffer[begin:end].reshape(shape))
         begin = end
     return packed
 
 
 def form_of(name: str, tensor: StoredTensor, weights: Weights) -> int:
-    """The packed form of a tensor."""
+    """The form that a tensor is packed in, FP32 to INT4_WIDE.
+
+    Args:
+        name: The tensor's name.
+        tensor: The tensor as it is stored.
+        weights: The form of matrices that was asked for.
+    """
     if len(tensor.shape) < 2:
         return FP32
     stored = _LOSSLESS.get(tensor.form, FP32)
@@ -88,19 +105,30 @@ def form_of(name: str, tensor: StoredTensor, weights: Weights) -> int:
 
 
 def is_lossless(tensor: StoredTensor, form: int) -> bool:
-    """Whether packing keeps every weight as it is."""
+    """Whether packing `tensor` in this form keeps the value of every weight."""
     return form == FP32 or _LOSSLESS.get(tensor.form) == form
 
 
 def packed_shape(form: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of the bytes of a packed tensor."""
+    """The shape of `PackedTensor.data`, for a tensor of this shape."""
     if len(shape) < 2:
         return (-(-math.prod(shape) // LANES) * LANES * 4,)
     return -(-shape[0] // LANES), -(-shape[1] // GROUP), GROUP_BYTES[form]
 
 
 def pack_tensor(name: str, tensor: StoredTensor, form: int, data: Bytes | None = None) -> PackedTensor:
-    """One tensor, packed into `data`, zeros of its packed shape, or into an array of its own. Raises as `pack`."""
+    """Pack one tensor.
+
+    Args:
+        name: Its name, for errors.
+        tensor: The tensor as it is stored.
+        form: FP32 to INT4_WIDE.
+        data: Zeros, uint8 of its packed shape, to be written to; None: an array of its own.
+
+    Raises:
+        CorruptFile: As `pack`.
+        UnsupportedModel: As `pack`.
+    """
     if data is None:
         data = aligned(packed_shape(form, tensor.shape), np.uint8)
     try:
@@ -121,34 +149,35 @@ def pack_tensor(name: str, tensor: StoredTensor, form: int, data: Bytes | None =
 
 
 class _NotFinite(Exception):
-    """A weight is infinite or undefined."""
+    """A weight is infinite or NaN."""
 
 
 class _TooLarge(Exception):
-    """A scale does not fit."""
+    """A scale is too large for float16."""
 
 
 def _check_finite(values: npt.NDArray[np.floating]) -> None:
+    """Raise _NotFinite unless all values are finite."""
     if not np.isfinite(values).all():
         raise _NotFinite
 
 
 def _chunks(tensor: StoredTensor) -> Iterator[tuple[int, StoredTensor]]:
-    """The matrix in runs of whole tiles, each with the number of its first row."""
-    step = max(1, _CHUNK // (tensor.shape[1] * LANES)) * LANES
-    for first in range(0, tensor.shape[0], step):
-        yield first, tensor.rows(slice(first, first + step))
+    """The matrix in chunks of whole tiles, each with the index of its first row."""
+    rows = max(1, _CHUNK_WEIGHTS // (tensor.shape[1] * LANES)) * LANES
+    for first in range(0, tensor.shape[0], rows):
+        yield first, tensor.rows(slice(first, first + rows))
 
 
 def _padded(rows: npt.NDArray[Any], tiles: int, groups: int) -> npt.NDArray[Any]:
-    """[rows, groups, ...] with zeros below: [tiles, LANES, groups, ...]."""
+    """[rows, groups, ...] padded with rows of zeros: [tiles, LANES, groups, ...]."""
     whole = np.zeros((tiles * LANES, groups, *rows.shape[2:]), rows.dtype)
     whole[: rows.shape[0]] = rows
     return whole.reshape(tiles, LANES, groups, *rows.shape[2:])
 
 
 def _groups(chunk: StoredTensor) -> Floats:
-    """The weights, float32 [rows, groups, GROUP], zeros at the end of a row. Raises _NotFinite."""
+    """The weights, float32 [rows, groups, GROUP], each row padded with zeros. Raises _NotFinite."""
     values = chunk.dequantize()
     _check_finite(values)
     rows, columns = values.shape
@@ -161,11 +190,13 @@ def _groups(chunk: StoredTensor) -> Floats:
 
 
 def _float_tiles(
-    dtype: npt.DTypeLike, to: Callable[[Floats], npt.NDArray[Any]]
+    dtype: npt.DTypeLike, convert: Callable[[Floats], npt.NDArray[Any]]
 ) -> Callable[[StoredTensor, Bytes], None]:
+    """A function that packs a chunk into tiles of the dtype, to which `convert` rounds float32."""
+
     def fill(chunk: StoredTensor, data: Bytes) -> None:
         tiles, groups, _ = data.shape
-        values = _padded(to(_groups(chunk)), tiles, groups)  # [tiles, lanes, groups, columns]
+        values = _padded(convert(_groups(chunk)), tiles, groups)  # [tiles, lanes, groups, columns]
         data.view(dtype).reshape(tiles, groups, GROUP, LANES)[:] = values.transpose(0, 2, 3, 1)
 
     return fill
@@ -178,11 +209,12 @@ def _nearest_bf16(values: Floats) -> npt.NDArray[np.uint16]:
 
 
 def _nearest_fp16(values: Floats) -> npt.NDArray[np.float16]:
+    """Rounded to nearest, halves to even."""
     return values.astype(np.float16)
 
 
 def _int8_tiles(chunk: StoredTensor, data: Bytes) -> None:
-    """32 scales, then the bytes q + 128 of four columns of each of 32 outputs, eight times."""
+    """Pack a chunk as INT8: per group 32 scales, then 8 quads, the bytes q + 128 of four columns of 32 outputs."""
     tiles, groups, _ = data.shape
     if chunk.form == "Q8_0":
         blocks = chunk.data.reshape(chunk.shape[0], groups, 34)
@@ -197,7 +229,7 @@ def _int8_tiles(chunk: StoredTensor, data: Bytes) -> None:
 
 
 def _int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
-    """32 scales, 32 minima, then two columns a byte: number 4 i + j and 16 + 4 i + j, of four i."""
+    """Pack a chunk as INT4: per group 32 scales, 32 minima, 4 quads of columns 4 i + j and 16 + 4 i + j."""
     tiles, groups, _ = data.shape
     if chunk.form in ("Q4_0", "Q4_1"):
         blocks = chunk.data.reshape(chunk.shape[0], groups, -1)
@@ -217,7 +249,7 @@ def _int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
 
 
 def _wide_int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
-    """Q4_K: as INT4, with the products of its two scales in float32, which holds them exactly."""
+    """Pack a chunk of Q4_K as INT4_WIDE: the products of its two levels of scales are exact in float32."""
     tiles, groups, _ = data.shape
     rows = chunk.shape[0]
     blocks = chunk.data.reshape(-1, 144)
@@ -234,6 +266,7 @@ def _wide_int4_tiles(chunk: StoredTensor, data: Bytes) -> None:
 
 
 def _scale(values: Floats) -> npt.NDArray[np.float16]:
+    """Scales or minima rounded to float16. Raises _TooLarge."""
     with np.errstate(over="ignore"):
         scales = values.astype(np.float16)
     if not np.isfinite(scales).all():
@@ -242,27 +275,27 @@ def _scale(values: Floats) -> npt.NDArray[np.float16]:
 
 
 def _levels(values: Floats, scales: npt.NDArray[np.float16], least: int, largest: int) -> npt.NDArray[np.float32]:
-    """The whole numbers that times their scale are nearest to the values."""
+    """The integers q, clipped to [least, largest], whose products with their scale are nearest to the values."""
     wide = scales.astype(np.float32)
     inverse = np.divide(1, wide, out=np.zeros_like(wide), where=wide != 0)
     return np.clip(np.rint(values * inverse[..., None]), least, largest)
 
 
 def _nibble_bytes(q: npt.NDArray[Any]) -> Bytes:
-    """Numbers 0 to 15, [..., 32], as bytes [..., 16]: number i low, number i + 16 high."""
+    """Numbers 0 to 15, [..., 32], as bytes [..., 16]: number i in the low nibble, number i + 16 in the high one."""
     both: Bytes = q.astype(np.uint8)
     return both[..., :16] | (both[..., 16:] << np.uint8(4))
 
 
 def _scale_bytes(scales: npt.NDArray[np.floating], tiles: int, groups: int) -> Bytes:
-    """[rows, groups] as bytes [tiles, groups, those of 32 outputs]."""
+    """Scales [rows, groups] as bytes [tiles, groups, 32 outputs * bytes of a scale]."""
     ordered = np.ascontiguousarray(_padded(scales, tiles, groups).transpose(0, 2, 1))
     return ordered.view(np.uint8).reshape(tiles, groups, -1)
 
 
 def _quads(bytes_: Bytes, tiles: int, groups: int, quads: int) -> Bytes:
-    """[rows, groups, 4 * quads] as [tiles, groups, quads * 32 outputs * 4]."""
-    fours = np.ascontiguousarray(bytes_).view(np.uint32)  # single bytes would take three times as long
+    """Bytes of weights [rows, groups, 4 * quads] as quads, [tiles, groups, quads * 32 outputs * 4]."""
+    fours = np.ascontiguousarray(bytes_).view(np.uint32)  # moving single bytes takes three times as long
     ordered = np.ascontiguousarray(_padded(fours, tiles, groups).transpose(0, 2, 3, 1))
     return ordered.view(np.uint8).reshape(tiles, groups, quads * LANES * 4)
 
@@ -278,7 +311,7 @@ _TILES: dict[int, Callable[[StoredTensor, Bytes], None]] = {
 
 
 def unpack(tensor: PackedTensor) -> Floats:
-    """The weights that the kernels compute with: float32, of the tensor's shape."""
+    """The weights that the kernels compute with, dequantized: float32, of the tensor's shape."""
     if len(tensor.shape) < 2:
         return tensor.data.view(np.float32)[: int(np.prod(tensor.shape))].reshape(tensor.shape).copy()
     tiles, groups, _ = tensor.data.shape

@@ -1,4 +1,4 @@
-"""This machine's processor, as the kernels' compiler sees it."""
+"""The processor that kernels are compiled for, and the features that they may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 
 from llvmlite import binding
 
-_AT_HWCAP, _HWCAP_ASIMDDP = 16, 1 << 20  # <linux/auxvec.h>, <asm/hwcap.h> of arm64
+_AT_HWCAP, _HWCAP_ASIMDDP = 16, 1 << 20  # codes: of <linux/auxvec.h> and <asm/hwcap.h> (arm64)
 _DOT_PRODUCT = """
 define i32 @dot(<16 x i8> %a, <16 x i8> %b) {
   %x = sext <16 x i8> %a to <16 x i32>
@@ -23,20 +23,20 @@ declare i32 @llvm.vector.reduce.add.v16i32(<16 x i32>)
 
 
 def processor_name() -> str:
-    """The processor that is compiled for, by LLVM's name: this one, unless numba is told another."""
-    told: str = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
-    return told
+    """LLVM's name of the processor that kernels are compiled for: this one, unless NUMBA_CPU_NAME names another."""
+    name: str = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    return name
 
 
 @cache
 def features() -> frozenset[str]:
-    """What compiled code may use of the processor, in LLVM's names: this one's, unless numba is told which to use.
+    """LLVM's names of the processor's features that compiled code may use: all of this one's by default.
 
-    Numba is told with NUMBA_CPU_FEATURES ("+avx2,+fma"); without it, NUMBA_CPU_NAME=generic means none.
+    NUMBA_CPU_FEATURES ("+avx2,+fma") names others; without it, NUMBA_CPU_NAME=generic means none.
     """
-    told = os.environ.get("NUMBA_CPU_FEATURES", "" if processor_name() == "generic" else None)
-    if told is not None:
-        return frozenset(feature[1:] for feature in told.split(",") if feature.startswith("+"))
+    given = os.environ.get("NUMBA_CPU_FEATURES", "" if processor_name() == "generic" else None)
+    if given is not None:
+        return frozenset(feature[1:] for feature in given.split(",") if feature.startswith("+"))
     found = {feature for feature, there in binding.get_host_cpu_features().items() if there}
     if _has_dot_products() and _compiles_dot_products(processor_name()):
         found.add("dotprod")
@@ -44,7 +44,7 @@ def features() -> frozenset[str]:
 
 
 def _has_dot_products() -> bool:
-    """Whether this is an ARM processor that multiplies bytes four by four (FEAT_DotProd), which LLVM does not list."""
+    """Whether this is an ARM processor with dot products of bytes (FEAT_DotProd), which LLVM does not list."""
     if platform.machine() not in ("aarch64", "arm64"):
         return False
     if platform.system() == "Linux":
@@ -55,7 +55,10 @@ def _has_dot_products() -> bool:
 
 
 def _compiles_dot_products(processor: str) -> bool:
-    """Whether LLVM knows it of a processor of this name: asked for one it does not know of, it ends the process."""
+    """Whether LLVM compiles dot products of bytes for a processor of this name.
+
+    LLVM ends the process when it is to compile the instruction for a processor that it believes to lack it.
+    """
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_default_triple().create_target_machine(cpu=processor)

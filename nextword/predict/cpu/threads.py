@@ -1,7 +1,8 @@
-"""The threads that run a pass together, and the counters by which they share it out (kernels/parallel.py).
+"""The thread pool that runs forward passes, and the counters by which its threads share out a pass.
 
-`Team.run` is called by one thread at a time. A while after a pass the helpers sleep. A forked process has none of its
-parent's helpers and starts its own.
+The protocol between caller and workers is compiled (kernels/parallel.py). `ThreadPool.run` is called by one thread at a
+time. Workers poll for the next pass for a millisecond or two, then sleep. A forked process has none of its parent's
+workers and starts its own.
 """
 
 from __future__ import annotations
@@ -16,70 +17,83 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nextword.predict.cpu.layout import ASLEEP_AT, DOOR_BYTES, STAGE_BYTES
+from nextword.predict.cpu.layout import MAILBOX_BYTES, PARKED_OFFSET, PHASE_BYTES
 from nextword.predict.cpu.memory import aligned
 
 Counters = npt.NDArray[np.int64]
-Doors = npt.NDArray[np.int64]
-_ASLEEP = ASLEEP_AT // 8
+Mailboxes = npt.NDArray[np.int64]
+_WAS_PARKED = PARKED_OFFSET // 8
 
 
-def new_counters(n_stages: int) -> Counters:
-    """The counters of one pass."""
-    return np.zeros((n_stages + 1) * STAGE_BYTES // 8, np.int64)
+def new_counters(n_phases: int) -> Counters:
+    """The counters of one pass of at most `n_phases` phases, int64; zeros."""
+    return np.zeros((n_phases + 1) * PHASE_BYTES // 8, np.int64)
 
 
 class Kernels(NamedTuple):
-    """What a team calls, with numbers and addresses: see nextword.predict.cpu.kernels.parallel."""
+    """The compiled functions that a pool calls. `kernel_cache` compiles each under the name of its field.
 
-    take_part: Callable[[int, int, int, int], None]
-    call_helpers: Callable[[int, int, int], None]
-    dismiss: Callable[[int, int], None]
+    Arguments are numbers and addresses, all int64; a parameter `call` is the address of a packed struct.
+
+    Attributes:
+        run_thread: (thread, mailboxes, n_workers, call), made by `kernels/parallel.py: run_thread_of` of the pass in
+            `kernels/forward.py`. Thread 0 runs the pass `call`; a worker runs pass after pass until it is to sleep.
+        call_workers: (mailboxes, n_workers, call), in `kernels/parallel.py`.
+        join_workers: (mailboxes, n_workers), in `kernels/parallel.py`.
+    """
+
+    run_thread: Callable[[int, int, int, int], None]
+    call_workers: Callable[[int, int, int], None]
+    join_workers: Callable[[int, int], None]
 
 
-class Team:
-    """`size` threads: the caller and its helpers, which start with the first pass."""
+class ThreadPool:
+    """`size` threads: the caller and `size - 1` workers, which start with the first pass."""
 
     def __init__(self, size: int, kernels: Kernels) -> None:
         self.size = size
         self._kernels = kernels
-        self._tasks: list[SimpleQueue[bool]] = []
+        self._wakeups: list[SimpleQueue[bool]] = []  # one per worker: True wakes it, False ends it
         self._process = 0
 
     def run(self, call: int) -> None:
-        """Does the pass that the address `call` tells of; when it returns, nobody is at it any more."""
+        """Run one forward pass; `call` is the address of its packed Call struct.
+
+        Returns when every worker has left the pass, so its buffers may be reused.
+        """
         if self._process != os.getpid():
             self._start()
-        doors, n_helpers = self._doors_at, len(self._tasks)
+        mailboxes, n_workers = self._mailboxes_address, len(self._wakeups)
         try:
-            self._kernels.call_helpers(doors, n_helpers, call)
-            for tasks, asleep in zip(self._tasks, self._doors[:, _ASLEEP].tolist(), strict=True):
-                if asleep:
-                    tasks.put(True)
-            self._kernels.take_part(0, doors, n_helpers, call)
-        except BaseException:  # Ctrl-C: somebody may have been called and not woken, and nobody may go on
-            for tasks in self._tasks:
-                tasks.put(True)
-            self._kernels.dismiss(doors, n_helpers)
+            self._kernels.call_workers(mailboxes, n_workers, call)
+            for wakeups, was_parked in zip(self._wakeups, self._mailboxes[:, _WAS_PARKED].tolist(), strict=True):
+                if was_parked:
+                    wakeups.put(True)
+            self._kernels.run_thread(0, mailboxes, n_workers, call)
+        except BaseException:  # Ctrl-C: a worker may have been called and not woken, and none may go on
+            for wakeups in self._wakeups:
+                wakeups.put(True)
+            self._kernels.join_workers(mailboxes, n_workers)
             raise
 
     def _start(self) -> None:
-        self._process, self._tasks = os.getpid(), [SimpleQueue() for _ in range(1, self.size)]
-        self._doors: Doors = aligned((len(self._tasks), DOOR_BYTES // 8), np.int64)
-        self._doors_at: int = self._doors.ctypes.data
-        for thread, tasks in enumerate(self._tasks, 1):
-            given = (thread, tasks, self._kernels, self._doors)
-            threading.Thread(target=_help, args=given, name=f"nextword-{thread}", daemon=True).start()
-        weakref.finalize(self, _end, self._process, self._tasks)
+        self._process, self._wakeups = os.getpid(), [SimpleQueue() for _ in range(1, self.size)]
+        self._mailboxes: Mailboxes = aligned((len(self._wakeups), MAILBOX_BYTES // 8), np.int64)
+        self._mailboxes_address: int = self._mailboxes.ctypes.data
+        for thread, wakeups in enumerate(self._wakeups, 1):
+            given = (thread, wakeups, self._kernels, self._mailboxes)
+            threading.Thread(target=_work, args=given, name=f"nextword-{thread}", daemon=True).start()
+        weakref.finalize(self, _end, self._process, self._wakeups)
 
 
-def _end(process: int, helpers: Sequence[SimpleQueue[bool]]) -> None:
-    """The end of a team's helpers, said in the process that has them."""
+def _end(process: int, workers: Sequence[SimpleQueue[bool]]) -> None:
+    """End a pool's workers, if this is the process that has them."""
     if process == os.getpid():
-        for tasks in helpers:
-            tasks.put(False)
+        for wakeups in workers:
+            wakeups.put(False)
 
 
-def _help(thread: int, tasks: SimpleQueue[bool], kernels: Kernels, doors: Doors) -> None:
-    while tasks.get():
-        kernels.take_part(thread, doors.ctypes.data, len(doors), 0)
+def _work(thread: int, wakeups: SimpleQueue[bool], kernels: Kernels, mailboxes: Mailboxes) -> None:
+    """The life of a worker: asleep in `get`, or in compiled code."""
+    while wakeups.get():
+        kernels.run_thread(thread, mailboxes.ctypes.data, len(mailboxes), 0)

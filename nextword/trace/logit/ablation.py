@@ -4,7 +4,7 @@
     mean      what the same part wrote on average over the positions of a reference text
     resample  what it wrote at one position of it, drawn at random
 
-Heads, neurons and embeddings are linear in what they are written from (a mixed value, an activation, a row of the
+Heads, neurons and embeddings are linear in what they are written from (a z value, an activation, a row of the
 embedding), so a removal is one vector added to the residual at the last position, at the point where the cause
 writes. A cause that writes in several layers (`Source`) is removed as what it wrote in the recording. Biases are the
 same everywhere, so they have no mean but themselves: they are always removed by zero.
@@ -23,8 +23,19 @@ from nextword.errors import InputError, SettingError
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import value_bias
-from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
-from nextword.trace.recording import Points, Recording, block_of, check_prompt
+from nextword.trace.logit.components import (
+    Bias,
+    Component,
+    Head,
+    Layer,
+    Neuron,
+    Position,
+    Read,
+    Source,
+    Token,
+    ValueBias,
+)
+from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
 
 Tensor = torch.Tensor
 Ablation = Literal["zero", "mean", "resample"]
@@ -33,28 +44,28 @@ LONGEST = 512  # tokens of a reference text that are used
 
 
 @dataclass(frozen=True)
-class State:
+class PositionState:
     """What the parts of a model write from, at one position.
 
-    token, place [width]; for each layer: mixed [heads, head], values [kv heads, T or 1, head], activation [N].
+    token, place [width]; for each layer: z [heads, head], values [kv heads, T or 1, head], activation [N].
     """
 
     token: Tensor
     place: Tensor
-    mixed: Sequence[Tensor]
+    z: Sequence[Tensor]
     values: Sequence[Tensor]
     activation: Sequence[Tensor]
 
     @staticmethod
-    def of(recording: Recording) -> State:
+    def of(recording: Recording) -> PositionState:
         """The state at the recording's last position."""
         model, layers = recording.model, range(recording.model.architecture.n_layers)
-        return State(
+        return PositionState(
             model.embed.weight[recording.ids[-1]],
             _places(model, len(recording.ids))[-1],
-            [recording.points[f"blocks.{layer}.attention.mixed"][:, 0] for layer in layers],
+            [recording.activations[f"blocks.{layer}.attention.z"][:, 0] for layer in layers],
             [recording.values(layer) for layer in layers],
-            [recording.points[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
+            [recording.activations[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
         )
 
 
@@ -72,35 +83,35 @@ class Reference:
                 "A mean or a resample is taken from at least two tokens: give a reference text, or remove by zero."
             )
         check_prompt(ids, model.architecture)
-        points = Points(lambda name: name.endswith((".mixed", ".value", ".activation")))
+        points = Recorder(lambda name: name.endswith((".z", ".value", ".activation")))
         row = torch.tensor([ids], device=model.embed.weight.device)
-        model.states(row, probe=points)
+        model.states(row, hook=points)
         self._tokens = model.embed(row)[0, 1:]
         self._places = _places(model, len(ids))[1:]
-        self._mixed, self._values, self._activation = (
-            [tensor[0] for name, tensor in points.seen.items() if name.endswith(kind)]
-            for kind in (".mixed", ".value", ".activation")
+        self._z, self._values, self._activation = (
+            [tensor[0] for name, tensor in points.activations.items() if name.endswith(kind)]
+            for kind in (".z", ".value", ".activation")
         )
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def mean(self) -> State:
+    def mean(self) -> PositionState:
         """The average over all positions."""
-        return State(
+        return PositionState(
             self._tokens.mean(0),
             self._places.mean(0),
-            [each[:, 1:].mean(1) for each in self._mixed],
+            [each[:, 1:].mean(1) for each in self._z],
             [each[:, 1:].mean(1, keepdim=True) for each in self._values],
             [each[1:].mean(0) for each in self._activation],
         )
 
-    def at(self, position: int) -> State:
+    def at(self, position: int) -> PositionState:
         """The state at one position, 0 being the text's second token."""
-        return State(
+        return PositionState(
             self._tokens[position],
             self._places[position],
-            [each[:, 1 + position] for each in self._mixed],
+            [each[:, 1 + position] for each in self._z],
             [each[:, 1 + position, None] for each in self._values],
             [each[1 + position] for each in self._activation],
         )
@@ -114,10 +125,10 @@ def _places(model: Transformer, count: int) -> Tensor:
     return torch.zeros_like(model.embed.weight[:1]).expand(count, -1)
 
 
-def written(recording: Recording, cause: Cause, state: State) -> Writes:
-    """What `cause` writes at the recording's last position if its part is in `state`; the patterns stay."""
+def written(recording: Recording, component: Component, state: PositionState) -> Writes:
+    """What `component` writes at the recording's last position if its part is in `state`; the patterns stay."""
     model = recording.model
-    match cause:
+    match component:
         case Token():
             return {"embed": state.token}
         case Position():
@@ -134,18 +145,18 @@ def written(recording: Recording, cause: Cause, state: State) -> Writes:
                 writes[_attention(layer)] = _taken(model, layer, weights, state)
             return writes
         case Head(layer, head):
-            mixed = torch.zeros_like(state.mixed[layer])
-            mixed[head] = state.mixed[layer][head]
-            return {_attention(layer): _through_output(model, layer, mixed)}
+            z = torch.zeros_like(state.z[layer])
+            z[head] = state.z[layer][head]
+            return {_attention(layer): _through_output(model, layer, z)}
         case ValueBias(layer, head):
             group = model.architecture.n_heads // model.architecture.n_kv_heads
-            mixed = torch.zeros_like(state.mixed[layer])
-            mixed[head] = value_bias(model, layer)[head // group]
-            return {_attention(layer): _through_output(model, layer, mixed)}
+            z = torch.zeros_like(state.z[layer])
+            z[head] = value_bias(model, layer)[head // group]
+            return {_attention(layer): _through_output(model, layer, z)}
         case Neuron(layer, neuron):
             return {f"blocks.{layer}.mlp": state.activation[layer][neuron] * _down(model, layer)[:, neuron]}
         case Layer(layer, "attention"):
-            return {_attention(layer): block_of(model, layer).attention.output(state.mixed[layer].flatten())}
+            return {_attention(layer): block_of(model, layer).attention.output(state.z[layer].flatten())}
         case Layer(layer, _):
             return {f"blocks.{layer}.mlp": block_of(model, layer).mlp.down(state.activation[layer])}
         case Bias(name):
@@ -163,7 +174,7 @@ def _down(model: Transformer, layer: int) -> Tensor:
     return weight
 
 
-def _taken(model: Transformer, layer: int, weights: Tensor, state: State) -> Tensor:
+def _taken(model: Transformer, layer: int, weights: Tensor, state: PositionState) -> Tensor:
     """What heads write [width] that take so much [heads, T] of each value, value biases left out."""
     a = model.architecture
     values = (state.values[layer] - value_bias(model, layer)[:, None]).expand(-1, weights.shape[1], -1)
@@ -171,15 +182,15 @@ def _taken(model: Transformer, layer: int, weights: Tensor, state: State) -> Ten
     return _through_output(model, layer, (grouped @ values).view(a.n_heads, a.head_size))
 
 
-def _through_output(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
+def _through_output(model: Transformer, layer: int, z: Tensor) -> Tensor:
     weight: Tensor = block_of(model, layer).attention.output.weight
-    return weight @ mixed.flatten()
+    return weight @ z.flatten()
 
 
 @torch.no_grad()
 def removals(
     recording: Recording,
-    causes: Sequence[Cause],
+    components: Sequence[Component],
     ablation: Ablation,
     reference: Sequence[int] | None = None,
     seed: int = 0,
@@ -191,18 +202,18 @@ def removals(
     """
     if ablation not in ("zero", "mean", "resample"):
         raise SettingError(f"A cause can be removed by zero, mean or resample, not {ablation!r:.40}.")
-    own = State.of(recording)
+    own = PositionState.of(recording)
     if ablation != "zero":
         others = Reference(recording.model, recording.ids[:-1] if reference is None else reference)
-        draws = np.random.default_rng(seed).integers(len(others), size=len(causes))
+        draws = np.random.default_rng(seed).integers(len(others), size=len(components))
         mean = others.mean()
     found: list[Writes] = []
-    for number, cause in enumerate(causes):
-        writes = written(recording, cause, own)
-        if ablation == "zero" or isinstance(cause, ValueBias | Bias):
+    for number, component in enumerate(components):
+        writes = written(recording, component, own)
+        if ablation == "zero" or isinstance(component, ValueBias | Bias):
             found.append({point: -vector for point, vector in writes.items()})
             continue
-        instead = written(recording, cause, mean if ablation == "mean" else others.at(int(draws[number])))
+        instead = written(recording, component, mean if ablation == "mean" else others.at(int(draws[number])))
         found.append({point: instead[point] - vector for point, vector in writes.items()})
     return found
 

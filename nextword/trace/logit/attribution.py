@@ -25,12 +25,23 @@ import torch
 
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.logit.components import (
+    Bias,
+    Component,
+    Head,
+    Layer,
+    Neuron,
+    Position,
+    Read,
+    Source,
+    Token,
+    ValueBias,
+)
 from nextword.trace.recording import Recording, block_of, check_token
 
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
-Grouping = Literal["finest", "read", "head", "source", "layer", "neuron"]
+Granularity = Literal["finest", "read", "head", "source", "layer", "neuron"]
 
 
 @dataclass(frozen=True)
@@ -42,22 +53,22 @@ class Quantity:
     """
 
     token: int
-    against: int | Literal["mean", "expected"] | None = None
+    contrast: int | Literal["mean", "expected"] | None = None
 
     def weights(self, recording: Recording) -> Tensor:
         """The quantity as a sum over all logits: the factor of each [vocab]."""
         logits = recording.logits
         factors = torch.zeros_like(logits)
         factors[self.token] = 1
-        match self.against:
+        match self.contrast:
             case None:
                 return factors
             case "mean":
                 return factors - 1 / len(logits)
             case "expected":
                 return factors - logits.softmax(-1)
-            case rival:
-                factors[rival] -= 1
+            case contrast:
+                factors[contrast] -= 1
                 return factors
 
 
@@ -71,7 +82,7 @@ def through_norm(model: Transformer, unembedding: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Ledger:
+class LogitAttribution:
     """The account of one quantity, in logits. L layers, H heads, T tokens, N neurons a layer.
 
     token, position       what the embedding and the learned position add
@@ -103,7 +114,7 @@ class Ledger:
     @property
     def relative_remainder(self) -> float:
         """|remainder|, relative to the quantity or, where its parts cancel, to the largest of its layers' shares."""
-        layers = [abs(share) for share in self.shares("layer").values()]
+        layers = [abs(share) for share in self.contributions("layer").values()]
         return abs(self.remainder) / max(abs(self.total), *layers)
 
     def parts(self) -> dict[str, float]:
@@ -117,9 +128,9 @@ class Ledger:
             "biases": float(biases),
         }
 
-    def share(self, cause: Cause) -> float:
+    def contribution(self, component: Component) -> float:
         """What one cause adds."""
-        match cause:
+        match component:
             case Token():
                 return self.token
             case Position():
@@ -145,47 +156,47 @@ class Ledger:
                 _, layer_number, part, *_ = name.split(".")
                 return float((self.attention_biases if part == "attention" else self.mlp_biases)[int(layer_number)])
 
-    def shares(self, by: Grouping) -> dict[Cause, float]:
+    def contributions(self, granularity: Granularity) -> dict[Component, float]:
         """Causes that together are the whole account (their sum and the remainder are `total`).
 
         "finest": every read, neuron and bias on its own; "read", "head", "source" and "neuron": what the word
         says on its own, the rest by layer; "layer": attention and MLP of each layer.
         """
         return {
-            cause: float(value)
-            for array, make in self._blocks(by)
-            for cause, value in zip(starmap(make, np.ndindex(array.shape)), array.ravel(), strict=True)
+            component: float(value)
+            for array, make in self._blocks(granularity)
+            for component, value in zip(starmap(make, np.ndindex(array.shape)), array.ravel(), strict=True)
         }
 
-    def top(self, count: int, by: Grouping = "finest") -> list[Cause]:
+    def top(self, count: int, granularity: Granularity = "finest") -> list[Component]:
         """The causes with the largest shares, for or against, largest first."""
-        found: list[tuple[float, Cause]] = []
-        for array, make in self._blocks(by):
+        found: list[tuple[float, Component]] = []
+        for array, make in self._blocks(granularity):
             size = np.abs(array).ravel()
             best = np.argsort(-size, kind="stable")[:count]
             places = zip(*np.unravel_index(best, array.shape), strict=True) if array.ndim else [()] * len(best)
             found += [(-size[at], make(*map(int, place))) for at, place in zip(best, places, strict=True)]
-        return [cause for size, cause in sorted(found, key=lambda pair: pair[0])[:count] if size]
+        return [component for size, component in sorted(found, key=lambda pair: pair[0])[:count] if size]
 
-    def _blocks(self, by: Grouping) -> list[tuple[Array, Callable[..., Cause]]]:
+    def _blocks(self, granularity: Granularity) -> list[tuple[Array, Callable[..., Component]]]:
         """Arrays of shares and, for each, what makes an index into a cause."""
-        blocks: list[tuple[Array, Callable[..., Cause]]] = [
+        blocks: list[tuple[Array, Callable[..., Component]]] = [
             (np.array(self.token), Token),
             (np.array(self.position), Position),
             (np.array(self.norm_bias), lambda: Bias("norm.bias")),
         ]
         heads = self.reads.sum(2) + self.value_biases
-        if by in ("finest", "read"):
+        if granularity in ("finest", "read"):
             blocks += [(self.reads, Read), (self.value_biases, ValueBias)]
-        elif by == "head":
+        elif granularity == "head":
             blocks += [(heads, Head)]
-        elif by == "source":
+        elif granularity == "source":
             blocks += [(self.reads.sum((0, 1)), Source), (self.value_biases, ValueBias)]
         else:
             blocks += [(heads.sum(1) + self.attention_biases, lambda layer: Layer(layer, "attention"))]
-        if by in ("finest", "read", "head", "source"):
+        if granularity in ("finest", "read", "head", "source"):
             blocks += [(self.attention_biases, lambda layer: Bias(f"blocks.{layer}.attention.output.bias"))]
-        if by in ("finest", "neuron"):
+        if granularity in ("finest", "neuron"):
             blocks += [
                 (self.neurons, Neuron),
                 (self.mlp_biases, lambda layer: Bias(f"blocks.{layer}.mlp.down.bias")),
@@ -196,16 +207,16 @@ class Ledger:
 
 
 @torch.no_grad()
-def account(recording: Recording, quantities: Sequence[Quantity]) -> list[Ledger]:
+def attribute(recording: Recording, quantities: Sequence[Quantity]) -> list[LogitAttribution]:
     """The ledgers of several quantities over one recording. Raises UnknownToken."""
     model, a = recording.model, recording.model.architecture
     for quantity in quantities:
-        for id in (quantity.token, quantity.against):
+        for id in (quantity.token, quantity.contrast):
             if isinstance(id, int):
                 check_token(id, a)
     weights = torch.stack([quantity.weights(recording) for quantity in quantities])  # [Q, vocab]
     totals, rows = weights.double() @ recording.logits.double(), _combined(weights, model.unembed.weight)
-    directions = through_norm(model, rows) * recording.points["norm.scale"][0]
+    directions = through_norm(model, rows) * recording.activations["norm.scale"][0]
     layers = [_layer(recording, layer, directions) for layer in range(a.n_layers)]
     parts = {name: torch.stack([layer[name] for layer in layers], 1).double().cpu().numpy() for name in layers[0]}
     token = directions @ model.embed.weight[recording.ids[-1]]
@@ -214,7 +225,7 @@ def account(recording: Recording, quantities: Sequence[Quantity]) -> list[Ledger
         position = directions @ model.position.weight[len(recording.ids) - 1]
     norm_bias = torch.zeros_like(token) if model.norm.bias is None else rows @ model.norm.bias
     return [
-        Ledger(
+        LogitAttribution(
             quantity,
             token=float(token[q]),
             position=float(position[q]),
@@ -246,7 +257,7 @@ def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Te
         "reads": reads,
         "value_biases": torch.einsum("qkgd,kd->qkg", per_head, bias).flatten(1, 2),
         "attention_biases": _bias_share(block.attention.output, directions),
-        "neurons": (directions @ block.mlp.down.weight) * recording.points[f"blocks.{layer}.mlp.activation"][0],
+        "neurons": (directions @ block.mlp.down.weight) * recording.activations[f"blocks.{layer}.mlp.activation"][0],
         "mlp_biases": _bias_share(block.mlp.down, directions),
     }
 

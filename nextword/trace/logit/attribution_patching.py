@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nextword.model.kv_cache import Memory
+from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Norm
 from nextword.trace.logit.ablation import Writes, side_by_side
-from nextword.trace.recording import Recording, block_of, held
+from nextword.trace.recording import Recording, block_of
 
 Tensor = torch.Tensor
 
 
 @torch.no_grad()
-def foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> npt.NDArray[np.float64]:
+def estimate_effects(recording: Recording, token: int, changes: Sequence[Writes]) -> npt.NDArray[np.float64]:
     """How much of log p of `token` each change takes away [len(changes)]."""
     readers = list(_readers(recording))
     uphill = _gradients(recording, token, [point for point, *_ in readers])
@@ -42,7 +42,7 @@ def foreseen(recording: Recording, token: int, changes: Sequence[Writes]) -> npt
 
 def _readers(recording: Recording) -> Iterator[tuple[str, Norm, Tensor, list[str]]]:
     """Every norm that reads the residual: its point, itself, what it read [1, width], and the points that wrote it."""
-    model, points = recording.model, recording.points
+    model, points = recording.model, recording.activations
     residual, written = points["embed"], ["embed"]
     for layer in range(model.architecture.n_layers):
         name, block = f"blocks.{layer}", block_of(model, layer)
@@ -62,27 +62,26 @@ def _gradients(recording: Recording, token: int, points: Sequence[str]) -> Mappi
     with torch.enable_grad():
         added = {point: nothing.clone().requires_grad_() for point in points}
         last = torch.tensor([[recording.ids[-1]]], device=nothing.device)
-        logits = recording.model.forward(last, _Unwritten(recording), _Adding(added))[0, -1]
+        logits = recording.model.forward(last, _Continuation(recording), _Adding(added))[0, -1]
         found = torch.autograd.grad(logits.double().log_softmax(-1)[token], list(added.values()))
     return dict(zip(added, found, strict=True))
 
 
-class _Unwritten(Memory):
-    """All tokens but the last, in room that is never written to: gradients pass through what is put beside them."""
+class _Continuation(KVCache):
+    """The cache of all tokens but the last, to which a pass appends without writing: gradients flow through it."""
 
     def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self.capacity = len(recording.ids)
-        self.length = len(recording.ids) - 1
+        super().__init__(recording.model.architecture, 0)
+        self._recorded = recording.kv_cache
+        self.capacity, self.length = len(recording.ids), len(recording.ids) - 1
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        known = held(self._recording.memory, layer, self._recording.model.architecture)
-        keys, values = (each[:, :, : self.length] for each in known)
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = (each[:, :, : self.length] for each in self._recorded.layer(layer))
         return torch.cat([keys, key], 2), torch.cat([values, value], 2)
 
 
 class _Adding:
-    """A probe that adds one vector [width] at each point."""
+    """A hook that adds one vector [width] at each point."""
 
     def __init__(self, vectors: Mapping[str, Tensor]) -> None:
         self._vectors = vectors

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 
 from nextword.trace.logit.ablation import Ablation, Writes, removals, side_by_side
-from nextword.trace.logit.attribution import Ledger, through_norm
-from nextword.trace.logit.attribution_patching import foreseen
-from nextword.trace.logit.components import Bias, Cause, ValueBias
+from nextword.trace.logit.attribution import LogitAttribution, through_norm
+from nextword.trace.logit.attribution_patching import estimate_effects
+from nextword.trace.logit.components import Bias, Component, ValueBias
 from nextword.trace.recording import Recording, replay
 
 Tensor = torch.Tensor
@@ -40,13 +40,13 @@ class Finding:
     foreseen          the same before trying, from one gradient (nextword.trace.logit.attribution_patching)
     """
 
-    cause: Cause
+    component: Component
     ablation: Ablation
     claim: float
     expected: float
     measured: float
     log_probability: float
-    foreseen: float
+    estimated_effect: float
 
     @property
     def holds(self) -> bool:
@@ -69,7 +69,7 @@ class Audit:
     findings: Sequence[Finding]
     rank_correlation: float
     control: float
-    foreseen_correlation: float
+    estimate_correlation: float
     deletion: Sequence[float]
     insertion: Sequence[float]
     random_deletion: Sequence[float]
@@ -78,22 +78,22 @@ class Audit:
 @torch.no_grad()
 def audit(
     recording: Recording,
-    ledger: Ledger,
-    causes: Sequence[Cause],
+    attribution: LogitAttribution,
+    components: Sequence[Component],
     ablation: Ablation = "zero",
     *,
     reference: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Audit:
-    """Remove each of `causes` and measure; one cause should not be part of another, or the curves count it twice.
+    """Remove each of `components` and measure; one cause should not be part of another, or the curves count it twice.
 
     reference: token ids that means and resamples are taken from, None: the prompt. seed: of what is drawn.
     Raises InputError or SettingError as `nextword.trace.logit.ablation.removals`.
     """
-    changes = removals(recording, causes, ablation, reference, seed)
+    changes = removals(recording, components, ablation, reference, seed)
     control = _random_directions(changes, seed)
-    expected = np.array([_expected(recording, ledger, change) for change in changes])
-    foretold = foreseen(recording, ledger.quantity.token, changes)
+    expected = np.array([_expected(recording, attribution, change) for change in changes])
+    estimated = estimate_effects(recording, attribution.quantity.token, changes)
     order = [int(at) for at in np.argsort(-expected, kind="stable") if expected[at] > 0]
     steps = range(len(order) + 1)
     together = [_sum([changes[at] for at in order[:count]]) for count in steps]
@@ -101,36 +101,36 @@ def audit(
     at_random = [_sum([control[at] for at in order[:count]]) for count in steps]
     logits = _measure(recording, [{}, *changes, *control, *together, *left_over, *at_random])
 
-    token, n = ledger.quantity.token, len(causes)
+    token, n = attribution.quantity.token, len(components)
     log_p = logits.double().log_softmax(-1)[:, token].cpu().numpy()
-    quantity = (logits.double() @ ledger.quantity.weights(recording).double()).cpu().numpy()
+    quantity = (logits.double() @ attribution.quantity.weights(recording).double()).cpu().numpy()
     lost = log_p[0] - log_p
     curves = np.split(log_p[1 + 2 * n :], 3)
     findings = [
         Finding(
-            cause,
-            "zero" if isinstance(cause, ValueBias | Bias) else ablation,
-            claim=ledger.share(cause),
+            component,
+            "zero" if isinstance(component, ValueBias | Bias) else ablation,
+            claim=attribution.contribution(component),
             expected=float(expected[at]),
             measured=float(quantity[0] - quantity[1 + at]),
             log_probability=float(lost[1 + at]),
-            foreseen=float(foretold[at]),
+            estimated_effect=float(estimated[at]),
         )
-        for at, cause in enumerate(causes)
+        for at, component in enumerate(components)
     ]
     return Audit(
         findings,
         rank_correlation(expected, lost[1 : 1 + n]),
         rank_correlation(expected, lost[1 + n : 1 + 2 * n]),
-        rank_correlation(foretold, lost[1 : 1 + n]),
+        rank_correlation(estimated, lost[1 : 1 + n]),
         *(curve.tolist() for curve in curves),
     )
 
 
-def _expected(recording: Recording, ledger: Ledger, change: Writes) -> float:
+def _expected(recording: Recording, attribution: LogitAttribution, change: Writes) -> float:
     """What the ledger's arithmetic says is lost when `change` is added."""
-    direction = through_norm(recording.model, ledger.row) * recording.points["norm.scale"][0]
-    return -sum(float(vector @ (ledger.row if point == "norm" else direction)) for point, vector in change.items())
+    direction = through_norm(recording.model, attribution.row) * recording.activations["norm.scale"][0]
+    return -sum(float(vector @ (attribution.row if point == "norm" else direction)) for point, vector in change.items())
 
 
 def _random_directions(changes: Sequence[Writes], seed: int) -> list[Writes]:
@@ -158,7 +158,7 @@ def _measure(recording: Recording, changes: Sequence[Writes]) -> Tensor:
 
 
 class _Adding:
-    """A probe that adds vectors [rows, width] at points."""
+    """A hook that adds vectors [rows, width] at points."""
 
     def __init__(self, vectors: Mapping[str, Tensor]) -> None:
         self._vectors = vectors

@@ -76,4 +76,4 @@ class Bias:
     name: str
 
 
-Cause = Token | Position | Read | Head | Source | Neuron | Layer | ValueBias | Bias
+Component = Token | Position | Read | Head | Source | Neuron | Layer | ValueBias | Bias

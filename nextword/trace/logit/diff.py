@@ -15,11 +15,22 @@ from typing import Any
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.attribution import Grouping, Ledger, Quantity, account
-from nextword.trace.logit.components import Bias, Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
+from nextword.trace.logit.components import (
+    Bias,
+    Component,
+    Head,
+    Layer,
+    Neuron,
+    Position,
+    Read,
+    Source,
+    Token,
+    ValueBias,
+)
 from nextword.trace.recording import Recording, record
 
-Spell = Callable[[int], str]
+TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -27,38 +38,40 @@ class Difference:
     """One quantity in two readings. ids: of the first. change: after less before, itself a ledger; log p of each."""
 
     ids: tuple[int, ...]
-    before: Ledger
-    after: Ledger
-    change: Ledger
+    before: LogitAttribution
+    after: LogitAttribution
+    change: LogitAttribution
     log_probabilities: tuple[float, float]
 
-    def to_json(self, spell: Spell, count: int, by: Grouping) -> dict[str, Any]:
+    def to_json(self, decode_token: TokenText, count: int, granularity: Granularity) -> dict[str, Any]:
         """As JSON values, with the `count` largest causes of the change."""
-        causes = self.change.top(count, by)
-        told = [
+        components = self.change.top(count, granularity)
+        payload = [
             {
-                "kind": type(cause).__name__.lower(),
-                **dataclasses.asdict(cause),
-                "words": words(cause),
-                "before": self.before.share(cause),
-                "after": self.after.share(cause),
-                "change": self.change.share(cause),
+                "kind": type(component).__name__.lower(),
+                **dataclasses.asdict(component),
+                "words": words(component),
+                "before": self.before.contribution(component),
+                "after": self.after.contribution(component),
+                "change": self.change.contribution(component),
             }
-            for cause in causes
+            for component in components
         ]
         token = self.change.quantity.token
-        ledgers = {"before": self.before, "after": self.after, "change": self.change}
+        attributions = {"before": self.before, "after": self.after, "change": self.change}
         return {
             "ids": list(self.ids),
-            "tokens": [spell(id) for id in self.ids],
-            "token": {"id": token, "token": spell(token)},
+            "tokens": [decode_token(id) for id in self.ids],
+            "token": {"id": token, "token": decode_token(token)},
             "logprob": dict(zip(("before", "after"), self.log_probabilities, strict=True)),
             **{
-                name: {"total": ledger.total, "remainder": ledger.remainder, "parts": ledger.parts()}
-                for name, ledger in ledgers.items()
+                name: {"total": attribution.total, "remainder": attribution.remainder, "parts": attribution.parts()}
+                for name, attribution in attributions.items()
             },
-            "causes": told,
-            "rest": self.change.total - self.change.remainder - sum(self.change.share(cause) for cause in causes),
+            "components": payload,
+            "rest": self.change.total
+            - self.change.remainder
+            - sum(self.change.contribution(component) for component in components),
         }
 
 
@@ -80,17 +93,17 @@ def compare_texts(model: Transformer, before: Sequence[int], after: Sequence[int
 
 
 def _difference(recordings: Sequence[Recording], quantity: Quantity, *, by_head: bool = False) -> Difference:
-    first, second = (account(recording, [quantity])[0] for recording in recordings)
+    first, second = (attribute(recording, [quantity])[0] for recording in recordings)
     if by_head:
         first, second = (dataclasses.replace(each, reads=each.reads.sum(2, keepdims=True)) for each in (first, second))
     log_p = [float(each.logits.double().log_softmax(-1)[quantity.token]) for each in recordings]
     return Difference(recordings[0].ids, first, second, subtract(second, first), (log_p[0], log_p[1]))
 
 
-def subtract(after: Ledger, before: Ledger) -> Ledger:
+def subtract(after: LogitAttribution, before: LogitAttribution) -> LogitAttribution:
     """The ledger of the difference: every entry of `after` less that of `before`."""
-    names = [field.name for field in dataclasses.fields(Ledger) if field.name != "quantity"]
-    return Ledger(after.quantity, **{name: getattr(after, name) - getattr(before, name) for name in names})
+    names = [field.name for field in dataclasses.fields(LogitAttribution) if field.name != "quantity"]
+    return LogitAttribution(after.quantity, **{name: getattr(after, name) - getattr(before, name) for name in names})
 
 
 def check_shapes(before: Transformer, after: Transformer) -> None:
@@ -104,9 +117,9 @@ def check_shapes(before: Transformer, after: Transformer) -> None:
             )
 
 
-def words(cause: Cause) -> str:
+def words(component: Component) -> str:
     """A cause as a phrase that holds for both models."""
-    match cause:
+    match component:
         case Token():
             return "the last token by itself"
         case Position():

@@ -19,13 +19,13 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Grouping, Ledger, Quantity, account
+from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
 from nextword.trace.logit.audit import Audit, audit
-from nextword.trace.logit.components import Cause, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.logit.components import Component, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
 from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import Recording, check_token, record
 
-Spell = Callable[[int], str]
+TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Explanation:
 
     recording: Recording
     token: int
-    against: int | None
+    contrast: int | None
     log_probability: float
-    logit: Ledger
-    above_mean: Ledger
-    claims: Ledger
-    causes: Sequence[Cause]
+    logit: LogitAttribution
+    above_mean: LogitAttribution
+    claims: LogitAttribution
+    components: Sequence[Component]
     audit: Audit | None
     lens: Sequence[LensRow]
-    spell: Spell
+    decode_token: TokenText
 
     @property
     def probability(self) -> float:
@@ -67,21 +67,27 @@ class Explanation:
     @property
     def rest(self) -> float:
         """The share of all causes that are not told; with it and the remainder, those that are make the total."""
-        return self.claims.total - self.claims.remainder - sum(self.claims.share(cause) for cause in self.causes)
+        return (
+            self.claims.total
+            - self.claims.remainder
+            - sum(self.claims.contribution(component) for component in self.components)
+        )
 
     def __repr__(self) -> str:
-        return f"<Explanation of {self.spell(self.token)!r}, {self.probability:.2%}: {len(self.causes)} causes>"
+        return (
+            f"<Explanation of {self.decode_token(self.token)!r}, {self.probability:.2%}: {len(self.components)} causes>"
+        )
 
     def about(self) -> str:
         """What the claims are shares of, in words."""
-        rival = "what the model expected" if self.against is None else repr(self.spell(self.against))
-        return f"the logit of {self.spell(self.token)!r} above {rival}"
+        contrast = "what the model expected" if self.contrast is None else repr(self.decode_token(self.contrast))
+        return f"the logit of {self.decode_token(self.token)!r} above {contrast}"
 
-    def words(self, cause: Cause) -> str:
+    def words(self, component: Component) -> str:
         """A cause as a phrase: "head 3.5 copied ' pie' from 12 tokens back"."""
-        match cause:
+        match component:
             case Token():
-                return f"the last token {self._at(-1)} by itself, as a pair with {self.spell(self.token)!r}"
+                return f"the last token {self._at(-1)} by itself, as a pair with {self.decode_token(self.token)!r}"
             case Position():
                 return f"standing at position {len(self.recording.ids)}"
             case Read(layer, head, source):
@@ -98,10 +104,10 @@ class Explanation:
             case ValueBias(layer, head):
                 return f"the value bias of head {layer}.{head}"
             case _:
-                return f"the bias {cause.name}"
+                return f"the bias {component.name}"
 
     def _at(self, source: int) -> str:
-        return repr(self.spell(self.recording.ids[source]))
+        return repr(self.decode_token(self.recording.ids[source]))
 
     def _distance(self, source: int) -> str:
         back = len(self.recording.ids) - 1 - source
@@ -112,63 +118,75 @@ class Explanation:
         ids = list(self.recording.ids)
         return {
             "ids": ids,
-            "tokens": [self.spell(id) for id in ids],
+            "tokens": [self.decode_token(id) for id in ids],
             "token": {
                 "id": self.token,
-                "token": self.spell(self.token),
+                "token": self.decode_token(self.token),
                 "logit": self.logit.total,
                 "logprob": self.log_probability,
                 "probability": self.probability,
             },
-            "against": None if self.against is None else {"id": self.against, "token": self.spell(self.against)},
+            "contrast": None
+            if self.contrast is None
+            else {"id": self.contrast, "token": self.decode_token(self.contrast)},
             "about": self.about(),
-            "logit": self._ledger(self.logit),
-            "above_mean": self._ledger(self.above_mean),
-            "claims": self._ledger(self.claims),
-            "causes": [self._cause(number) for number in range(len(self.causes))],
+            "logit": self._attribution(self.logit),
+            "above_mean": self._attribution(self.above_mean),
+            "claims": self._attribution(self.claims),
+            "components": [self._component(number) for number in range(len(self.components))],
             "rest": self.rest,
             "audit": self.audit and _audit(self.audit),
             "lens": [
-                {"layer": row.layer, "id": row.id, "token": self.spell(row.id)}
+                {"layer": row.layer, "id": row.id, "token": self.decode_token(row.id)}
                 | {"logprob": row.log_probability, "logprob_of_token": row.of_token}
                 | {"probability": math.exp(row.log_probability), "probability_of_token": math.exp(row.of_token)}
                 for row in self.lens
             ],
         }
 
-    def _ledger(self, ledger: Ledger) -> dict[str, Any]:
-        layers = range(len(ledger.reads))
+    def _attribution(self, attribution: LogitAttribution) -> dict[str, Any]:
+        layers = range(len(attribution.reads))
         return {
-            "total": ledger.total,
-            "remainder": ledger.remainder,
-            "relative_remainder": ledger.relative_remainder,
-            "parts": ledger.parts(),
-            "layers": [{part: ledger.share(Layer(layer, part)) for part in ("attention", "mlp")} for layer in layers],
-            "sources": ledger.reads.sum((0, 1)).tolist(),
-            "heads": [[ledger.share(Head(layer, head)) for head in range(ledger.reads.shape[1])] for layer in layers],
+            "total": attribution.total,
+            "remainder": attribution.remainder,
+            "relative_remainder": attribution.relative_remainder,
+            "parts": attribution.parts(),
+            "layers": [
+                {part: attribution.contribution(Layer(layer, part)) for part in ("attention", "mlp")}
+                for layer in layers
+            ],
+            "sources": attribution.reads.sum((0, 1)).tolist(),
+            "heads": [
+                [attribution.contribution(Head(layer, head)) for head in range(attribution.reads.shape[1])]
+                for layer in layers
+            ],
         }
 
-    def _cause(self, number: int) -> dict[str, Any]:
-        cause = self.causes[number]
-        told = {"kind": type(cause).__name__.lower(), **dataclasses.asdict(cause), "words": self.words(cause)}
-        told |= {"claim": self.claims.share(cause)}
+    def _component(self, number: int) -> dict[str, Any]:
+        component = self.components[number]
+        payload = {
+            "kind": type(component).__name__.lower(),
+            **dataclasses.asdict(component),
+            "words": self.words(component),
+        }
+        payload |= {"claim": self.claims.contribution(component)}
         if self.audit is None:
-            return told
+            return payload
         finding = self.audit.findings[number]
-        told |= {"removed_by": finding.ablation, "expected": finding.expected, "measured": finding.measured}
-        changes = {"foreseen_change": -finding.foreseen, "logprob_change": -finding.log_probability}
-        return told | changes | {"holds": finding.holds}
+        payload |= {"ablation": finding.ablation, "expected": finding.expected, "measured": finding.measured}
+        changes = {"estimated_effect": -finding.estimated_effect, "logprob_change": -finding.log_probability}
+        return payload | changes | {"holds": finding.holds}
 
 
 def explain(
     model: Transformer,
     ids: Sequence[int],
-    spell: Spell,
+    decode_token: TokenText,
     token: int | None = None,
-    against: int | None = None,
+    contrast: int | None = None,
     *,
     count: int = 12,
-    by: Grouping = "finest",
+    granularity: Granularity = "finest",
     ablation: Ablation | None = "zero",
     reference: Sequence[int] | None = None,
     n_tokens: int | None = None,
@@ -180,33 +198,33 @@ def explain(
     Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a rival that is the token itself
     or a reference that is too short.
     """
-    if by not in get_args(Grouping):
-        raise SettingError(f"A cause is {', '.join(get_args(Grouping))}, not {by!r}.")
+    if granularity not in get_args(Granularity):
+        raise SettingError(f"A cause is {', '.join(get_args(Granularity))}, not {granularity!r}.")
     if count < 1:
         raise SettingError(f"At least one cause is told, not {count}.")
-    for id in (token, against):
+    for id in (token, contrast):
         if id is not None:
             check_token(id, model.architecture)
     recording = record(model, ids)
     if token is None:
         token = int(recording.logits[:n_tokens].argmax())
-    if token == against:
-        raise InputError(f"{spell(token)!r} cannot be its own rival; name another token, or none.")
-    rival = Quantity(token, "expected" if against is None else against)
-    logit, above_mean, claims = account(recording, [Quantity(token), Quantity(token, "mean"), rival])
-    causes = claims.top(count, by)
+    if token == contrast:
+        raise InputError(f"{decode_token(token)!r} cannot be its own rival; name another token, or none.")
+    claimed = Quantity(token, "expected" if contrast is None else contrast)
+    logit, above_mean, claims = attribute(recording, [Quantity(token), Quantity(token, "mean"), claimed])
+    components = claims.top(count, granularity)
     return Explanation(
         recording,
         token,
-        against,
+        contrast,
         float(recording.logits.double().log_softmax(-1)[token]),
         logit,
         above_mean,
         claims,
-        causes,
-        None if ablation is None else audit(recording, claims, causes, ablation, reference=reference),
+        components,
+        None if ablation is None else audit(recording, claims, components, ablation, reference=reference),
         _lens(recording, token, n_tokens),
-        spell,
+        decode_token,
     )
 
 
@@ -224,7 +242,7 @@ def _audit(audit: Audit) -> dict[str, Any]:
         "tested": len(audit.findings),
         "rank_correlation": _number(audit.rank_correlation),
         "control": _number(audit.control),
-        "foreseen_correlation": _number(audit.foreseen_correlation),
+        "estimate_correlation": _number(audit.estimate_correlation),
         "deletion": list(audit.deletion),
         "insertion": list(audit.insertion),
         "random_deletion": list(audit.random_deletion),

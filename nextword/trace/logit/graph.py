@@ -10,7 +10,7 @@ influence in it is exact (Ameisen et al., Circuit Tracing, 2025; here with the M
     influence of a read     (layer, head, source -> position) or an MLP: how much of the logit flows through it
     edge                    how much flows directly from one to the other; what flows into a node flows out of it
 
-The frozen model is the definition under a probe, and influences are its gradients times what was written. The graph
+The frozen model is the definition under a hook, and influences are its gradients times what was written. The graph
 holds the nodes of largest influence; `unseen` is what flows into a node from those that it leaves out.
 
 What is frozen is not explained: why a head looked where it looked, and how strongly a neuron answered, is in no edge.
@@ -32,8 +32,8 @@ from nextword.trace.logit.linearized import Flow, flow
 from nextword.trace.recording import block_of, check_token, record
 
 Tensor = torch.Tensor
-Spell = Callable[[int], str]
-Grain = Literal["mlp", "neuron"]
+TokenText = Callable[[int], str]
+Granularity = Literal["mlp", "neuron"]
 Kind = Literal["token", "position", "bias", "read", "mlp", "neuron", "logit"]
 
 
@@ -83,7 +83,7 @@ class Graph:
         """What the inputs leave over: rounding."""
         return self.total - self.inputs
 
-    def to_json(self, spell: Spell) -> dict[str, Any]:
+    def to_json(self, decode_token: TokenText) -> dict[str, Any]:
         """As JSON values: nodes with their number, edges between numbers, largest first."""
         numbers = {node: number for number, node in enumerate(self.influences)}
         nodes = [
@@ -91,12 +91,12 @@ class Graph:
             for node, influence in self.influences.items()
         ]
         edges = sorted(self.edges.items(), key=lambda item: -abs(item[1]))
-        against = self.quantity.against
+        contrast = self.quantity.contrast
         return {
             "ids": list(self.ids),
-            "tokens": [spell(id) for id in self.ids],
-            "token": {"id": self.quantity.token, "token": spell(self.quantity.token)},
-            "against": {"id": against, "token": spell(against)} if isinstance(against, int) else against,
+            "tokens": [decode_token(id) for id in self.ids],
+            "token": {"id": self.quantity.token, "token": decode_token(self.quantity.token)},
+            "contrast": {"id": contrast, "token": decode_token(contrast)} if isinstance(contrast, int) else contrast,
             "total": self.total,
             "inputs": self.inputs,
             "remainder": self.remainder,
@@ -117,14 +117,14 @@ def _inputs(found: Flow) -> Iterator[tuple[Callable[[int], Node], Tensor]]:
 
 
 def attribution_graph(
-    model: Transformer, ids: Sequence[int], quantity: Quantity, *, count: int = 40, grain: Grain = "mlp"
+    model: Transformer, ids: Sequence[int], quantity: Quantity, *, count: int = 40, grain: Granularity = "mlp"
 ) -> Graph:
     """The graph of a quantity after `ids`, with the `count` nodes of largest influence.
 
     grain: whether an MLP is one node at each position, or each of its neurons is. The model's weights are all of one
     dtype and ask for no gradients. Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
-    for id in (quantity.token, quantity.against):
+    for id in (quantity.token, quantity.contrast):
         if isinstance(id, int):
             check_token(id, model.architecture)
     recording = record(model, ids)
@@ -140,7 +140,7 @@ def attribution_graph(
     return Graph(tuple(ids), quantity, total, inputs, {end: total, **kept}, edges, gone)
 
 
-def _largest(found: Flow, count: int, grain: Grain) -> dict[Node, float]:
+def _largest(found: Flow, count: int, grain: Granularity) -> dict[Node, float]:
     """The nodes of largest influence, none of which is 0."""
     groups: list[tuple[Tensor, Callable[..., Node]]] = [(influence, make) for make, influence in _inputs(found)]
     for layer in range(found.model.architecture.n_layers):
@@ -214,13 +214,13 @@ def _write(found: Flow, node: Node) -> Tensor | None:
             return model.position.weight[t]
         case "read":
             a, name, head = model.architecture, f"blocks.{node.layer}.attention", node.head or 0
-            value = found.points[f"{name}.value"][head * a.n_kv_heads // a.n_heads, node.source]
+            value = found.activations[f"{name}.value"][head * a.n_kv_heads // a.n_heads, node.source]
             columns = slice(a.head_size * head, a.head_size * (head + 1))
             output = block_of(model, _layer(node)).attention.output.weight[:, columns]
-            return output @ value * found.points[f"{name}.pattern"][head, t, node.source]
+            return output @ value * found.activations[f"{name}.pattern"][head, t, node.source]
         case "mlp" | "neuron":
             down = block_of(model, _layer(node)).mlp.down.weight
-            activation = found.points[f"blocks.{node.layer}.mlp.activation"][t]
+            activation = found.activations[f"blocks.{node.layer}.mlp.activation"][t]
             return down @ activation if node.neuron is None else down[:, node.neuron] * activation[node.neuron]
         case "bias" if node.name is not None and node.name.endswith((".output.bias", ".down.bias")):
             return model.get_parameter(node.name)
@@ -232,15 +232,15 @@ def _reader(found: Flow, node: Node) -> tuple[int, int, Tensor]:
     model, a, layer = found.model, found.model.architecture, node.layer
     if layer is None:
         rows = found.weights @ model.unembed.weight
-        return 2 * a.n_layers, node.position, _through(model.norm, rows, found.points["norm.scale"][node.position])
+        return 2 * a.n_layers, node.position, _through(model.norm, rows, found.activations["norm.scale"][node.position])
     block, name = block_of(model, layer), f"blocks.{layer}"
     if node.kind == "read":
         assert node.source is not None
         rows = _asked(found, node) @ block.attention.value.weight[_value_rows(found, node)]
-        scale = found.points[f"{name}.attention_norm.scale"][node.source]
+        scale = found.activations[f"{name}.attention_norm.scale"][node.source]
         return 2 * layer, node.source, _through(block.attention_norm, rows, scale)
     rows = _drive(found, node) @ block.mlp.up.weight
-    scale = found.points[f"{name}.mlp_norm.scale"][node.position]
+    scale = found.activations[f"{name}.mlp_norm.scale"][node.position]
     return 2 * layer + (a.residual == "serial"), node.position, _through(block.mlp_norm, rows, scale)
 
 
@@ -254,8 +254,8 @@ def _value_rows(found: Flow, node: Node) -> slice:
 def _asked(found: Flow, node: Node) -> Tensor:
     """How much of the quantity a unit of each dimension of the value that a read takes is [head]."""
     name = f"blocks.{node.layer}.attention"
-    weight = found.points[f"{name}.pattern"][node.head, node.position, node.source]
-    gradient: Tensor = found.gradients[f"{name}.mixed"][node.head, node.position]
+    weight = found.activations[f"{name}.pattern"][node.head, node.position, node.source]
+    gradient: Tensor = found.gradients[f"{name}.z"][node.head, node.position]
     return gradient * weight
 
 

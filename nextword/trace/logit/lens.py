@@ -18,7 +18,7 @@ def logit_lens(recording: Recording) -> Tensor:
     """log p of every token as each layer leaves it [layers + 1, vocab]; the first row is the embedding's, the last
     the model's own prediction.
     """
-    model, points = recording.model, recording.points
+    model, points = recording.model, recording.activations
     names = ["embed", *(f"blocks.{layer}" for layer in range(model.architecture.n_layers))]
     residuals = torch.cat([points[name] for name in names])
     return model.logits(model.norm(residuals)).log_softmax(-1)

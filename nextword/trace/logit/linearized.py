@@ -1,7 +1,7 @@
 """The frozen model: patterns, norm scales and neurons' ratios held, so that it is linear in its residual.
 
 A pattern and a norm's scale are held at their values, a neuron at the ratio of its activation to its `up`: for a gated
-neuron that is what its gate lets through. It is the definition under a probe, never a second model; it gives the same
+neuron that is what its gate lets through. It is the definition under a hook, never a second model; it gives the same
 logits (up to rounding), and its gradients are exact influences.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 
 from nextword.model.transformer import Transformer
-from nextword.trace.recording import Points
+from nextword.trace.recording import Recorder
 
 Tensor = torch.Tensor
 
 
-class Frozen:
-    """A probe that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
+class LinearizingHook:
+    """A hook that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
 
     `keep` names points at which what flows is kept, with its gradient.
     """
@@ -30,11 +30,11 @@ class Frozen:
         self._up: Tensor | None = None
 
     def wants(self, name: str) -> bool:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         return name.endswith((".pattern", ".scale", ".up", ".activation")) or self._keep(name)
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """See nextword.model.hooks.Probe."""
+        """See nextword.model.hooks.Hook."""
         if name.endswith((".pattern", ".scale")):
             return self._points[name]
         if name.endswith(".activation"):
@@ -57,11 +57,11 @@ def ratio(points: Mapping[str, Tensor], activation: str) -> Tensor:
 
 
 def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
-    """Every point of a reading of `ids`, all positions: what `Frozen` holds."""
-    points = Points()
+    """Every point of a reading of `ids`, all positions: what `LinearizingHook` holds."""
+    points = Recorder()
     with torch.no_grad():
-        model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
-    return points.seen
+        model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
+    return points.activations
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Flow:
     model: Transformer
     ids: tuple[int, ...]
     weights: Tensor
-    points: Mapping[str, Tensor]
+    activations: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
 
     def biases(self) -> Iterator[tuple[str, Tensor]]:
@@ -93,20 +93,20 @@ class Flow:
     def reads(self, layer: int) -> Tensor:
         """Influence of what each head takes from each position, its value bias included [heads, T, T]."""
         a, name = self.model.architecture, f"blocks.{layer}.attention"
-        value = self.points[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
-        return (self.gradients[f"{name}.mixed"] @ value.transpose(1, 2)) * self.points[f"{name}.pattern"]
+        value = self.activations[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
+        return (self.gradients[f"{name}.z"] @ value.transpose(1, 2)) * self.activations[f"{name}.pattern"]
 
     def neurons(self, layer: int) -> Tensor:
         """Influence of each neuron [T, neurons], with its bias."""
         name = f"blocks.{layer}.mlp.activation"
-        return self.points[name] * self.gradients[name]
+        return self.activations[name] * self.gradients[name]
 
 
 _KEPT = (
     "embed",
     ".attention_norm",
     ".value",
-    ".mixed",
+    ".z",
     ".attention",
     ".mlp_norm",
     ".up",
@@ -120,10 +120,10 @@ _KEPT = (
 def flow(model: Transformer, ids: Sequence[int], weights: Tensor) -> Flow:
     """Read `ids` frozen, and how a sum of the last logits, by `weights` [vocab], depends on everything on the way."""
     points = freeze(model, ids)
-    probe = Frozen(points, lambda name: name.endswith(_KEPT))
-    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), probe=probe)
+    hook = LinearizingHook(points, lambda name: name.endswith(_KEPT))
+    logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=hook)
     (logits[0, -1] @ weights.to(logits)).backward()
     gradients = {
-        name: torch.zeros_like(kept)[0] if kept.grad is None else kept.grad[0] for name, kept in probe.kept.items()
+        name: torch.zeros_like(kept)[0] if kept.grad is None else kept.grad[0] for name, kept in hook.kept.items()
     }
     return Flow(model, tuple(ids), weights, {name: each[0] for name, each in points.items()}, gradients)

@@ -15,7 +15,7 @@ from nextword.sample.sampler import Sampling, distribute
 
 
 @dataclass(frozen=True)
-class Omission:
+class LeftOut:
     """The token's probability after the text without the positions from start to stop."""
 
     start: int
@@ -23,24 +23,24 @@ class Omission:
     probability: float
 
 
-def omissions(
+def leave_one_out(
     engine: Engine, ids: Sequence[int], token: int, spans: Sequence[tuple[int, int]], n_tokens: int
-) -> list[Omission]:
+) -> list[LeftOut]:
     """The chance of `token`, one of the first `n_tokens`, after `ids` without each of the spans.
 
     spans: start and stop of each, in the order of the text, none of them all of it. What comes before a span is read
     once for all. Raises ContextOverflow or UnknownToken.
     """
-    reading, found, begun = engine.start(len(ids)), [], 0
+    session, found, begun = engine.open_session(len(ids)), [], 0
     for start, stop in spans:
-        logits = reading.extend(ids[begun:start]) if start > begun else None
+        logits = session.feed(ids[begun:start]) if start > begun else None
         if stop < len(ids):
-            logits = reading.extend(ids[stop:])
+            logits = session.feed(ids[stop:])
         assert logits is not None, "nothing is left to read"
         left = [*ids[:start], *ids[stop:]]
-        odds = distribute(logits, Sampling(), left, n_tokens=n_tokens)
-        found.append(Omission(start, stop, float(odds.probability[token])))
-        reading.truncate(start)
+        distribution = distribute(logits, Sampling(), left, n_tokens=n_tokens)
+        found.append(LeftOut(start, stop, float(distribution.probability[token])))
+        session.truncate(start)
         begun = start
     return found
 

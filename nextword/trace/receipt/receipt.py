@@ -11,11 +11,11 @@
     views     only where a page is made of it: what is drawn beside the account (nextword.trace.receipt.views)
 
 Model and text are named as they were typed, the text's files by their names: a receipt is given away, and says nothing
-else about where its writer keeps things. `web/components/README.md` has every key. The odds are those of the engine
-that writes, the account is that of the definition in float32; `odds.definition` has both log p of the token side by
-side. Nothing is rounded but `views.attention`.
+else about where its writer keeps things. `web/pages/elements/README.md` has every key. The distribution is that of the
+engine that writes, the attribution is of the reference model in float32; `distribution.reference` has both log p of the
+token side by side. Nothing is rounded but `views.attention`.
 
-The version goes up by one whenever a key is added, dropped or means something else; `asked`, `prompt`, `model` and
+The version goes up by one whenever a key is added, dropped or means something else; `request`, `prompt`, `model` and
 `hashes` only ever gain keys, so that `replay.py` can ask again what any earlier receipt asked. Version 2
 added the foreseen changes of the audit and how often a passage was read.
 """
@@ -30,10 +30,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextword.sample.sampler import Choice, Distribution, Sampling, log_chance
-from nextword.trace.logit.explanation import Explanation, Spell
+from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
+from nextword.trace.logit.explanation import Explanation, TokenText
 
-VERSION = 2
+VERSION = 3
 ROWS = 10  # of the odds; the rest is one row
 
 How = Literal["drawn", "greedy", "named"]
@@ -41,15 +41,15 @@ How = Literal["drawn", "greedy", "named"]
 
 @dataclass(frozen=True)
 class Chosen:
-    """How the token was come by: drawn (`choice`, with `seed`), the most probable, or named by whoever asked."""
+    """How the token was come by: drawn (`sampled`, with `seed`), the most probable, or named by whoever asked."""
 
     how: How
     id: int
-    odds: Distribution
+    distribution: Distribution
     n_tokens: int
     sampling: Sampling | None = None
     seed: int | None = None
-    choice: Choice | None = None
+    sampled: SampledToken | None = None
 
 
 @dataclass(frozen=True)
@@ -75,81 +75,81 @@ class Receipt:
         """As JSON values, as the module says."""
         why = self.explanation.to_json()
         ids, tokens, lens = why.pop("ids"), why.pop("tokens"), why.pop("lens")
-        spell = self.explanation.spell
-        token = {"id": self.explanation.token, "token": spell(self.explanation.token)}
-        odds = odds_of(self.chosen, spell)
-        engine = log_chance(odds["chosen"]["probability"])
-        odds["definition"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
+        decode_token = self.explanation.decode_token
+        token = {"id": self.explanation.token, "token": decode_token(self.explanation.token)}
+        distribution = distribution_to_json(self.chosen, decode_token)
+        engine = clamped_log(distribution["chosen"]["probability"])
+        distribution["reference"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
         return {
             "receipt": VERSION,
             **self.facts,
             "prompt": {"text": self.prompt, "ids": ids, "tokens": tokens},
             "lens": {"token": token, "rows": lens},
-            "odds": odds,
-            "draw": draw_of(self.chosen, spell),
+            "distribution": distribution,
+            "draw": draw_to_json(self.chosen, decode_token),
             "why": why,
             "sources": dict(self.sources),
         }
 
 
-def odds_of(chosen: Chosen, spell: Spell) -> dict[str, Any]:
+def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
     """The most probable tokens and the chosen one, one row for all others, and what the filters took."""
     shown = _shown(chosen)
-    others = np.ones(len(chosen.odds.logits), bool)
+    others = np.ones(len(chosen.distribution.logits), bool)
     others[shown] = False
-    rows = [_row(chosen, id, spell) for id in shown]
+    rows = [_row(chosen, id, decode_token) for id in shown]
     return {
         "rows": rows,
         "more": {
             "tokens": int(others[: chosen.n_tokens].sum()),
-            "kept": int((chosen.odds.filtered[others] > 0).sum()),
-            "probability": float(chosen.odds.probability[others].sum()),
-            "filtered_probability": float(chosen.odds.filtered[others].sum()),
+            "kept": int((chosen.distribution.filtered[others] > 0).sum()),
+            "probability": float(chosen.distribution.probability[others].sum()),
+            "filtered_probability": float(chosen.distribution.filtered[others].sum()),
         },
-        "filters": [dataclasses.asdict(each) for each in chosen.odds.removed],
+        "filters": [dataclasses.asdict(each) for each in chosen.distribution.removed],
         "sampling": None if chosen.sampling is None else sampling_to_json(chosen.sampling),
         "chosen": next(row for row in rows if row["chosen"]),
     }
 
 
 def _shown(chosen: Chosen) -> list[int]:
-    logits = chosen.odds.logits[: chosen.n_tokens]
+    logits = chosen.distribution.logits[: chosen.n_tokens]
     best = np.argsort(-logits, kind="stable")[:ROWS].tolist()
     return best if chosen.id in best else [*best[: ROWS - 1], chosen.id]
 
 
-def _row(chosen: Chosen, id: int, spell: Spell) -> dict[str, Any]:
-    odds = chosen.odds
+def _row(chosen: Chosen, id: int, decode_token: TokenText) -> dict[str, Any]:
+    distribution = chosen.distribution
     return {
         "id": id,
-        "token": spell(id),
-        "logit": float(odds.logits[id]),
-        "probability": float(odds.probability[id]),
-        "filtered_probability": float(odds.filtered[id]),
-        "removed_by": odds.remover(id),
-        "rank": int((odds.logits > odds.logits[id]).sum()) + 1,
+        "token": decode_token(id),
+        "logit": float(distribution.logits[id]),
+        "probability": float(distribution.probability[id]),
+        "filtered_probability": float(distribution.filtered[id]),
+        "removed_by": distribution.remover(id),
+        "rank": int((distribution.logits > distribution.logits[id]).sum()) + 1,
         "chosen": id == chosen.id,
     }
 
 
-def draw_of(chosen: Chosen, spell: Spell) -> dict[str, Any]:
+def draw_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
     """Where the random number fell on the line of the filtered probabilities, laid end to end in the order of ids."""
-    told: dict[str, Any] = {"how": chosen.how, "token": {"id": chosen.id, "token": spell(chosen.id)}}
-    if chosen.choice is None:
-        return told | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
-    ends = np.cumsum(chosen.odds.filtered)
+    payload: dict[str, Any] = {"how": chosen.how, "token": {"id": chosen.id, "token": decode_token(chosen.id)}}
+    if chosen.sampled is None:
+        return payload | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
+    ends = np.cumsum(chosen.distribution.filtered)
     ends /= ends[-1]
 
     def interval(id: int) -> list[float]:
         return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
 
-    kept = sorted(id for id in _shown(chosen) if chosen.odds.filtered[id] > 0)
-    return told | {
+    kept = sorted(id for id in _shown(chosen) if chosen.distribution.filtered[id] > 0)
+    return payload | {
         "seed": chosen.seed,
-        "position": chosen.choice.position,
-        "number": chosen.choice.uniform,
+        "position": chosen.sampled.position,
+        "number": chosen.sampled.uniform,
         "interval": interval(chosen.id),
-        "segments": [{"id": id, "token": spell(id), "interval": interval(id)} for id in kept],
+        "segments": [{"id": id, "token": decode_token(id), "interval": interval(id)} for id in kept],
     }
 
 

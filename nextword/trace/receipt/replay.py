@@ -1,7 +1,8 @@
 """A receipt read back: what it asked, and whether every value in it comes out again.
 
-`asked_of` gives what `GPT.receipt` is to be asked again, from a receipt of this version of the schema or of an earlier
-one; a later one is refused. What was typed into the file by hand is checked like any input.
+`request_of` gives the arguments of `GPT.receipt` that make the receipt again, for a receipt of this version of the
+schema or, after `upgraded`, of an earlier one; a later one is refused. What was typed into the file by hand is checked
+like any input.
 
 `compare` holds a receipt against one made anew. A hash, a text, an id or a count must be equal; of numbers that are
 computed in floating point, |difference| <= `TOLERANCE` * max(1, |number|) is allowed: another machine sums in another
@@ -24,14 +25,47 @@ from typing import Any, get_args
 from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.sample.sampler import Sampling
 from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Grouping
+from nextword.trace.logit.attribution import Granularity
 from nextword.trace.receipt.receipt import VERSION
 
 TOLERANCE = 1e-3
-GROUPS = ("hashes", "prompt", "odds", "draw", "logit", "ledger", "audit", "lens", "sources")
+GROUPS = ("hashes", "prompt", "distribution", "draw", "logit", "attribution", "audit", "lens", "sources")
 
 
-def asked_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
+# Keys of versions 1 and 2 and their names since version 3, by the place of their object; * stands for every entry.
+_RENAMED = (
+    ((), {"asked": "request", "odds": "distribution"}),
+    (("request",), {"against": "contrast", "by": "granularity"}),
+    (("distribution",), {"definition": "reference"}),
+    (("why",), {"against": "contrast", "causes": "components"}),
+    (("why", "components", "*"), {"removed_by": "ablation", "foreseen_change": "estimated_effect"}),
+    (("why", "audit"), {"foreseen_correlation": "estimate_correlation"}),
+    (("views",), {"without": "leave_one_out", "pairs": "bigrams"}),
+)
+
+
+def upgraded(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt with the names of today's version for the keys of an earlier one; its version and values stay."""
+    current: Any = dict(receipt)
+    if current.get("receipt") in (1, 2):
+        for place, names in _RENAMED:
+            current = _renamed(current, place, names)
+    found: dict[str, Any] = current
+    return found
+
+
+def _renamed(value: Any, place: tuple[str, ...], names: Mapping[str, str]) -> Any:
+    """A copy of a JSON value in which the object at `place` has other names for its keys; as it is if none is there."""
+    if place and place[0] == "*":
+        return [_renamed(each, place[1:], names) for each in value] if isinstance(value, list) else value
+    if not isinstance(value, Mapping):
+        return value
+    if place:
+        return {key: _renamed(each, place[1:], names) if key == place[0] else each for key, each in value.items()}
+    return {names.get(key, key): each for key, each in value.items()}
+
+
+def request_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, as arguments of `GPT.receipt`.
 
     Raises CorruptFile if it is no receipt or one of a later version, SettingError for settings out of their range.
@@ -45,14 +79,14 @@ def asked_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
             "replay it with a newer nextword."
         )
     try:
-        asked = {key: receipt["asked"][key] for key in (*_ASKED, "sampling")}
+        request = {key: receipt["request"][key] for key in (*_REQUESTED, "sampling")}
         prompt = receipt["prompt"]["ids"]
-        wrong = [key for key, fits in _ASKED.items() if not fits(asked[key])]
+        wrong = [key for key, fits in _REQUESTED.items() if not fits(request[key])]
         if wrong or not isinstance(prompt, list) or not all(map(_is_whole, prompt)):
             raise ValueError(f"{wrong[0] if wrong else 'prompt'} is none")
-        if asked["sampling"] is not None:
-            asked["sampling"] = _sampling_of(asked["sampling"])
-        return {"prompt": prompt, **asked}
+        if request["sampling"] is not None:
+            request["sampling"] = _sampling_of(request["sampling"])
+        return {"prompt": prompt, **request}
     except NextwordError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -67,25 +101,25 @@ def _is_whole_or_none(value: object) -> bool:
     return value is None or _is_whole(value)
 
 
-_ASKED: dict[str, Callable[[Any], bool]] = {
+_REQUESTED: dict[str, Callable[[Any], bool]] = {
     "token": _is_whole_or_none,
-    "against": _is_whole_or_none,
+    "contrast": _is_whole_or_none,
     "seed": _is_whole_or_none,
     "count": lambda value: _is_whole(value) and 1 <= value < 1 << 31,
-    "by": lambda value: value in get_args(Grouping),
+    "granularity": lambda value: value in get_args(Granularity),
     "ablation": lambda value: value is None or value in get_args(Ablation),
     "reference": lambda value: value is None or isinstance(value, str),
 }
 
 
-def _sampling_of(told: Mapping[str, Any]) -> Sampling:
+def _sampling_of(payload: Mapping[str, Any]) -> Sampling:
     """The settings from their JSON. Raises SettingError, or what a wrong kind of value does."""
     settings: dict[str, Any] = {
-        name: value if name == "top_k" else float(value) for name, value in told.items() if name != "logit_bias"
+        name: value if name == "top_k" else float(value) for name, value in payload.items() if name != "logit_bias"
     }
     if not _is_whole(settings.get("top_k")):
         raise TypeError("top_k is no whole number")
-    bias = {int(id): -math.inf if value is None else float(value) for id, value in told["logit_bias"]}
+    bias = {int(id): -math.inf if value is None else float(value) for id, value in payload["logit_bias"]}
     return Sampling(**settings, logit_bias=bias)
 
 
@@ -136,8 +170,8 @@ def has_text(receipt: Mapping[str, Any]) -> bool:
 
 def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
     """The indexed text that was asked for by its folder, None if none was."""
-    asked = receipt.get("asked")
-    folder = asked.get("text") if isinstance(asked, Mapping) else None
+    request = receipt.get("request")
+    folder = request.get("text") if isinstance(request, Mapping) else None
     return Path(folder) if isinstance(folder, str) else None
 
 
@@ -175,12 +209,15 @@ def _part(receipt: Mapping[str, Any], group: str) -> Any:
     why = why if isinstance(why, Mapping) else {}
     match group:
         case "logit":
-            return {key: why.get(key) for key in ("token", "against", "about")}
-        case "ledger":
-            causes = _causes(why, lambda key: key not in _TESTED)
-            return {**{key: why.get(key) for key in ("logit", "above_mean", "claims", "rest")}, "causes": causes}
+            return {key: why.get(key) for key in ("token", "contrast", "about")}
+        case "attribution":
+            components = _components(why, lambda key: key not in _TESTED)
+            return {
+                **{key: why.get(key) for key in ("logit", "above_mean", "claims", "rest")},
+                "components": components,
+            }
         case "audit":
-            return {"audit": why.get("audit"), "causes": _causes(why, lambda key: key in _TESTED)}
+            return {"audit": why.get("audit"), "components": _components(why, lambda key: key in _TESTED)}
         case "sources":
             sources = receipt.get("sources")
             # The text's hash is among the hashes, its folder may differ.
@@ -189,14 +226,14 @@ def _part(receipt: Mapping[str, Any], group: str) -> Any:
             return receipt.get(group)
 
 
-_TESTED = ("removed_by", "expected", "measured", "foreseen_change", "logprob_change", "holds")
+_TESTED = ("ablation", "expected", "measured", "estimated_effect", "logprob_change", "holds")
 
 
-def _causes(why: Mapping[str, Any], wanted: Any) -> Any:
-    causes = why.get("causes")
-    if not isinstance(causes, Sequence) or not all(isinstance(cause, Mapping) for cause in causes):
-        return causes
-    return [{key: value for key, value in cause.items() if wanted(key)} for cause in causes]
+def _components(why: Mapping[str, Any], wanted: Any) -> Any:
+    components = why.get("components")
+    if not isinstance(components, Sequence) or not all(isinstance(component, Mapping) for component in components):
+        return components
+    return [{key: value for key, value in component.items() if wanted(key)} for component in components]
 
 
 def _check(group: str, here: Any, now: Any, earlier: bool) -> Check:

@@ -2,7 +2,7 @@
 
 Promise, with a test: what a receipt takes with it of them is bounded, however long its prompt is. Shares of attention
 are rounded to `DIGITS` decimals, because there is one for every head and place; nothing else is rounded.
-`web/components/README.md` has every key.
+`web/pages/elements/README.md` has every key.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.predict.engine import Engine
-from nextword.sample.sampler import log_chance
+from nextword.sample.sampler import clamped_log
 from nextword.trace.logit.lens import logit_lens
-from nextword.trace.receipt.leave_one_out import omissions, words
+from nextword.trace.receipt.leave_one_out import leave_one_out, words
 from nextword.trace.recording import Recording
-from nextword.trace.weights.bigrams import pairs, top_pairs
+from nextword.trace.weights.bigrams import bigrams, top_bigrams
 from nextword.trace.weights.heads import head_roles
 
 Json = dict[str, Any]
@@ -30,20 +30,20 @@ Json = dict[str, Any]
 PLACES = 24  # of the text that are told one by one: the first token and the last ones
 WORDS = 24  # that are left out of a text, one at a time
 LEADING = 3  # tokens of each column of the table of pairs
-FAVOURITES = 3  # tokens that are told after each layer
+TOP = 3  # tokens that are told after each layer
 ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
 DIGITS = 5
 _NO_ROLE = {"kind": None, "share": None}
 
 
 class Viewer:
-    """The views of one model; `definition` is the model's equations in float32, `engine` what it writes with."""
+    """The views of one model; `reference_model` is the model's equations in float32, `engine` what it writes with."""
 
-    def __init__(self, definition: Transformer, engine: Engine, tokenizer: Tokenizer) -> None:
-        self._definition, self._engine, self._tokenizer = definition, engine, tokenizer
+    def __init__(self, reference_model: Transformer, engine: Engine, tokenizer: Tokenizer) -> None:
+        self._reference_model, self._engine, self._tokenizer = reference_model, engine, tokenizer
         self._merges = Merges(tokenizer)
 
-    def all(self, recording: Recording, token: int, chance: float, index: Index | None) -> Json:
+    def all(self, recording: Recording, token: int, probability: float, index: Index | None) -> Json:
         """Every view of what was recorded before `token`, by the name of the element that draws it.
 
         chance: what the engine gave the token.
@@ -52,8 +52,8 @@ class Viewer:
         return {
             "merges": self._merges.of_last(ids),
             "attention": self.attention(recording),
-            "without": self.without(ids, token, chance),
-            "pairs": self.pairs(ids, token, index),
+            "leave_one_out": self.leave_one_out(ids, token, probability),
+            "bigrams": self.bigrams(ids, token, index),
         }
 
     def attention(self, recording: Recording) -> Json:
@@ -62,14 +62,14 @@ class Viewer:
         `tokens`: the first and the last ones; in a long text one place, null, stands for the `between` of them.
         """
         n, ids, n_layers = self._tokenizer.vocab_size, recording.ids, recording.model.architecture.n_layers
-        best = logit_lens(recording)[:, :n].topk(min(FAVOURITES, n))
+        best = logit_lens(recording)[:, :n].topk(min(TOP, n))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        tokens: list[str | None] = [self._spell(id) for id in ids]
+        tokens: list[str | None] = [self._decode_token(id) for id in ids]
         patterns = [recording.pattern(layer).tolist() for layer in range(n_layers)]
         return {
             "between": max(len(ids) - PLACES, 0),
             "tokens": _folded(tokens, lambda _: None),
-            "lens": [[self._favourite(*each) for each in zip(*row, strict=True)] for row in rows],
+            "lens": [[self._top1(*each) for each in zip(*row, strict=True)] for row in rows],
             "layers": [
                 [{**self.roles.get((layer, head), _NO_ROLE), "pattern": _shares(row)} for head, row in enumerate(heads)]
                 for layer, heads in enumerate(patterns)
@@ -84,10 +84,10 @@ class Viewer:
         """
         try:
             pool = sorted(self._merges.spelled)
-            roles = head_roles(self._definition, tokens=pool, begin=self._tokenizer.bos_id)
+            roles = head_roles(self._reference_model, tokens=pool, begin=self._tokenizer.bos_id)
         except InputError:
             return {}
-        a, named = self._definition.architecture, {}
+        a, named = self._reference_model.architecture, {}
         for layer in range(a.n_layers):
             for head in range(a.n_heads):
                 name, share = next(iter(roles.of(layer, head).items()))
@@ -95,7 +95,7 @@ class Viewer:
                     named[layer, head] = {"kind": name, "share": share}
         return named
 
-    def without(self, ids: Sequence[int], token: int, chance: float) -> Json:
+    def leave_one_out(self, ids: Sequence[int], token: int, probability: float) -> Json:
         """The token's chance after the text without each of its last `WORDS` words, beside that after all of it.
 
         `change`: of log p, in nats. `earlier`: how many words before those were left alone.
@@ -108,31 +108,33 @@ class Viewer:
                 "from": each.start,
                 "words": tokenizer.decode(ids[each.start : each.stop]),
                 "after": each.probability,
-                "change": log_chance(each.probability) - log_chance(chance),
+                "change": clamped_log(each.probability) - clamped_log(probability),
             }
-            for each in omissions(self._engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
+            for each in leave_one_out(self._engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
         ]
-        told = {"id": token, "token": self._spell(token)}
-        return {"token": told, "before": chance, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
+        payload = {"id": token, "token": self._decode_token(token)}
+        return {"token": payload, "before": probability, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
 
-    def pairs(self, ids: Sequence[int], token: int, index: Index | None) -> Json:
+    def bigrams(self, ids: Sequence[int], token: int, index: Index | None) -> Json:
         """How the last token goes on in the text, in the weights alone and in the model (weights/bigrams.py).
 
         Told are the token, and those that lead by text, lift or model, by the model's odds.
         """
         last, n = ids[-1:], self._tokenizer.vocab_size
-        best = top_pairs(self._definition, last, ids, index, count=LEADING, n_tokens=n)
-        found = {pair.ids: pair for column in (best.probability, best.lift, best.frequency or ()) for pair in column}
-        chosen = found.pop((token,), None) or pairs(self._definition, last, [[token]], ids, index)[0]
-        told = sorted([chosen, *found.values()], key=lambda pair: -pair.probability)
-        rows = [{**pair.to_json(self._spell), "chosen": pair is chosen} for pair in told]
-        a = self._definition.architecture
-        return {"first": self._spell(ids[-1]), "rows": rows, "vocab": a.vocab, "tied": a.tied}
+        best = top_bigrams(self._reference_model, last, ids, index, count=LEADING, n_tokens=n)
+        found = {
+            bigram.ids: bigram for column in (best.probability, best.lift, best.frequency or ()) for bigram in column
+        }
+        chosen = found.pop((token,), None) or bigrams(self._reference_model, last, [[token]], ids, index)[0]
+        payload = sorted([chosen, *found.values()], key=lambda bigram: -bigram.probability)
+        rows = [{**bigram.to_json(self._decode_token), "chosen": bigram is chosen} for bigram in payload]
+        a = self._reference_model.architecture
+        return {"first": self._decode_token(ids[-1]), "rows": rows, "vocab": a.vocab, "tied": a.tied}
 
-    def _favourite(self, id: int, logprob: float) -> Json:
-        return {"id": id, "token": self._spell(id), "probability": math.exp(logprob)}
+    def _top1(self, id: int, logprob: float) -> Json:
+        return {"id": id, "token": self._decode_token(id), "probability": math.exp(logprob)}
 
-    def _spell(self, id: int) -> str:
+    def _decode_token(self, id: int) -> str:
         return self._tokenizer.token_text(id)
 
 

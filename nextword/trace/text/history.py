@@ -29,7 +29,7 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.optimize.order import Order
 from nextword.parameters.run_folder import RunFolder
 from nextword.predict.torch_engine import checkpoint_model
-from nextword.trace.logit.attribution import Quantity, account
+from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.recording import check_token, record
 from nextword.trace.text.indexed import IndexedText, Place
 from nextword.trace.weights.heads import HeadRoles, head_roles
@@ -93,14 +93,14 @@ class History:
 
     def to_json(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """As JSON values."""
-        told = dataclasses.asdict(self)
-        spell = tokenizer.token_text
-        told["tokens"] = [spell(id) for id in self.ids]
-        told["token"] = {"id": self.token, "token": spell(self.token)}
-        for moment, seen in zip(told["moments"], self.moments, strict=True):
+        payload = dataclasses.asdict(self)
+        decode_token = tokenizer.token_text
+        payload["tokens"] = [decode_token(id) for id in self.ids]
+        payload["token"] = {"id": self.token, "token": decode_token(self.token)}
+        for moment, seen in zip(payload["moments"], self.moments, strict=True):
             roles = seen.roles
             moment["roles"] = roles and {key: value.tolist() for key, value in moment["roles"].items()}
-        return told
+        return payload
 
 
 def trace_history(
@@ -140,10 +140,10 @@ def trace_history(
         model = checkpoint_model(run, step)
         check_token(token, model.architecture)
         recording = record(model, ids)
-        (ledger,) = account(recording, [Quantity(token, "expected")])
+        (attribution,) = attribute(recording, [Quantity(token, "expected")])
         log_p = float(recording.logits.double().log_softmax(-1)[token])
         scores = head_roles(model, begin=begin) if roles else None
-        moments.append(Moment(step, log_p, ledger.parts(), scores))
+        moments.append(Moment(step, log_p, attribution.parts(), scores))
     learned = learned_in(moments)
     read = None if learned is None else read_in(text, order, [*ids, token], learned)
     return History(tuple(ids), token, tuple(moments), learned, read)

@@ -29,7 +29,7 @@ from nextword.corpus.index import Index, Occurrence, build_index, open_index
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import Shards, write_shards
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError, ModelNotFound, NoDiskRoom, StaleIndex, TokenizerError, UnknownToken
+from nextword.errors import CorruptFile, InputError, ModelNotFound, NoDiskRoom, StaleIndex, UnknownToken
 from nextword.optimize.order import Order
 from nextword.parameters.run_folder import RunFolder
 
@@ -197,7 +197,7 @@ def index_files(
     if out.exists():
         raise InputError(f"{out} exists; remove it, or choose another folder for the index.")
     report = Report()
-    begin = _begin(tokenizer)
+    begin = tokenizer.begin_id
     with atomic_folder(out) as temporary:
         run = RunFolder(temporary)
         with spinner("reading and encoding the text"):
@@ -230,13 +230,3 @@ def _build(where: Path, shards: Shards, spinner: Spinner) -> None:
     with spinner(f"sorting {len(shards.tokens):,} tokens"), locked(where.with_name(".index.lock")):
         if not where.exists():  # nobody else has built it while this waited
             build_index(where, shards.tokens, shards.starts, text=shards.hash)
-
-
-def _begin(tokenizer: Tokenizer) -> int:
-    """What each document is led by: the token that begins texts, else one that ends them."""
-    if tokenizer.bos_id is not None:
-        return tokenizer.bos_id
-    marks = tokenizer.eos_ids or tokenizer.special_ids
-    if not marks:
-        raise TokenizerError("The tokenizer has no special token to put between documents; use another model's.")
-    return min(marks)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nextword.parameters.run_folder import RunFolder
-from nextword.trace.logit.explanation import Spell
+from nextword.trace.logit.explanation import TokenText
 from nextword.trace.text import evidence
 from nextword.trace.text.evidence import Seen, TokenEvidence
 from nextword.trace.text.indexed import IndexedText, Place, training_order
@@ -39,7 +39,7 @@ def without_text() -> dict[str, Any]:
     return {"note": NO_TEXT, "evidence": None, "text": None}
 
 
-def sources_of(text: IndexedText, ids: Sequence[int], token: int, spell: Spell) -> dict[str, Any]:
+def sources_of(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> dict[str, Any]:
     """What the text says about `token` after `ids`. Raises CorruptFile for a damaged text."""
     (account,) = evidence.gather(text, [*ids, token], len(ids)).tokens
     length = account.text_match
@@ -51,7 +51,7 @@ def sources_of(text: IndexedText, ids: Sequence[int], token: int, spell: Spell) 
             "tests": _tests(account),
             "account": {k: v for k, v in dataclasses.asdict(account).items() if k not in ("id", "kind")},
             "longest": _longest(text, match, account) if match else None,
-            "ngrams": _ngrams(text, ids, token, spell),
+            "ngrams": _ngrams(text, ids, token, decode_token),
             "exposures": _exposures(text, match) if match else None,
         },
         "text": {
@@ -124,7 +124,7 @@ def _place(text: IndexedText, place: Place, length: int) -> dict[str, Any]:
     }
 
 
-def _ngrams(text: IndexedText, ids: Sequence[int], token: int, spell: Spell) -> list[dict[str, Any]]:
+def _ngrams(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> list[dict[str, Any]]:
     return [
         {
             "length": row.length,
@@ -132,7 +132,8 @@ def _ngrams(text: IndexedText, ids: Sequence[int], token: int, spell: Spell) -> 
             "count": row.count,
             "ends": row.ends,
             "next": [
-                {"id": each.id, "token": spell(each.id), "count": each.count, "share": each.share} for each in row.next
+                {"id": each.id, "token": decode_token(each.id), "count": each.count, "share": each.share}
+                for each in row.next
             ],
             "of_token": _of_token(text, [*ids[len(ids) - row.length :], token], row.count),
         }

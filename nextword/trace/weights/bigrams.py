@@ -34,11 +34,11 @@ from nextword.model.transformer import Transformer
 from nextword.trace.recording import check_prompt, check_token
 
 Tensor = torch.Tensor
-Spell = Callable[[int], str]
+TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)
-class Pair:
+class Bigram:
     """The three numbers of a second word of tokens `ids`, and what they are made of.
 
     count, of: how often the text has both words, and the first; None without an index. frequency: count / of, None
@@ -67,11 +67,11 @@ class Pair:
         """Of the whole word, in the model's context."""
         return math.prod(self.chain)
 
-    def to_json(self, spell: Spell) -> dict[str, Any]:
+    def to_json(self, decode_token: TokenText) -> dict[str, Any]:
         """As JSON values."""
         return {
             "ids": list(self.ids),
-            "tokens": [spell(id) for id in self.ids],
+            "tokens": [decode_token(id) for id in self.ids],
             "count": self.count,
             "of": self.of,
             "frequency": self.frequency,
@@ -86,13 +86,13 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class TopPairs:
+class TopBigrams:
     """What leads by each number after a word, highest first; `frequency` is None without a text."""
 
-    frequency: Sequence[Pair] | None
-    weights: Sequence[Pair]
-    lift: Sequence[Pair]
-    probability: Sequence[Pair]
+    frequency: Sequence[Bigram] | None
+    weights: Sequence[Bigram]
+    lift: Sequence[Bigram]
+    probability: Sequence[Bigram]
 
 
 def word_ids(tokenizer: Tokenizer, word: str) -> list[int]:
@@ -123,22 +123,22 @@ def lifts(model: Transformer, token: int) -> Tensor:
     return lifted - lifted.mean()
 
 
-def pairs(
+def bigrams(
     model: Transformer,
     first: Sequence[int],
     seconds: Sequence[Sequence[int]],
     prompt: Sequence[int],
     index: Index | None = None,
-) -> list[Pair]:
+) -> list[Bigram]:
     """The numbers of each of `seconds` after the word `first`, which ends the `prompt`.
 
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
     """
     after = _After(model, first, prompt, index)
-    return [after.pair(second) for second in seconds]
+    return [after.bigram(second) for second in seconds]
 
 
-def top_pairs(
+def top_bigrams(
     model: Transformer,
     first: Sequence[int],
     prompt: Sequence[int],
@@ -146,7 +146,7 @@ def top_pairs(
     *,
     count: int = 5,
     n_tokens: int | None = None,
-) -> TopPairs:
+) -> TopBigrams:
     """The `count` tokens, of the first `n_tokens` ids, that lead by each number; ties go to the lower id.
 
     Raises EmptyPrompt, ContextOverflow or UnknownToken.
@@ -154,13 +154,13 @@ def top_pairs(
     after = _After(model, first, prompt, index)
     orders = [after.logits, after.lift, after.log_p]
     best = [order[:n_tokens].argsort(descending=True, stable=True)[:count].tolist() for order in orders]
-    columns = [[after.pair([id]) for id in ids] for ids in best]
+    columns = [[after.bigram([id]) for id in ids] for ids in best]
     if index is None:
-        return TopPairs(None, *columns)
+        return TopBigrams(None, *columns)
     following = index.next_counts(first)
     often = (-following.counts).argsort(kind="stable")[:count]
     known = [int(following.ids[at]) for at in often if following.ids[at] < model.architecture.vocab]
-    return TopPairs([after.pair([id]) for id in known], *columns)
+    return TopBigrams([after.bigram([id]) for id in known], *columns)
 
 
 class _After:
@@ -178,7 +178,7 @@ class _After:
         self._of = None if index is None else index.count(first)
 
     @torch.no_grad()
-    def pair(self, second: Sequence[int]) -> Pair:
+    def bigram(self, second: Sequence[int]) -> Bigram:
         """The numbers of a second word. Raises ContextOverflow or UnknownToken."""
         for id in second:
             check_token(id, self._model.architecture)
@@ -187,7 +187,7 @@ class _After:
         if len(second) > 1:
             rows = _log_probabilities(self._model, [*self._prompt, *second[:-1]])[len(self._prompt) :]
             chain += [row[id] for row, id in zip(rows, second[1:], strict=True)]
-        return Pair(
+        return Bigram(
             tuple(second),
             None if self._index is None else self._index.count([*self._first, *second]),
             self._of,

@@ -15,7 +15,7 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.recording import Points, check_prompt, check_token
+from nextword.trace.recording import Recorder, check_prompt, check_token
 
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
@@ -30,9 +30,9 @@ def attention_patterns(model: Transformer, ids: Sequence[int], layer: int) -> Te
     check_prompt(ids, model.architecture)
     if not 0 <= layer < model.architecture.n_layers:
         raise InputError(f"There is no layer {layer}: the model's go from 0 to {model.architecture.n_layers - 1}.")
-    points = Points(lambda name: name == f"blocks.{layer}.attention.pattern")
-    model.states(torch.tensor([list(ids)], device=model.embed.weight.device), probe=points)
-    return next(iter(points.seen.values()))[0]
+    points = Recorder(lambda name: name == f"blocks.{layer}.attention.pattern")
+    model.states(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
+    return next(iter(points.activations.values()))[0]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def head_roles(
 
 def _scores(model: Transformer, ids: Sequence[int], lead: int, period: int) -> Array:
     """Previous, duplicate, induction and first scores of one text [4, layers, heads]."""
-    points = Points(lambda name: name.endswith(".attention.pattern"))
-    model.states(torch.tensor([ids], device=model.embed.weight.device), probe=points)
-    patterns = torch.stack([seen[0] for seen in points.seen.values()]).double()  # [L, H, T, T]
+    points = Recorder(lambda name: name.endswith(".attention.pattern"))
+    model.states(torch.tensor([ids], device=model.embed.weight.device), hook=points)
+    patterns = torch.stack([seen[0] for seen in points.activations.values()]).double()  # [L, H, T, T]
     again = torch.arange(lead + period, len(ids), device=patterns.device)
 
     def share(back: int) -> Tensor:

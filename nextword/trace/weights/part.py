@@ -26,8 +26,8 @@ Json = dict[str, Any]
 
 def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
     """What drives a neuron most, and what it then says. Raises InputError for one that does not exist."""
-    told = _vocabulary(neuron_vocabulary(model, layer, neuron, count), tokenizer)
-    return {"kind": "neuron", "layer": layer, "neuron": neuron, **told}
+    payload = _vocabulary(neuron_vocabulary(model, layer, neuron, count), tokenizer)
+    return {"kind": "neuron", "layer": layer, "neuron": neuron, **payload}
 
 
 def head_part(

@@ -8,8 +8,8 @@ from typing import Any
 
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
-from nextword.web.openai.collect import Entry, Part, Text
-from nextword.web.openai.schemas import ChatAsked
+from nextword.web.openai.collect import Entry, StreamChunk, TextJob
+from nextword.web.openai.schemas import ChatRequest
 from nextword.web.openai.service import Service
 from nextword.web.openai.tool_calls import OPEN, CallReader
 from nextword.web.problems import BadRequest
@@ -18,9 +18,9 @@ Json = dict[str, Any]
 DEEPEST = 50  # objects and lists within each other
 
 
-def texts_of(service: Service, asked: ChatAsked) -> list[Text]:
+def texts_of(service: Service, request: ChatRequest) -> list[TextJob]:
     """What is to be written, `n` answers. Raises InputError or TokenizerError."""
-    tools = asked.offered()
+    tools = request.offered()
     if service.tokenizer.chat_template is None:
         raise InputError(
             f"The model {service.name!r} has learned no conversations (it has no chat template): ask /v1/completions."
@@ -32,14 +32,14 @@ def texts_of(service: Service, asked: ChatAsked) -> list[Text]:
             "set response_format.",
             "tools",
         )
-    messages = [message.plain() for message in asked.messages]
+    messages = [message.plain() for message in request.messages]
     service.check_length(_characters(messages) + _characters(tools))
     ids = service.tokenizer.chat(messages, add_generation_prompt=True, tools=tools)
     service.check_room(ids)
     most = service.scheduler.capacity + 1 - len(ids)  # the last token drawn need not be read
-    wanted = next((each for each in (asked.max_completion_tokens, asked.max_tokens) if each is not None), most)
-    top = asked.top_logprobs if asked.logprobs else None
-    return service.texts(asked, ids, wanted, top, None, 0)
+    wanted = next((each for each in (request.max_completion_tokens, request.max_tokens) if each is not None), most)
+    top = request.top_logprobs if request.logprobs else None
+    return service.texts(request, ids, wanted, top, None, 0)
 
 
 class ChatShape:
@@ -47,16 +47,16 @@ class ChatShape:
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, tokenizer: Tokenizer, asked: ChatAsked) -> None:
-        self._tokenizer, self._wants_logprobs = tokenizer, asked.logprobs
-        self._readers = defaultdict[int, CallReader](CallReader) if asked.offered() else None
+    def __init__(self, tokenizer: Tokenizer, request: ChatRequest) -> None:
+        self._tokenizer, self._wants_logprobs = tokenizer, request.logprobs
+        self._readers = defaultdict[int, CallReader](CallReader) if request.offered() else None
 
     def opening(self, index: int) -> Json | None:
         """Who speaks."""
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def piece(self, part: Part) -> Json:
+    def piece(self, part: StreamChunk) -> Json:
         """A choice in a stream."""
         text, calls, finish = self._read(part)
         return {
@@ -66,7 +66,7 @@ class ChatShape:
             "finish_reason": finish,
         }
 
-    def choice(self, parts: Sequence[Part]) -> Json:
+    def choice(self, parts: Sequence[StreamChunk]) -> Json:
         """A whole choice."""
         read = [self._read(part) for part in parts]
         text = "".join(text for text, _, _ in read)
@@ -79,7 +79,7 @@ class ChatShape:
             "finish_reason": read[-1][2],
         }
 
-    def _read(self, part: Part) -> tuple[str, list[Json], str | None]:
+    def _read(self, part: StreamChunk) -> tuple[str, list[Json], str | None]:
         """Text, calls and finish of a part; where tools were offered, the next part of its choice."""
         if self._readers is None:
             return part.text, [], part.finish

@@ -18,7 +18,7 @@ import numpy as np
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import NextwordError
 from nextword.predict.engine import Logits
-from nextword.sample.generation import Step, Writing
+from nextword.sample.generation import SamplingLoop, Step
 from nextword.sample.scheduler import Job, Scheduler
 
 LEAST = -9999.0  # a logprob where JSON has no infinity
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Part:
+class StreamChunk:
     """What came of choice `index`. finish: None while it goes on, else "stop" or "length". ids: tokens drawn."""
 
     index: int
@@ -49,11 +49,11 @@ class Part:
 
 
 @dataclass
-class Text:
+class TextJob:
     """One text to write: what it follows, and what is wanted. top: how many alternatives, None for no logprobs."""
 
     prompt: Sequence[int]
-    writing: Writing | None
+    loop: SamplingLoop | None
     top: int | None = None
     echo: str | None = None  # the prompt's text, to be told as part of the choice
     again: bool = False  # another text after a prompt that is counted already
@@ -80,15 +80,15 @@ class Usage:
 class Answer:
     """The texts of one request. Made on the event loop; iterate `parts` inside `with`, which cancels what is left."""
 
-    def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, texts: Sequence[Text]) -> None:
+    def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, texts: Sequence[TextJob]) -> None:
         """Raises Busy or Closing."""
         self.usage = Usage()
         self._scheduler = scheduler
-        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Part | NextwordError]()
+        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[StreamChunk | NextwordError]()
         self._left = len(texts)
         listeners = [_Listener(i, text, tokenizer, self._put, self.usage) for i, text in enumerate(texts)]
         self._jobs = [
-            Job(text.prompt, listener, text.writing, scores=text.echo is not None and text.top is not None)
+            Job(text.prompt, listener, text.loop, scores=text.echo is not None and text.top is not None)
             for text, listener in zip(texts, listeners, strict=True)
         ]
         scheduler.submit(self._jobs)
@@ -100,7 +100,7 @@ class Answer:
         if self._left:
             self._scheduler.cancel(self._jobs)
 
-    async def parts(self) -> AsyncIterator[Part]:
+    async def parts(self) -> AsyncIterator[StreamChunk]:
         """Parts of all choices as they come. Raises what ended one of them too early."""
         while self._left:
             part = await self._queue.get()
@@ -109,7 +109,7 @@ class Answer:
             self._left -= part.finish is not None
             yield part
 
-    def _put(self, part: Part | NextwordError) -> None:
+    def _put(self, part: StreamChunk | NextwordError) -> None:
         """From the scheduler's thread."""
         with suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
@@ -120,9 +120,9 @@ class _Listener:
     """Implements nextword.sample.scheduler.Listener for one choice."""
 
     index: int
-    text: Text
+    text: TextJob
     tokenizer: Tokenizer
-    put: Callable[[Part | NextwordError], None]
+    put: Callable[[StreamChunk | NextwordError], None]
     usage: Usage
     _entries: list[Entry] = field(default_factory=list)  # whose text is not shown yet
     _shown: int = 0
@@ -134,7 +134,7 @@ class _Listener:
         if self.text.echo is not None:
             self._shown = len(self.text.echo)
             if self.text.top is None:
-                self.put(Part(self.index, self.text.echo))
+                self.put(StreamChunk(self.index, self.text.echo))
 
     def read(self, first: int, logits: Logits) -> None:
         top, prompt = self.text.top, self.text.prompt
@@ -152,26 +152,26 @@ class _Listener:
             placed.append(Entry(entry.id, entry.logprob, entry.top, offset))
             offset += len(stream.push(entry.id))
         self._entries = []
-        self.put(Part(self.index, self.text.echo or "", entries=tuple(placed)))
+        self.put(StreamChunk(self.index, self.text.echo or "", entries=tuple(placed)))
 
     def wrote(self, step: Step) -> None:
-        writing, id = self.text.writing, step.choice.id
-        assert writing is not None
-        assert writing.odds is not None
+        loop, id = self.text.loop, step.token.id
+        assert loop is not None
+        assert loop.distribution is not None
         self.usage.written += 1
         self._shown += len(step.text)
-        finish = writing.finish_reason
-        if self.text.top is not None and not (finish == "stop" and id in writing.stop_ids):
-            logprobs = np.log(np.maximum(writing.odds.probability, 1e-300))
-            self._entries.append(self._entry(id, logprobs, self.text.top, writing.begins + len(self.text.echo or "")))
+        finish = loop.finish_reason
+        if self.text.top is not None and not (finish == "stop" and id in loop.stop_ids):
+            logprobs = np.log(np.maximum(loop.distribution.probability, 1e-300))
+            self._entries.append(self._entry(id, logprobs, self.text.top, loop.begins + len(self.text.echo or "")))
         cut = finish == "stop"
         ready = [entry for entry in self._entries if entry.offset < self._shown or (finish is not None and not cut)]
         self._entries = self._entries[len(ready) :]
-        told = None if finish is None else "stop" if cut else "length"
-        self.put(Part(self.index, step.text, (id,), tuple(ready), told))
+        payload = None if finish is None else "stop" if cut else "length"
+        self.put(StreamChunk(self.index, step.text, (id,), tuple(ready), payload))
 
     def ended(self, error: NextwordError | None) -> None:
-        self.put(error or Part(self.index, "", finish="length"))
+        self.put(error or StreamChunk(self.index, "", finish="length"))
 
     def _entry(self, id: int, logprobs: Any, top: int, offset: int) -> Entry:
         count = min(top, self.tokenizer.vocab_size)

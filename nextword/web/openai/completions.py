@@ -6,30 +6,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from nextword.encode.tokenizer import Tokenizer
-from nextword.web.openai.collect import Entry, Part, Text
-from nextword.web.openai.schemas import MOST_CHOICES, CompletionAsked
+from nextword.web.openai.collect import Entry, StreamChunk, TextJob
+from nextword.web.openai.schemas import MOST_CHOICES, CompletionRequest
 from nextword.web.openai.service import Service
 from nextword.web.problems import BadRequest
 
 Json = dict[str, Any]
 
 
-def texts_of(service: Service, asked: CompletionAsked) -> list[Text]:
+def texts_of(service: Service, request: CompletionRequest) -> list[TextJob]:
     """What is to be written, `n` for each prompt. Raises InputError."""
-    if asked.suffix:
+    if request.suffix:
         raise BadRequest("This model cannot write up to a suffix; leave it out.", "suffix")
-    if asked.best_of is not None and asked.best_of != asked.n:
+    if request.best_of is not None and request.best_of != request.n:
         raise BadRequest("best_of must be n: every text that is written is returned.", "best_of")
-    prompts = asked.prompts()
-    if len(prompts) * asked.n > MOST_CHOICES:
+    prompts = request.prompts()
+    if len(prompts) * request.n > MOST_CHOICES:
         raise BadRequest(f"At most {MOST_CHOICES} texts can be asked for at once.", "prompt")
-    texts: list[Text] = []
+    texts: list[TextJob] = []
     for prompt in prompts:
         ids = service.prompt_ids(prompt)
         echo = None
-        if asked.echo:
+        if request.echo:
             echo = prompt if isinstance(prompt, str) else service.tokenizer.decode(ids, skip_special=True)
-        texts += service.texts(asked, ids, asked.max_tokens, asked.logprobs, echo, len(texts))
+        texts += service.texts(request, ids, request.max_tokens, request.logprobs, echo, len(texts))
     return texts
 
 
@@ -38,18 +38,18 @@ class CompletionShape:
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, tokenizer: Tokenizer, asked: CompletionAsked) -> None:
-        self._tokenizer, self._wants_logprobs = tokenizer, asked.logprobs is not None
+    def __init__(self, tokenizer: Tokenizer, request: CompletionRequest) -> None:
+        self._tokenizer, self._wants_logprobs = tokenizer, request.logprobs is not None
 
     def opening(self, index: int) -> Json | None:
         """Nothing."""
         return None
 
-    def piece(self, part: Part) -> Json:
+    def piece(self, part: StreamChunk) -> Json:
         """A choice in a stream."""
         return self.choice([part])
 
-    def choice(self, parts: Sequence[Part]) -> Json:
+    def choice(self, parts: Sequence[StreamChunk]) -> Json:
         """A whole choice."""
         return {
             "text": "".join(part.text for part in parts),

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from nextword.errors import NextwordError
 from nextword.web import problems
-from nextword.web.openai.collect import Answer, Part, Text
-from nextword.web.openai.schemas import WritingAsked
+from nextword.web.openai.collect import Answer, StreamChunk, TextJob
+from nextword.web.openai.schemas import GenerationRequest
 from nextword.web.openai.service import Service
 
 Json = dict[str, Any]
@@ -38,21 +38,23 @@ class Shape(Protocol):
     def opening(self, index: int) -> Json | None:
         """What a choice begins with in a stream."""
 
-    def piece(self, part: Part) -> Json:
+    def piece(self, part: StreamChunk) -> Json:
         """A choice in a stream."""
 
-    def choice(self, parts: Sequence[Part]) -> Json:
+    def choice(self, parts: Sequence[StreamChunk]) -> Json:
         """A whole choice."""
 
 
-async def respond(request: Request, service: Service, asked: WritingAsked, texts: list[Text], shape: Shape) -> Response:
+async def respond(
+    http: Request, service: Service, request: GenerationRequest, texts: list[TextJob], shape: Shape
+) -> Response:
     """Write the texts and answer with them. Raises Busy, Closing or what ends a text too early."""
-    reply = _Reply(service, asked, texts, shape)
-    if asked.stream:
+    reply = _Reply(service, request, texts, shape)
+    if request.stream:
         return _Events(reply)
     with reply.answer:
         work = asyncio.ensure_future(reply.at_once())
-        gone = asyncio.ensure_future(_left(request.receive))
+        gone = asyncio.ensure_future(_left(http.receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             return JSONResponse(work.result()) if work.done() else Response(status_code=499)
@@ -98,8 +100,8 @@ class _Events(Response):
 
 
 class _Reply:
-    def __init__(self, service: Service, asked: WritingAsked, texts: list[Text], shape: Shape) -> None:
-        self._service, self._asked, self._texts, self._shape = service, asked, texts, shape
+    def __init__(self, service: Service, request: GenerationRequest, texts: list[TextJob], shape: Shape) -> None:
+        self._service, self._request, self._texts, self._shape = service, request, texts, shape
         self._drawn: list[list[int]] = [[] for _ in texts]
         self._head = {"id": f"{shape.prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
         self._model = {"model": service.name, "system_fingerprint": service.fingerprint}
@@ -107,20 +109,20 @@ class _Reply:
 
     async def at_once(self) -> Json:
         """The whole answer."""
-        parts: list[list[Part]] = [[] for _ in self._texts]
+        parts: list[list[StreamChunk]] = [[] for _ in self._texts]
         receipts: list[list[Json]] = [[] for _ in self._texts]
         async for part in self.answer.parts():
             parts[part.index].append(part)
             receipts[part.index] += await self._receipts(part)
         choices = [self._shape.choice(each) for each in parts]
-        if self._asked.explain:
+        if self._request.explain:
             choices = [{**choice, "receipts": each} for choice, each in zip(choices, receipts, strict=True)]
         head = {**self._head, "object": self._shape.whole, **self._model}
         return {**head, "choices": choices, "usage": self.answer.usage.to_json()}
 
     async def events(self) -> AsyncIterator[bytes]:
         """The answer bit by bit, as lines of server-sent events."""
-        usage = {"usage": None} if self._asked.stream_options.include_usage else {}
+        usage = {"usage": None} if self._request.stream_options.include_usage else {}
         head = {**self._head, "object": self._shape.chunk, **self._model}
 
         def chunk(choice: Json) -> bytes:
@@ -131,7 +133,7 @@ class _Reply:
                 yield chunk(opening)
         try:
             async for part in self.answer.parts():
-                receipts = {"receipts": await self._receipts(part)} if self._asked.explain else {}
+                receipts = {"receipts": await self._receipts(part)} if self._request.explain else {}
                 if part.text or part.entries or part.finish or receipts:
                     yield chunk({**self._shape.piece(part), **receipts})
         except NextwordError as error:
@@ -141,13 +143,13 @@ class _Reply:
             yield _event({**head, "choices": [], "usage": self.answer.usage.to_json()})
         yield b"data: [DONE]\n\n"
 
-    async def _receipts(self, part: Part) -> list[Json]:
+    async def _receipts(self, part: StreamChunk) -> list[Json]:
         """One for each token of the part, if they are asked for."""
-        if not self._asked.explain:
+        if not self._request.explain:
             return []
         text, before, receipts = self._texts[part.index], self._drawn[part.index], []
         for id in part.ids:
-            made = await run_in_threadpool(self._service.receipt, text, list(before), id, self._asked.sampling())
+            made = await run_in_threadpool(self._service.receipt, text, list(before), id, self._request.sampling())
             receipts.append(made)
             before.append(id)
         return receipts

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from nextword.api import WRITING
+from nextword.api import DEFAULT_SAMPLING
 from nextword.sample.sampler import Sampling
 from nextword.web.problems import BadRequest
 
@@ -30,7 +30,7 @@ MOST_NAME = 256  # characters
 MOST_ALTERNATIVES = 20  # per token, in logprobs
 
 
-def _told(words: str) -> WrapValidator:
+def _described(words: str) -> WrapValidator:
     """For what may have several shapes: one sentence in place of a complaint about each."""
 
     def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
@@ -45,17 +45,17 @@ def _told(words: str) -> WrapValidator:
 Ids = list[int]
 Prompt = Annotated[
     str | Ids | list[str] | list[Ids],
-    _told("a text, a list of texts, a list of token ids, or a list of such lists"),
+    _described("a text, a list of texts, a list of token ids, or a list of such lists"),
 ]
-OneToken = Annotated[str | int, _told("a text that is one token, or the id of one")]
+OneToken = Annotated[str | int, _described("a text that is one token, or the id of one")]
 Stop = Annotated[str, Field(max_length=1000)]
 Stops = Annotated[
     Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)],
-    _told(f"a text, or a list of at most {MOST_STOPS} texts, each of at most 1,000 characters"),
+    _described(f"a text, or a list of at most {MOST_STOPS} texts, each of at most 1,000 characters"),
 ]
 
 
-class Asked(BaseModel):
+class ApiRequest(BaseModel):
     """The base of all requests."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -66,20 +66,20 @@ class Asked(BaseModel):
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-class StreamOptions(Asked):
+class StreamOptions(ApiRequest):
     """include_usage: a last chunk with the usage of all choices."""
 
     include_usage: bool = False
 
 
-class JsonSchema(Asked):
+class JsonSchema(ApiRequest):
     """A JSON schema by its name; without one, any object."""
 
     name: str = "schema"
     schema_: Json = Field(default={"type": "object"}, alias="schema")
 
 
-class ResponseFormat(Asked):
+class ResponseFormat(ApiRequest):
     """What the text must be."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -94,18 +94,18 @@ class ResponseFormat(Asked):
         return {"type": "object"} if self.type == "json_object" else None
 
 
-class WritingAsked(Asked):
+class GenerationRequest(ApiRequest):
     """What completions and chat share. Settings left out are those of `nextword generate`."""
 
     model: str | None = None
-    temperature: float = WRITING.temperature
-    top_p: float = WRITING.top_p
-    top_k: int = WRITING.top_k
-    min_p: float = WRITING.min_p
-    typical_p: float = WRITING.typical_p
-    repetition_penalty: float = WRITING.repetition_penalty
-    presence_penalty: float = WRITING.presence_penalty
-    frequency_penalty: float = WRITING.frequency_penalty
+    temperature: float = DEFAULT_SAMPLING.temperature
+    top_p: float = DEFAULT_SAMPLING.top_p
+    top_k: int = DEFAULT_SAMPLING.top_k
+    min_p: float = DEFAULT_SAMPLING.min_p
+    typical_p: float = DEFAULT_SAMPLING.typical_p
+    repetition_penalty: float = DEFAULT_SAMPLING.repetition_penalty
+    presence_penalty: float = DEFAULT_SAMPLING.presence_penalty
+    frequency_penalty: float = DEFAULT_SAMPLING.frequency_penalty
     logit_bias: dict[str, float] = Field(default={}, max_length=10_000)
     n: int = Field(default=1, ge=1, le=MOST_CHOICES)
     seed: int | None = None
@@ -138,7 +138,7 @@ class WritingAsked(Asked):
         return None if self.seed is None else (self.seed + choice) % (1 << 64)
 
 
-class CompletionAsked(WritingAsked):
+class CompletionRequest(GenerationRequest):
     """POST /v1/completions."""
 
     prompt: Prompt
@@ -156,21 +156,21 @@ class CompletionAsked(WritingAsked):
         return cast("list[str | Ids]", [self.prompt] if is_one else self.prompt)
 
 
-class Part(Asked):
+class ContentPart(ApiRequest):
     """A part of a message; only text can be read."""
 
     type: str
     text: str = ""
 
 
-class Function(Asked):
+class Function(ApiRequest):
     """A function that was called. arguments: JSON, as a text."""
 
     name: str = Field(max_length=MOST_NAME)
     arguments: str = "{}"
 
 
-class Call(Asked):
+class Call(ApiRequest):
     """A call of a tool that the model made earlier in the conversation."""
 
     id: str = Field(default="", max_length=MOST_NAME)
@@ -189,7 +189,7 @@ class Call(Asked):
         }
 
 
-class OfferedFunction(Asked):
+class OfferedFunction(ApiRequest):
     """What a tool does; `parameters` is the JSON schema of its arguments."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -197,7 +197,7 @@ class OfferedFunction(Asked):
     name: str = Field(max_length=MOST_NAME)
 
 
-class Tool(Asked):
+class Tool(ApiRequest):
     """A tool that the model may call: a function."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -206,14 +206,14 @@ class Tool(Asked):
     function: OfferedFunction
 
 
-class Message(Asked):
+class Message(ApiRequest):
     """One message of a conversation. tool_calls: of the assistant; tool_call_id: what a tool's answer is to."""
 
     role: str = Field(max_length=100)
     name: str | None = Field(default=None, max_length=MOST_NAME)
     tool_calls: list[Call] = Field(default=[], max_length=MOST_CHOICES)
     tool_call_id: str | None = Field(default=None, max_length=MOST_NAME)
-    content: Annotated[str | list[Part], _told("a text, or a list of parts with a type and a text")] = ""
+    content: Annotated[str | list[ContentPart], _described("a text, or a list of parts with a type and a text")] = ""
 
     def plain(self) -> dict[str, Any]:
         """As chat templates take it. Raises BadRequest for what is not text."""
@@ -222,15 +222,15 @@ class Message(Asked):
             if any(part.type not in ("text", "input_text", "refusal") for part in content):
                 raise BadRequest("Only text can be read: a message has a part of another type.", "messages")
             content = "".join(part.text for part in content)
-        told: Json = {"role": "system" if self.role == "developer" else self.role, "content": content}
+        payload: Json = {"role": "system" if self.role == "developer" else self.role, "content": content}
         if self.tool_calls:
-            told["tool_calls"] = [call.plain() for call in self.tool_calls]
+            payload["tool_calls"] = [call.plain() for call in self.tool_calls]
         if self.role == "tool":
-            told |= {key: value for key in ("name", "tool_call_id") if (value := getattr(self, key)) is not None}
-        return told
+            payload |= {key: value for key in ("name", "tool_call_id") if (value := getattr(self, key)) is not None}
+        return payload
 
 
-class ChatAsked(WritingAsked):
+class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1, max_length=10_000)
@@ -258,7 +258,7 @@ class ChatAsked(WritingAsked):
         return [tool.model_dump() for tool in self.tools]
 
 
-class TokenizeAsked(Asked):
+class TokenizeRequest(ApiRequest):
     """POST /tokenize: `content` (llama.cpp) or `prompt` (vLLM). add_special: the token that begins a text too."""
 
     content: str = ""
@@ -267,21 +267,21 @@ class TokenizeAsked(Asked):
     with_pieces: bool = False
 
 
-class DetokenizeAsked(Asked):
+class DetokenizeRequest(ApiRequest):
     """POST /detokenize."""
 
     tokens: Ids = Field(max_length=1_000_000)
 
 
-class ExplainAsked(Asked):
+class ExplainRequest(ApiRequest):
     """POST /v1/explain: why this token comes next. token, against: a text that is one token, or an id."""
 
     model: str | None = None
-    prompt: Annotated[str | Ids, _told("a text or a list of token ids")]
+    prompt: Annotated[str | Ids, _described("a text or a list of token ids")]
     token: OneToken | None = None
-    against: OneToken | None = None
+    contrast: OneToken | None = None
     count: int = Field(default=12, ge=1, le=100)
-    by: Literal["finest", "read", "head", "source", "layer", "neuron"] = "finest"
+    granularity: Literal["finest", "read", "head", "source", "layer", "neuron"] = "finest"
     ablation: Literal["zero", "mean", "resample", "none"] = "zero"
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from nextword.api import GPT
 from nextword.errors import ContextOverflow, InputError
-from nextword.sample.generation import Writing
+from nextword.sample.generation import SamplingLoop
 from nextword.sample.grammar import Grammars
 from nextword.sample.sampler import Sampling
 from nextword.sample.scheduler import Scheduler
-from nextword.web.openai.collect import Text
-from nextword.web.openai.schemas import ExplainAsked, WritingAsked
+from nextword.web.openai.collect import TextJob
+from nextword.web.openai.schemas import ExplainRequest, GenerationRequest
 from nextword.web.problems import UnknownModel
 
 MOST_RECEIPTS = 64  # tokens of a request with `explain`: each costs several readings
@@ -80,57 +80,63 @@ class Service:
             )
 
     def texts(
-        self, asked: WritingAsked, ids: Sequence[int], max_tokens: int, top: int | None, echo: str | None, first: int
-    ) -> list[Text]:
+        self,
+        request: GenerationRequest,
+        ids: Sequence[int],
+        max_tokens: int,
+        top: int | None,
+        echo: str | None,
+        first: int,
+    ) -> list[TextJob]:
         """The `n` texts after one prompt; `first` numbers the first of them. Raises InputError."""
-        sampling, schema = asked.sampling(), asked.response_format.schema_to_follow()
-        if asked.explain and max_tokens > MOST_RECEIPTS:
+        sampling, schema = request.sampling(), request.response_format.schema_to_follow()
+        if request.explain and max_tokens > MOST_RECEIPTS:
             raise InputError(f"With explain at most {MOST_RECEIPTS} tokens can be asked for at once; set max_tokens.")
         texts = []
-        for choice in range(first, first + asked.n):
-            writing = None
+        for choice in range(first, first + request.n):
+            loop = None
             if max_tokens:
-                writing = Writing(
+                loop = SamplingLoop(
                     self.tokenizer,
                     ids,
                     capacity=self.scheduler.capacity,
                     sampling=sampling,
                     max_tokens=max_tokens,
-                    stop=asked.stops(),
+                    stop=request.stops(),
                     stop_ids=self.gpt.stop_ids,
-                    seed=asked.seed_of(choice),
+                    seed=request.seed_of(choice),
                     grammar=None if schema is None else self._grammars.json(schema),
                 )
-            texts.append(Text(ids, writing, top, echo, again=choice > first))
+            texts.append(TextJob(ids, loop, top, echo, again=choice > first))
         return texts
 
     @cached_property
     def _grammars(self) -> Grammars:
         return Grammars(self.tokenizer, self.gpt.architecture.vocab, self.gpt.stop_ids)
 
-    def explain(self, asked: ExplainAsked) -> dict[str, Any]:
+    def explain(self, request: ExplainRequest) -> dict[str, Any]:
         """The receipt of a named token, or of the likeliest. Raises InputError."""
-        ids = self.prompt_ids(asked.prompt)
-        ablation = None if asked.ablation == "none" else asked.ablation
+        ids = self.prompt_ids(request.prompt)
+        ablation = None if request.ablation == "none" else request.ablation
         with self.lock:
             receipt = self.gpt.receipt(
                 ids,
-                asked.token,
-                asked.against,
-                count=asked.count,
-                by=asked.by,
+                request.token,
+                request.contrast,
+                count=request.count,
+                granularity=request.granularity,
                 ablation=ablation,
                 text=self.text,
                 name=self.name,
             )
         return receipt.to_json()
 
-    def receipt(self, text: Text, before: Sequence[int], id: int, sampling: Sampling) -> dict[str, Any]:
+    def receipt(self, text: TextJob, before: Sequence[int], id: int, sampling: Sampling) -> dict[str, Any]:
         """Why `id` came after the prompt and the tokens `before`; slow, and one at a time."""
-        assert text.writing is not None
+        assert text.loop is not None
         ids = [*text.prompt, *before]
         with self.lock:
-            drawn = self.gpt.receipt(ids, sampling=sampling, seed=text.writing.seed, text=self.text, name=self.name)
+            drawn = self.gpt.receipt(ids, sampling=sampling, seed=text.loop.seed, text=self.text, name=self.name)
             if drawn.chosen.id != id:  # penalties and grammars know more than the ids: tell of the token alone
                 drawn = self.gpt.receipt(ids, id, text=self.text, name=self.name)
         return drawn.to_json()

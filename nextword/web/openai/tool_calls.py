@@ -53,8 +53,8 @@ def _without_beginning(text: str) -> str:
 def _call(body: str) -> Json | None:
     """The call that is spelled so, as OpenAI has it; None if it is none."""
     try:
-        told = json.loads(body, parse_constant=_no_number)
-        name, arguments = told["name"], told.get("arguments", {})
+        payload = json.loads(body, parse_constant=_no_number)
+        name, arguments = payload["name"], payload.get("arguments", {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         f"{name}{arguments}".encode()  # half a character cannot be sent

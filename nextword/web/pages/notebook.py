@@ -19,8 +19,8 @@ from nextword.base.text import printable
 from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Choice, log_chance
-from nextword.trace.receipt.receipt import Chosen, Receipt, odds_of
+from nextword.sample.sampler import SampledToken, clamped_log
+from nextword.trace.receipt.receipt import Chosen, Receipt, distribution_to_json
 from nextword.web.pages.receipt import page_css, page_script, render
 
 Json = dict[str, Any]
@@ -36,24 +36,24 @@ def load_ipython_extension(shell: Any) -> None:
 
 def prediction_html(prediction: Prediction) -> str:
     """The odds of the next token, the tokens that were read, and how those were made."""
-    odds, tokenizer = prediction.odds, prediction.tokenizer
+    distribution, tokenizer = prediction.distribution, prediction.tokenizer
     n_tokens = tokenizer.vocab_size
-    favourite = int(odds.logits[:n_tokens].argmax())
-    told = odds_of(Chosen("greedy", favourite, odds, n_tokens), tokenizer.token_text)
-    if not np.array_equal(odds.filtered, odds.probability):
-        told["sampling"] = {}
-    log_p = log_chance(told["chosen"]["probability"])
-    told["definition"] = {"logprob": None, "logprob_engine": log_p}
+    top1 = int(distribution.logits[:n_tokens].argmax())
+    payload = distribution_to_json(Chosen("greedy", top1, distribution, n_tokens), tokenizer.token_text)
+    if not np.array_equal(distribution.filtered, distribution.probability):
+        payload["sampling"] = {}
+    log_p = clamped_log(payload["chosen"]["probability"])
+    payload["reference"] = {"logprob": None, "logprob_engine": log_p}
     ids = list(prediction.ids)
     tokens = {"ids": ids, "tokens": [tokenizer.token_text(id) for id in ids]}
-    return _frame(_page({"odds": told, "tokens": tokens, "merges": Merges(tokenizer).of_last(ids)}), 560)
+    return _frame(_page({"distribution": payload, "tokens": tokens, "merges": Merges(tokenizer).of_last(ids)}), 560)
 
 
 def generation_html(generation: Generation, tokenizer: Tokenizer) -> str:
     """The text, each token underlined the more, the more it surprised the model; no script."""
-    words = "".join(_word(tokenizer, choice) for choice in generation.choices)
+    words = "".join(_word(tokenizer, sampled) for sampled in generation.tokens)
     ended = generation.finish_reason or "not ended"
-    facts = f"{len(generation.choices)} tokens, seed {generation.seed}, {ended}. Underlined: surprising to the model."
+    facts = f"{len(generation.tokens)} tokens, seed {generation.seed}, {ended}. Underlined: surprising to the model."
     body = f'<p class="words">{words}</p><p class="nw-muted">{escape(facts)}</p>'
     return _frame(_document(body, ""), min(90 + 30 * (1 + len(generation.text) // 80), 480))
 
@@ -63,10 +63,10 @@ def receipt_html(receipt: Receipt) -> str:
     return _frame(render(receipt.with_views()), 640)
 
 
-def _word(tokenizer: Tokenizer, choice: Choice) -> str:
-    token = tokenizer.token_text(choice.id)
-    words = f"{choice.probability:.2%}, {choice.surprise:.1f} bits of surprise, rank {choice.rank}"
-    line = f"border-bottom-width:{min(5.0, choice.surprise / 2):.1f}px"
+def _word(tokenizer: Tokenizer, sampled: SampledToken) -> str:
+    token = tokenizer.token_text(sampled.id)
+    words = f"{sampled.probability:.2%}, {sampled.surprisal:.1f} bits of surprise, rank {sampled.rank}"
+    line = f"border-bottom-width:{min(5.0, sampled.surprisal / 2):.1f}px"
     return f'<span style="{line}" title="{escape(words)}">{escape(printable(token))}</span>'
 
 
@@ -93,7 +93,7 @@ def _document(body: str, script: str) -> str:
 _CSS = """
 body { padding: .5rem 1rem; max-width: none; }
 .words { font: 1.125rem/1.9 Georgia, serif; white-space: pre-wrap; max-width: 46rem; }
-.words span { border-bottom: 0 solid var(--nw-odds); }
+.words span { border-bottom: 0 solid var(--nw-distribution); }
 """
 
 

@@ -26,19 +26,19 @@ LARGEST = 64 << 20  # bytes of a file that is read as a receipt
 STATIONS = (  # title, and the elements with the place of their data in the receipt
     ("What it read", (("tokens", "prompt"), ("merges", "views.merges"))),
     ("Through the layers", (("lens", "lens"), ("attention", "views.attention"))),
-    ("The odds", (("odds", "odds"),)),
+    ("The probabilities", (("distribution", "distribution"),)),
     ("The draw", (("draw", "draw"),)),
     ("The word", ()),
-    ("Why", (("without", "views.without"), ("why", "why"))),
-    ("Where from", (("sources", "sources"), ("pairs", "views.pairs"))),
+    ("Why", (("leave-one-out", "views.leave_one_out"), ("why", "why"))),
+    ("Where from", (("sources", "sources"), ("bigrams", "views.bigrams"))),
 )
-COMPONENTS = tuple(name for _, elements in STATIONS for name, _ in elements)
+ELEMENTS = tuple(name for _, elements in STATIONS for name, _ in elements)
 HEADINGS = {
     "merges": "How the tokens were made",
     "attention": "Where it looked",
-    "without": "Leaving out a word",
+    "leave-one-out": "Leaving out a word",
     "why": "Taking the model apart",
-    "pairs": "After this word",
+    "bigrams": "After this word",
 }
 _DEEDS = {"drawn": "drew", "greedy": "found most probable", "named": "was asked about"}
 _HELD = re.compile(r'<script type="application/json" id="receipt">(.*?)</script>', re.DOTALL)
@@ -60,7 +60,7 @@ def render(receipt: Mapping[str, Any]) -> str:
         token=receipt["why"]["token"]["token"],
         prompt=receipt["prompt"]["text"],
         deed=_DEEDS[receipt["draw"]["how"]],
-        causes=receipt["why"]["causes"],
+        components=receipt["why"]["components"],
         model=receipt["model"],
         hashes=list(receipt["hashes"].items()),
         version=receipt["nextword"],
@@ -98,14 +98,14 @@ def read_receipt(path: Path) -> dict[str, Any]:
 
 
 def page_css() -> str:
-    """The components' styles and the page's own."""
-    return _file("components/theme.css") + _file("receipt.css")
+    """The elements' styles and the page's own."""
+    return _file("elements/theme.css") + _file("receipt.css")
 
 
 @cache
 def page_script(elements: tuple[str, ...]) -> str:
-    """These components and the page's own lines as one module: their imports of each other fall away."""
-    joined = "\n".join(_file(f"components/{name}.js") for name in ("parts", *elements))  # what others import is first
+    """These elements and the page's own lines as one module: their imports of each other fall away."""
+    joined = "\n".join(_file(f"elements/{name}.js") for name in ("parts", *elements))  # what others import is first
     joined = re.sub(r'^import .* from "\./\w+\.js";\n', "", joined, flags=re.MULTILINE)
     return re.sub(r"^export ", "", joined, flags=re.MULTILINE) + _file("receipt.js")
 

@@ -15,37 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.errors import InputError
-from nextword.web.studio.requests import AskDifference, AskOdds
+from nextword.web.studio.requests import DifferenceRequest, DrawRequest
 from nextword.web.studio.views import Json, Views
 
 SIDES = ("left", "right")
 
 
-def compare(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) -> Json:
+def compare(left: Views, left_request: DrawRequest, right: Views, right_request: DrawRequest) -> Json:
     """The likeliest tokens of either side, by their larger probability, with both; None where a side lacks the token.
 
     Raises what asking either side for its odds does.
     """
-    views, asks = (left, right), (ask_left, ask_right)
-    odds = [view.probabilities(ask) for view, ask in zip(views, asks, strict=True)]
-    spelled = [view.spellings for view in views]
+    views, requests = (left, right), (left_request, right_request)
+    probabilities = [view.probabilities(request) for view, request in zip(views, requests, strict=True)]
+    is_text = [view.spellings for view in views]
     best: dict[bytes, None] = {}
-    for own, names, ask in zip(odds, spelled, asks, strict=True):
-        best |= dict.fromkeys(names[int(id)] for id in np.argsort(-own, kind="stable")[: ask.rows])
-    ids = [{token: id for id, token in enumerate(names)} for names in spelled]
-    rows = [_row(token, odds, ids) for token in best]
+    for own, names, request in zip(probabilities, is_text, requests, strict=True):
+        best |= dict.fromkeys(names[int(id)] for id in np.argsort(-own, kind="stable")[: request.rows])
+    ids = [{token: id for id, token in enumerate(names)} for names in is_text]
+    rows = [_row(token, probabilities, ids) for token in best]
     rows.sort(key=lambda row: -max(row[side] or 0.0 for side in SIDES))
     return {
         "rows": rows,
         "rest": {side: max(1.0 - sum(row[side] or 0.0 for row in rows), 0.0) for side in SIDES},
-        "distance": _distance(odds, spelled),
-        "alike": _alike(left, ask_left, right, ask_right),
-        "left": _side(left, ask_left, odds[0]),
-        "right": _side(right, ask_right, odds[1]),
+        "distance": _distance(probabilities, is_text),
+        "alike": _alike(left, left_request, right, right_request),
+        "left": _side(left, left_request, probabilities[0]),
+        "right": _side(right, right_request, probabilities[1]),
     }
 
 
-def difference(left: Views, right: Views, ask: AskDifference) -> Json:
+def difference(left: Views, right: Views, request: DifferenceRequest) -> Json:
     """Which parts make the difference of a token's logit (nextword.trace.logit.diff), the token an id of both.
 
     `texts`: whether between two texts, where its lead over the mean of all tokens is told: from text to text all logits
@@ -57,23 +57,25 @@ def difference(left: Views, right: Views, ask: AskDifference) -> Json:
 
     if not left.is_like(right):
         raise InputError("Only models of one shape that cut text alike can be taken apart side by side.")
-    ids = left.ids_of(ask.left)
-    left.spell(ask.token)
+    ids = left.ids_of(request.left)
+    left.decode_token(request.token)
     if left is right:
-        found = compare_texts(left.definition, ids, left.ids_of(ask.right), Quantity(ask.token, "mean"))
+        found = compare_texts(left.reference_model, ids, left.ids_of(request.right), Quantity(request.token, "mean"))
     else:
-        found = compare_models(left.definition, right.definition, ids, Quantity(ask.token))
-    return {"texts": left is right, **found.to_json(left.spell, ask.count, "head")}
+        found = compare_models(left.reference_model, right.reference_model, ids, Quantity(request.token))
+    return {"texts": left is right, **found.to_json(left.decode_token, request.count, "head")}
 
 
-def _alike(left: Views, ask_left: AskOdds, right: Views, ask_right: AskOdds) -> bool:
+def _alike(left: Views, left_request: DrawRequest, right: Views, right_request: DrawRequest) -> bool:
     """Whether one thing is compared: two texts read by one model, or one text by two models of one shape."""
-    same = ask_left.prompt == ask_right.prompt
+    same = left_request.prompt == right_request.prompt
     return not same if left is right else same and left.is_like(right)
 
 
-def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:
-    shares = [float(own[known[token]]) if token in known else None for own, known in zip(odds, ids, strict=True)]
+def _row(token: bytes, probabilities: list[npt.NDArray[np.float64]], ids: list[dict[bytes, int]]) -> Json:
+    shares = [
+        float(own[known[token]]) if token in known else None for own, known in zip(probabilities, ids, strict=True)
+    ]
     known = {
         "ids": {side: own.get(token) for side, own in zip(SIDES, ids, strict=True)},
         "token": token.decode("utf-8", "backslashreplace"),
@@ -81,22 +83,22 @@ def _row(token: bytes, odds: list[npt.NDArray[np.float64]], ids: list[dict[bytes
     return {**known, **dict(zip(SIDES, shares, strict=True))}
 
 
-def _side(view: Views, ask: AskOdds, odds: npt.NDArray[np.float64]) -> Json:
-    favourite = int(odds.argmax())
-    entropy = float(-(odds[odds > 0] * np.log2(odds[odds > 0])).sum())
+def _side(view: Views, request: DrawRequest, probabilities: npt.NDArray[np.float64]) -> Json:
+    top1 = int(probabilities.argmax())
+    entropy = float(-(probabilities[probabilities > 0] * np.log2(probabilities[probabilities > 0])).sum())
     return {
         "model": view.name,
-        "text": ask.prompt,
-        "favourite": {"token": view.spell(favourite), "probability": float(odds[favourite])},
+        "text": request.prompt,
+        "top1": {"token": view.decode_token(top1), "probability": float(probabilities[top1])},
         "entropy": entropy,
     }
 
 
-def _distance(odds: list[npt.NDArray[np.float64]], spelled: list[Any]) -> float:
-    if spelled[0] == spelled[1]:
-        return float(np.abs(odds[0] - odds[1]).sum() / 2)
+def _distance(probabilities: list[npt.NDArray[np.float64]], is_text: list[Any]) -> float:
+    if is_text[0] == is_text[1]:
+        return float(np.abs(probabilities[0] - probabilities[1]).sum() / 2)
     sums: dict[bytes, float] = {}
-    for sign, own, names in zip((1, -1), odds, spelled, strict=True):
+    for sign, own, names in zip((1, -1), probabilities, is_text, strict=True):
         for token, share in zip(names, own.tolist(), strict=True):
             sums[token] = sums.get(token, 0.0) + sign * share
     return sum(map(abs, sums.values())) / 2

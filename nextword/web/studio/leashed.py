@@ -26,13 +26,13 @@ def _watch() -> None:
     while os.read(0, 1 << 12):
         pass
     end = time.monotonic() + PATIENCE
-    while not _told() and time.monotonic() < end:
+    while not _payload() and time.monotonic() < end:
         time.sleep(1)  # an interrupt can be swallowed, by an `except` on the way
     time.sleep(max(end - time.monotonic(), 0))
     os._exit(128 + signal.SIGINT)
 
 
-def _told() -> bool:
+def _payload() -> bool:
     """Interrupt; whether somebody listens who notes it and ends in good order, to whom it must not be said twice."""
     listens = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     main = threading.main_thread().ident

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextword.api import WRITING
+from nextword.api import DEFAULT_SAMPLING
 from nextword.sample.sampler import Sampling
 
 LONGEST = 100_000  # characters of a prompt
@@ -14,7 +14,7 @@ LONGEST_TEXT = 1_000_000  # characters to learn from
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # that the page has sliders for
 
 
-class AskModel(BaseModel):
+class ModelRequest(BaseModel):
     """Which model is meant: its name, RUN@STEP for a checkpoint, None for the first."""
 
     model_config = ConfigDict(extra="ignore")
@@ -22,21 +22,21 @@ class AskModel(BaseModel):
     model: str | None = Field(default=None, max_length=200)
 
 
-class Ask(AskModel):
+class TextRequest(ModelRequest):
     """What every question about a text holds: the text so far, and which model reads it."""
 
     prompt: str = Field(max_length=LONGEST)
     chosen: list[int] = Field(default=[], max_length=LONGEST)
 
 
-class AskOdds(Ask):
+class DrawRequest(TextRequest):
     """Text, settings, and what the draw depends on. rows: how many tokens are told one by one."""
 
-    temperature: float = WRITING.temperature
-    top_k: int = WRITING.top_k
-    top_p: float = WRITING.top_p
-    min_p: float = WRITING.min_p
-    repetition_penalty: float = WRITING.repetition_penalty
+    temperature: float = DEFAULT_SAMPLING.temperature
+    top_k: int = DEFAULT_SAMPLING.top_k
+    top_p: float = DEFAULT_SAMPLING.top_p
+    min_p: float = DEFAULT_SAMPLING.min_p
+    repetition_penalty: float = DEFAULT_SAMPLING.repetition_penalty
     seed: int = Field(default=0, ge=0, lt=1 << 64)
     number: float | None = Field(default=None, ge=0, lt=1)
     rows: int = Field(default=10, ge=1, le=200)
@@ -46,51 +46,51 @@ class AskOdds(Ask):
         return Sampling(**{name: getattr(self, name) for name in SETTINGS})
 
 
-class AskWhy(Ask):
+class WhyRequest(TextRequest):
     """token, against: ids; None for the favourite and for no rival."""
 
     token: int | None = None
-    against: int | None = None
+    contrast: int | None = None
     count: int = Field(default=12, ge=1, le=100)
 
 
-class AskRemove(AskOdds):
+class AblationRequest(DrawRequest):
     """The same odds with one head silent."""
 
     layer: int = Field(ge=0)
     head: int = Field(ge=0)
 
 
-class AskCompare(BaseModel):
+class ComparisonRequest(BaseModel):
     """Two texts, or two models, with settings of their own."""
 
     model_config = ConfigDict(extra="ignore")
 
-    left: AskOdds
-    right: AskOdds
+    left: DrawRequest
+    right: DrawRequest
 
 
-class AskDifference(AskCompare):
+class DifferenceRequest(ComparisonRequest):
     """What two models make of the left text, or one of both, part by part. token: an id."""
 
     token: int = Field(ge=0)
     count: int = Field(default=10, ge=1, le=100)
 
 
-class AskRun(BaseModel):
+class RunRequest(BaseModel):
     """A run, by the name under which it was listed."""
 
     run: str = Field(max_length=200)
 
 
-class AskWord(AskRun):
+class WordRequest(RunRequest):
     """How probable a continuation was after a prompt, at each checkpoint of a run."""
 
     prompt: str = Field(max_length=LONGEST)
     continuation: str = Field(max_length=200)
 
 
-class AskTraining(BaseModel):
+class TrainingRequest(BaseModel):
     """A new run, on pasted text or on a known-truth language."""
 
     minutes: float = Field(ge=0.2, le=60)

@@ -25,16 +25,16 @@ from nextword.errors import NextwordError
 from nextword.web.studio.compare import compare, difference
 from nextword.web.studio.models import Models
 from nextword.web.studio.requests import (
-    Ask,
-    AskCompare,
-    AskDifference,
-    AskModel,
-    AskOdds,
-    AskRemove,
-    AskRun,
-    AskTraining,
-    AskWhy,
-    AskWord,
+    AblationRequest,
+    ComparisonRequest,
+    DifferenceRequest,
+    DrawRequest,
+    ModelRequest,
+    RunRequest,
+    TextRequest,
+    TrainingRequest,
+    WhyRequest,
+    WordRequest,
 )
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.training import Training
@@ -66,12 +66,12 @@ class _Sentences(APIRoute):
             except NextwordError as error:
                 return _refusal(str(error))
             except RequestValidationError as error:
-                return _refusal(_told(error.errors()[0]))
+                return _refusal(_payload(error.errors()[0]))
 
         return handler
 
 
-def _told(fault: Mapping[str, Any]) -> str:
+def _payload(fault: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in fault["loc"][1:]) or "The request"
     if fault["type"] == "string_too_long":
         return f"The text ({place}) is over {fault['ctx']['max_length']:,} characters long; shorten it."
@@ -112,8 +112,8 @@ def studio_router(
     named = {first.name: first, **{each: Views(other, each) for each, other in (others or {}).items()}}
     models = Models(named, learning)
 
-    def of(ask: Ask) -> Views:
-        return models.named(ask.model)
+    def of(request: TextRequest) -> Views:
+        return models.named(request.model)
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> Response:
@@ -126,58 +126,58 @@ def studio_router(
         return Response(static[name], media_type=_TYPES[name.rpartition(".")[2]], headers=_HEADERS)
 
     @router.post("/studio/api/model")
-    def model(ask: AskModel) -> Json:
-        return models.about(ask.model)
+    def model(request: ModelRequest) -> Json:
+        return models.about(request.model)
 
     @router.post("/studio/api/tokens")
-    def tokens(ask: Ask) -> Json:
-        return of(ask).tokens(ask)
+    def tokens(request: TextRequest) -> Json:
+        return of(request).tokens(request)
 
-    @router.post("/studio/api/odds")
-    def odds(ask: AskOdds) -> Json:
+    @router.post("/studio/api/distribution")
+    def distribution(request: DrawRequest) -> Json:
         with lock:
-            return of(ask).odds(ask)
+            return of(request).distribution(request)
 
     @router.post("/studio/api/next")
-    def next_token(ask: AskOdds) -> Json:
+    def next_token(request: DrawRequest) -> Json:
         with lock:
-            return of(ask).next(ask)
+            return of(request).next(request)
 
     @router.post("/studio/api/look")
-    def look(ask: Ask) -> Json:
+    def look(request: TextRequest) -> Json:
         with lock:
-            return of(ask).look(ask)
+            return of(request).look(request)
 
     @router.post("/studio/api/why")
-    def why(ask: AskWhy) -> Json:
+    def why(request: WhyRequest) -> Json:
         with lock:
-            return of(ask).why(ask)
+            return of(request).why(request)
 
-    @router.post("/studio/api/without")
-    def without(ask: AskWhy) -> Json:
+    @router.post("/studio/api/leave_one_out")
+    def leave_one_out(request: WhyRequest) -> Json:
         with lock:
-            return of(ask).without(ask)
+            return of(request).leave_one_out(request)
 
     @router.post("/studio/api/receipt", response_class=HTMLResponse)
-    def receipt(ask: AskOdds) -> Response:
+    def receipt(request: DrawRequest) -> Response:
         with lock:
-            page = of(ask).receipt(ask)
+            page = of(request).receipt(request)
         return HTMLResponse(page, headers={"Content-Disposition": 'attachment; filename="receipt.html"'})
 
-    @router.post("/studio/api/remove")
-    def remove(ask: AskRemove) -> Json:
+    @router.post("/studio/api/ablate")
+    def ablate(request: AblationRequest) -> Json:
         with lock:
-            return of(ask).remove(ask)
+            return of(request).ablate(request)
 
     @router.post("/studio/api/compare")
-    def compared(ask: AskCompare) -> Json:
+    def compared(request: ComparisonRequest) -> Json:
         with lock:
-            return compare(of(ask.left), ask.left, of(ask.right), ask.right)
+            return compare(of(request.left), request.left, of(request.right), request.right)
 
     @router.post("/studio/api/difference")
-    def differing(ask: AskDifference) -> Json:
+    def differing(request: DifferenceRequest) -> Json:
         with lock:
-            return difference(of(ask.left), of(ask.right), ask)
+            return difference(of(request.left), of(request.right), request)
 
     _add_learning(router, learning, training)
     return router
@@ -192,21 +192,21 @@ def _add_learning(router: APIRouter, learning: Learning, training: Training | No
         return {"runs": list(learning.runs()), "worlds": list(WORLDS), "training": state}
 
     @router.post("/studio/api/curves")
-    def curves(ask: AskRun) -> Json:
-        return learning.curves(ask.run)
+    def curves(request: RunRequest) -> Json:
+        return learning.curves(request.run)
 
     @router.post("/studio/api/word")
-    def word(ask: AskWord) -> Json:
+    def word(request: WordRequest) -> Json:
         with lock:
-            return learning.word(ask.run, ask.prompt, ask.continuation)
+            return learning.word(request.run, request.prompt, request.continuation)
 
     if training is None:
         return
 
     @router.post("/studio/api/train")
-    def train(ask: AskTraining) -> Json:
+    def train(request: TrainingRequest) -> Json:
         with lock:
-            return training.start(ask.minutes, text=ask.text, world=ask.world)
+            return training.start(request.minutes, text=request.text, world=request.world)
 
     @router.post("/studio/api/stop")
     def stop() -> Json:
@@ -219,7 +219,7 @@ def _static_files() -> Mapping[str, bytes]:
     found = {}
     for package, folder, prefix in (
         ("nextword.web.studio", "static", ""),
-        ("nextword.web.pages", "components", "components/"),
+        ("nextword.web.pages", "elements", "elements/"),
     ):
         for entry in files(package).joinpath(folder).iterdir():
             if entry.name.rpartition(".")[2] in _TYPES:

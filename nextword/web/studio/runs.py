@@ -75,22 +75,22 @@ class Learning:
         run = self._named(name)
         card = run.card()
         language = _language(card)
-        series: dict[str, dict[int, float]] = {told: {} for told in _SERIES.values()}
+        series: dict[str, dict[int, float]] = {payload: {} for payload in _SERIES.values()}
         samples: dict[int, str] = {}
         for record in run.records():
             step = record.get("step")
             if not isinstance(step, int):
                 continue
-            for key, told in _SERIES.items():
+            for key, payload in _SERIES.items():
                 value = record.get(key)
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    series[told][step] = float(value)
+                    series[payload][step] = float(value)
             match record.get("sample"):
                 case {"text": str(text)}:
                     samples[step] = text
         return {
             "name": name,
-            **{told: spread(sorted(points.items()), MOST) for told, points in series.items()},
+            **{name: spread(sorted(points.items()), MOST) for name, points in series.items()},
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
             "checkpoints": run.steps(),
             "forecast": card.find("forecast"),
@@ -171,7 +171,7 @@ def _way(run: RunFolder, steps: list[int], prompt: str, continuation: str) -> Js
         raise InputError("Say which word to watch: at least one character.")
     if not steps:
         raise InputError("This run has no checkpoint yet; wait a moment.")
-    moments, told = [], []
+    moments, payload = [], []
     for step in steps:
         model = checkpoint_model(run.path, step)
         if len(before) + len(after) > model.architecture.context:
@@ -182,7 +182,7 @@ def _way(run: RunFolder, steps: list[int], prompt: str, continuation: str) -> Js
         log_p = float(scores.gather(1, torch.tensor(after)[:, None]).sum())
         best = scores[0].topk(min(TOP, scores.shape[1]))
         moments.append(Moment(step, log_p, {}, None))
-        told.append(
+        payload.append(
             {
                 "step": step,
                 "probability": math.exp(log_p),
@@ -200,7 +200,7 @@ def _way(run: RunFolder, steps: list[int], prompt: str, continuation: str) -> Js
         "prompt": prompt,
         "continuation": continuation,
         "tokens": [tokenizer.token_text(id) for id in after],
-        "moments": told,
+        "moments": payload,
         "learned": learned and {"after": learned.after, "by": learned.by, "share": learned.share},
         "gained": {"after": steps[most], "by": steps[min(most + 1, len(steps) - 1)]},
     }

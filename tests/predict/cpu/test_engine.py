@@ -15,7 +15,7 @@ import torch
 
 from nextword.errors import ContextOverflow, CorruptFile, UnknownToken
 from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, tensor_shapes
-from nextword.model.kv_cache import Memory
+from nextword.model.kv_cache import KVCache
 from nextword.parameters.open import open_stored
 from nextword.parameters.stored import StoredTensor
 from nextword.predict import torch_engine
@@ -55,20 +55,20 @@ def engine(
     return CpuEngine(stored.architecture, pack(stored.tensors, weights), threads=threads, kv_cache=kv_cache)
 
 
-class HalfMemory(Memory):
+class HalfMemory(KVCache):
     """The definition's memory, of keys and values in float16."""
 
-    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().extend(layer, key.half().float(), value.half().float())
+    def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().append(layer, key.half().float(), value.half().float())
 
 
-class ByteMemory(Memory):
-    """The same of bytes: each key or value has the step that makes its largest number 127."""
+class ByteMemory(KVCache):
+    """The same of bytes: each key or value has the scale that makes its largest number 127."""
 
-    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        steps = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
-        rounded = [torch.round(each / step) * step for each, step in zip((key, value), steps, strict=True)]
-        return super().extend(layer, *rounded)
+    def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scales = [each.abs().amax(-1, keepdim=True) / 127 for each in (key, value)]
+        rounded = [torch.round(each / scale) * scale for each, scale in zip((key, value), scales, strict=True)]
+        return super().append(layer, *rounded)
 
 
 def random_weights(a: Architecture) -> dict[str, StoredTensor]:
@@ -86,8 +86,8 @@ def test_law_4_the_kernels_are_the_definition(variant: str, weights: Weights, ti
     stored = open_stored(tiny_folder(variant))
     packed = pack(stored.tensors, weights)
     same = {name: StoredTensor.of(unpack(tensor)) for name, tensor in packed.items()}
-    expected = TorchEngine(stored.architecture, same).start().extend_all(ids())
-    found = CpuEngine(stored.architecture, packed).start().extend_all(ids())
+    expected = TorchEngine(stored.architecture, same).open_session().feed_all(ids())
+    found = CpuEngine(stored.architecture, packed).open_session().feed_all(ids())
     difference = np.abs(found - expected).max()
     assert difference <= (1e-4 if weights in ("auto", "fp32") else 1e-3 * np.abs(expected).max())
 
@@ -99,38 +99,38 @@ def test_law_5_cuts_threads_and_company_change_no_bit(
 ) -> None:
     folder, (weights, kv_cache) = tiny_folder(variant), form
     reader = engine(folder, weights, kv_cache=kv_cache)
-    whole = reader.start().extend_all(ids())
+    whole = reader.open_session().feed_all(ids())
     for cuts in ([17, 23], [1] * LENGTH, [30, 1, 1, 8]):
-        reading, at, logits = reader.start(), 0, []
+        session, at, logits = reader.open_session(), 0, []
         for cut in cuts:
-            logits.append(reading.extend_all(ids()[at : at + cut]))
+            logits.append(session.feed_all(ids()[at : at + cut]))
             at += cut
         assert np.array_equal(np.concatenate(logits), whole)
     for threads in (1, 3):
-        assert np.array_equal(engine(folder, weights, threads, kv_cache).start().extend_all(ids()), whole)
-    readings = [reader.start() for _ in range(5)]
-    for number, reading in enumerate(readings):
-        reading.extend(ids(number)[: 3 * number + 1])
+        assert np.array_equal(engine(folder, weights, threads, kv_cache).open_session().feed_all(ids()), whole)
+    sessions = [reader.open_session() for _ in range(5)]
+    for number, session in enumerate(sessions):
+        session.feed(ids(number)[: 3 * number + 1])
     pieces = [[7], ids(7)[:30], [9, 1, 2], [10], ids(8)[:25]]
-    together = reader.extend_each(readings, pieces)
+    together = reader.feed_each(sessions, pieces)
     for number, logits_of_one in enumerate(together):
-        alone = reader.start()
-        alone.extend(ids(number)[: 3 * number + 1])
-        assert np.array_equal(alone.extend(pieces[number]), logits_of_one)
-        assert alone.ids == readings[number].ids
+        alone = reader.open_session()
+        alone.feed(ids(number)[: 3 * number + 1])
+        assert np.array_equal(alone.feed(pieces[number]), logits_of_one)
+        assert alone.ids == sessions[number].ids
 
 
 @pytest.mark.parametrize("kv_cache", ["fp32", "fp16", "int8"])
 def test_what_is_copied_is_as_if_read(kv_cache: KvCache) -> None:
     reader = CpuEngine(WINDOWED, pack(random_weights(WINDOWED)), kv_cache=kv_cache)
-    read, copied = reader.start(), reader.start()
+    read, copied = reader.open_session(), reader.open_session()
     text = [number % WINDOWED.vocab for number in range(3, 43)]
-    read.extend(text)
-    copied.extend([1] * 45)
+    read.feed(text)
+    copied.feed([1] * 45)
     for length in (0, 1, 31, 32, 37):
         copied.copy_from(read, length)
         assert copied.ids == text[:length]
-        assert np.array_equal(copied.extend(text[length:]), reader.start().extend(text))
+        assert np.array_equal(copied.feed(text[length:]), reader.open_session().feed(text))
 
 
 @every_variant
@@ -140,67 +140,69 @@ def test_keys_and_values_of_bytes_are_the_definitions_rounded(
     """What the kernels compute a little differently may be rounded to the next byte, hence not to 1e-4."""
     stored = open_stored(tiny_folder(variant))
     monkeypatch.setattr(torch_engine, "Memory", ByteMemory)
-    expected = TorchEngine(stored.architecture, stored.tensors).start().extend_all(ids())
-    found = CpuEngine(stored.architecture, pack(stored.tensors, "fp32"), kv_cache="int8").start().extend_all(ids())
+    expected = TorchEngine(stored.architecture, stored.tensors).open_session().feed_all(ids())
+    found = CpuEngine(stored.architecture, pack(stored.tensors, "fp32"), kv_cache="int8").open_session().feed_all(ids())
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("kv_cache", "memory"), [("fp16", HalfMemory), ("int8", ByteMemory)])
 def test_keys_and_values_in_less_room_are_nearly_the_same(
-    kv_cache: KvCache, memory: type[Memory], monkeypatch: pytest.MonkeyPatch
+    kv_cache: KvCache, memory: type[KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Across spans and windows: as the definition with the same rounding, and near to it without."""
+    """Across splits and windows: as the definition with the same rounding, and near to it without."""
     tensors, text = random_weights(WINDOWED), ids(0, 390, WINDOWED.vocab)
     packed = pack(tensors, "fp32")
     exact, reader = (CpuEngine(WINDOWED, packed, kv_cache=each) for each in ("fp32", kv_cache))
-    expected, found = exact.start().extend_all(text), reader.start().extend_all(text)
+    expected, found = exact.open_session().feed_all(text), reader.open_session().feed_all(text)
     assert np.abs(found - expected).max() <= {"fp16": 1e-3, "int8": 2e-2}[kv_cache] * np.abs(expected).max()
     monkeypatch.setattr(torch_engine, "Memory", memory)
-    rounded = TorchEngine(WINDOWED, tensors).start().extend_all(text)
+    rounded = TorchEngine(WINDOWED, tensors).open_session().feed_all(text)
     assert np.abs(found - rounded).max() <= 1e-3 * np.abs(rounded).max()
-    reading = reader.start()
-    reading.extend(text[:300])
-    assert np.array_equal(np.stack([reading.extend([each]) for each in text[300:]]), found[300:])
+    session = reader.open_session()
+    session.feed(text[:300])
+    assert np.array_equal(np.stack([session.feed([each]) for each in text[300:]]), found[300:])
 
 
 def test_keys_and_values_of_bytes_take_half_the_room() -> None:
     packed = pack(random_weights(WINDOWED), "int8")
-    half, bytes_ = (CpuEngine(WINDOWED, packed, kv_cache=each).start().memory.nbytes for each in ("auto", "int8"))
-    assert bytes_ <= half * (0.5 + 4 / (2 * 32))  # heads of 20 lie in vectors of 32; a step each, of 4 bytes
+    half, bytes_ = (
+        CpuEngine(WINDOWED, packed, kv_cache=each).open_session().memory.nbytes for each in ("auto", "int8")
+    )
+    assert bytes_ <= half * (0.5 + 4 / (2 * 32))  # heads of 20 lie in vectors of 32; a scale each, of 4 bytes
 
 
 def test_what_was_forgotten_leaves_no_trace(tiny_folder: Folder) -> None:
-    reading = engine(tiny_folder("llama")).start()
-    expected = reading.extend_all(ids())
-    reading.truncate(10)
-    reading.extend(ids(1, 20))
-    reading.truncate(10)
-    assert np.array_equal(reading.extend_all(ids()[10:]), expected[10:])
-    assert reading.ids == ids()
+    session = engine(tiny_folder("llama")).open_session()
+    expected = session.feed_all(ids())
+    session.truncate(10)
+    session.feed(ids(1, 20))
+    session.truncate(10)
+    assert np.array_equal(session.feed_all(ids()[10:]), expected[10:])
+    assert session.ids == ids()
 
 
 @every_form
-def test_long_texts_and_windows_cross_the_spans_of_attention(weights: Weights) -> None:
+def test_long_texts_and_windows_cross_the_splits_of_attention(weights: Weights) -> None:
     packed = pack(random_weights(WINDOWED), weights)
     text = ids(0, 390, WINDOWED.vocab)
     same = {name: StoredTensor.of(unpack(tensor)) for name, tensor in packed.items()}
-    expected = TorchEngine(WINDOWED, same).start().extend_all(text)
+    expected = TorchEngine(WINDOWED, same).open_session().feed_all(text)
     reader = CpuEngine(WINDOWED, packed)
-    found = reader.start().extend_all(text)
+    found = reader.open_session().feed_all(text)
     assert np.abs(found - expected).max() <= (1e-4 if weights in ("auto", "fp32") else 1e-3 * np.abs(expected).max())
-    reading = reader.start()
-    reading.extend(text[:300])
-    assert np.array_equal(np.stack([reading.extend([each]) for each in text[300:]]), found[300:])
+    session = reader.open_session()
+    session.feed(text[:300])
+    assert np.array_equal(np.stack([session.feed([each]) for each in text[300:]]), found[300:])
 
 
 def test_texts_of_different_threads_do_not_mix(tiny_folder: Folder) -> None:
     reader = engine(tiny_folder("llama"))
-    expected = [reader.start().extend_all(ids(number)) for number in range(4)]
+    expected = [reader.open_session().feed_all(ids(number)) for number in range(4)]
     found: dict[int, bool] = {}
 
     def read(number: int) -> None:
-        reading = reader.start()
-        logits = np.stack([reading.extend([each]) for each in ids(number)])
+        session = reader.open_session()
+        logits = np.stack([session.feed([each]) for each in ids(number)])
         found[number] = np.array_equal(logits, expected[number])
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
@@ -213,16 +215,16 @@ def test_texts_of_different_threads_do_not_mix(tiny_folder: Folder) -> None:
 
 def test_nothing_is_read_of_what_cannot_be(tiny_folder: Folder) -> None:
     reader = engine(tiny_folder("llama"))
-    reading, full = reader.start(8), reader.start(3)
-    reading.extend([1, 2])
-    full.extend([1, 2, 3])
+    session, full = reader.open_session(8), reader.open_session(3)
+    session.feed([1, 2])
+    full.feed([1, 2, 3])
     with pytest.raises(ContextOverflow):
-        reading.extend([1] * 7)
+        session.feed([1] * 7)
     with pytest.raises(UnknownToken):
-        reading.extend([tiny.VOCAB])
+        session.feed([tiny.VOCAB])
     with pytest.raises(ContextOverflow):
-        reader.extend_each([reading, full], [[1], [1]])
-    assert reading.ids == [1, 2]
+        reader.feed_each([session, full], [[1], [1]])
+    assert session.ids == [1, 2]
 
 
 @pytest.mark.parametrize("weights", ["auto", "bf16", "int8", "int4"])

@@ -15,7 +15,7 @@ import pytest
 from nextword.errors import SettingError
 from nextword.predict.cpu import kernel_cache
 from nextword.predict.cpu.kernel_cache import kernel_folder, private_folder
-from nextword.predict.cpu.layout import CALLED, DOOR_BYTES
+from nextword.predict.cpu.layout import MAILBOX_BYTES, POSTED
 
 
 @pytest.fixture
@@ -66,6 +66,38 @@ def test_it_is_known_whether_kernels_are_compiled_for_this_processor(
             elsewhere.setattr(kernel_cache, what, lambda others=others: others)
             assert not kept()
     assert kept()
+
+
+SOURCES = Path(kernel_cache.__file__).parent
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the folder that the kernels are compiled from."""
+    return shutil.copytree(SOURCES, tmp_path / "cpu", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.mark.parametrize("name", sorted(file.relative_to(SOURCES).as_posix() for file in SOURCES.rglob("*.py")))
+def test_a_changed_source_file_has_another_folder(name: str, sources: Path, folder: Path) -> None:
+    assert kernel_folder(sources) == folder, "the same files, wherever they lie"
+    with (sources / name).open("a") as file:
+        file.write("\n")
+    assert kernel_folder(sources) != folder
+
+
+@pytest.mark.parametrize("name", ["new.py", "kernels/new.py", "kernels/below/new.py"])
+@pytest.mark.parametrize("code", ["", "x = 1\n"])
+def test_a_new_source_file_has_another_folder(name: str, code: str, sources: Path, folder: Path) -> None:
+    (sources / name).parent.mkdir(exist_ok=True)
+    (sources / name).write_text(code)
+    assert kernel_folder(sources) != folder
+
+
+def test_a_moved_or_removed_source_file_has_another_folder(sources: Path, folder: Path) -> None:
+    (sources / "kernels" / "matmul.py").rename(sources / "matmul.py")
+    moved = kernel_folder(sources)
+    (sources / "matmul.py").unlink()
+    assert len({folder, moved, kernel_folder(sources)}) == 3
 
 
 def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +158,6 @@ def test_damaged_kernels_are_compiled_again(
     monkeypatch.setattr(kernel_cache, "_compile", lambda: whole[32:])
     kernels = kernel_cache.compiled.__wrapped__()
     assert file.read_bytes() == whole
-    doors = np.zeros((2, DOOR_BYTES // 8), np.int64)
-    kernels.call_helpers(doors.ctypes.data, len(doors), 7)
-    assert doors[:, :3].tolist() == [[CALLED, 7, True]] * 2
+    mailboxes = np.zeros((2, MAILBOX_BYTES // 8), np.int64)
+    kernels.call_workers(mailboxes.ctypes.data, len(mailboxes), 7)
+    assert mailboxes[:, :3].tolist() == [[POSTED, 7, True]] * 2

@@ -1,5 +1,5 @@
 """The vector operations and elementary functions that kernels are made of, against numpy; with and without the
-instructions that only some processors have."""
+instructions that only some processors have. The thread pool, and what it shares with the kernels."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from llvmlite import ir
 
 from nextword.predict.cpu import processor as this_machine
 from nextword.predict.cpu.kernels.functions import exponential, gelu_exact, gelu_tanh, silu
-from nextword.predict.cpu.kernels.parallel import call_helpers, dismiss, share, shared
+from nextword.predict.cpu.kernels.parallel import call_workers, join_workers, parallel_for, run_thread_of
 from nextword.predict.cpu.kernels.simd import (
     as_ints,
     floats_at,
-    halves_at,
+    fp16_at,
+    int8_at,
     kernel,
+    lane_sum,
+    lane_sum_int,
     long_at,
     put_bytes,
     put_floats,
-    put_halves,
+    put_fp16,
     put_long,
     scatter_bytes,
-    scatter_halves,
-    signed_bytes_at,
+    scatter_fp16,
     spliced,
-    total,
-    total_int,
 )
-from nextword.predict.cpu.kernels.structs import reader
-from nextword.predict.cpu.layout import X_BYTES, record
-from nextword.predict.cpu.threads import Kernels, Team, new_counters
+from nextword.predict.cpu.kernels.structs import struct_reader
+from nextword.predict.cpu.layout import X_BYTES, pack_struct
+from nextword.predict.cpu.threads import Kernels, ThreadPool, new_counters
 
 BEFORE_VNNI = {"avx2", "f16c"}
 every_processor = pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def _quads(q: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def groups(processor: None) -> ModuleType:
-    """The products, as they are compiled for the processor of the test.
+def int_dot(processor: None) -> ModuleType:
+    """The integer dot products, as they are compiled for the processor of the test.
 
     A module of the test's own: numba types an intrinsic once in a process, so a way that was chosen for one processor
     would be used for all others, too.
@@ -85,15 +85,15 @@ def groups(processor: None) -> ModuleType:
 
 @every_processor
 @pytest.mark.parametrize("bits", [8, 4])
-def test_products_of_a_group_are_exact(bits: int, groups: ModuleType) -> None:
-    _check_products(bits, groups)
+def test_products_of_a_group_are_exact(bits: int, int_dot: ModuleType) -> None:
+    _check_products(bits, int_dot)
 
 
 @pytest.mark.skipif("avx2" not in this_machine.features(), reason="needs AVX2")
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("features", [None])
-def test_products_of_a_widened_group_are_exact(bits: int, groups: ModuleType) -> None:
-    _check_products(bits, groups, widened=True)
+def test_products_of_a_widened_group_are_exact(bits: int, int_dot: ModuleType) -> None:
+    _check_products(bits, int_dot, widened=True)
 
 
 def _spelled_out(builder: Any, name: str, kind: Any, start: Any, a: Any, b: Any) -> Any:
@@ -121,7 +121,7 @@ def _spelled_out(builder: Any, name: str, kind: Any, start: Any, a: Any, b: Any)
 )
 @pytest.mark.parametrize("bits", [8, 4])
 def test_products_of_other_processors_are_exact(
-    bits: int, instruction: str, groups: ModuleType, monkeypatch: pytest.MonkeyPatch
+    bits: int, instruction: str, int_dot: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their way of doing it, on any machine: only the one instruction is replaced by what it does."""
     called = set()
@@ -130,19 +130,19 @@ def test_products_of_other_processors_are_exact(
         called.add(name)
         return _spelled_out(builder, name, *operands)
 
-    monkeypatch.setattr(groups, "call", call)
-    _check_products(bits, groups)
+    monkeypatch.setattr(int_dot, "call", call)
+    _check_products(bits, int_dot)
     assert called == {instruction}, "another processor's way was tested"
 
 
-def _check_products(bits: int, groups: ModuleType, widened: bool = False) -> None:
+def _check_products(bits: int, int_dot: ModuleType, widened: bool = False) -> None:
     read, times = {
-        (8, False): (groups.bytes_at, groups.times_bytes),
-        (4, False): (groups.nibbles_at, groups.times_nibbles),
-        (8, True): (groups.wide_bytes_at, groups.times_pairs),
-        (4, True): (groups.wide_nibbles_at, groups.times_pairs),
+        (8, False): (int_dot.int8_group_at, int_dot.dot_int8),
+        (4, False): (int_dot.int4_group_at, int_dot.dot_int4),
+        (8, True): (int_dot.widened_int8_at, int_dot.dot_widened),
+        (4, True): (int_dot.widened_int4_at, int_dot.dot_widened),
     }[bits, widened]
-    put_x = groups.put_x
+    put_integers = int_dot.put_integers
     random = np.random.default_rng(0)
     q, x = random.integers(0, 1 << bits, (32, 32)), random.integers(-32512, 32513, (4, 32))
     q[0] = (1 << bits) - 1  # sums as large as they get, of numbers and of their high and low bytes
@@ -152,14 +152,14 @@ def _check_products(bits: int, groups: ModuleType, widened: bool = False) -> Non
     @kernel
     def products(quads: int, n: int, x: int, out: int) -> None:
         numbers = as_ints(floats_at(n))
-        put_x(x, numbers)
-        sums = times(read(quads), x, total_int(numbers))
+        put_integers(x, numbers)
+        sums = times(read(quads), x, lane_sum_int(numbers))
         for byte in range(4):
             put_bytes(out + 32 * byte, sums >> (8 * byte))
 
     for row in x.astype(np.float32):
-        out, room = np.zeros((4, 32), np.uint8), np.zeros(X_BYTES, np.int8)
-        products(quads.ctypes.data, row.ctypes.data, room.ctypes.data, out.ctypes.data)
+        out, activations = np.zeros((4, 32), np.uint8), np.zeros(X_BYTES, np.int8)
+        products(quads.ctypes.data, row.ctypes.data, activations.ctypes.data, out.ctypes.data)
         found = np.ascontiguousarray(out.T).view(np.int32)[:, 0]
         assert np.array_equal(found, (q - (128 if bits == 8 else 0)) @ row.astype(np.int64))
 
@@ -174,7 +174,7 @@ def test_halves_are_read_and_written_as_numpy_does() -> None:
     @kernel
     def read_all(x: int, n: int, out: int) -> None:
         for at in range(0, n, 32):
-            put_floats(out + 4 * at, halves_at(x + 2 * at))
+            put_floats(out + 4 * at, fp16_at(x + 2 * at))
 
     read_all(finite.ctypes.data, len(finite), read.ctypes.data)
     assert np.array_equal(read.view(np.uint32), finite.astype(np.float32).view(np.uint32))
@@ -182,8 +182,8 @@ def test_halves_are_read_and_written_as_numpy_does() -> None:
     @kernel
     def write_all(x: int, n: int, out: int, spread: int) -> None:
         for at in range(0, n, 32):
-            put_halves(out + 2 * at, floats_at(x + 4 * at))
-            scatter_halves(spread + 4 * at, 4, floats_at(x + 4 * at))
+            put_fp16(out + 2 * at, floats_at(x + 4 * at))
+            scatter_fp16(spread + 4 * at, 4, floats_at(x + 4 * at))
 
     random = np.random.default_rng(0)
     numbers = (random.normal(size=3200) * 10.0 ** random.integers(-6, 4, 3200)).astype(np.float32)
@@ -206,7 +206,7 @@ def test_bytes_are_written_and_read_as_numbers() -> None:
         for at in range(0, n, 32):
             put_bytes(out + at, as_ints(floats_at(x + 4 * at)))
             scatter_bytes(spread + 3 * at, 3, as_ints(floats_at(x + 4 * at)))
-            put_floats(back + 4 * at, signed_bytes_at(out + at))
+            put_floats(back + 4 * at, int8_at(out + at))
 
     places = [each.ctypes.data for each in (written, spread, read)]
     write_and_read(numbers.ctypes.data, len(numbers), *places)
@@ -249,7 +249,7 @@ def test_elementary_functions_are_as_near_as_they_say(
 
 
 class Marking(NamedTuple):
-    """A pass of two stages over `size` int64 at `out`, to which they add 1 and 10."""
+    """A pass of two phases over `size` int64 at `out`, to which they add 1 and 10."""
 
     counters: int
     n_threads: int
@@ -259,63 +259,63 @@ class Marking(NamedTuple):
 
 @pytest.fixture(scope="module")
 def marking() -> Kernels:
-    marking_at = reader(Marking)
+    marking_at = struct_reader(Marking)
 
     @kernel
     def mark(first: int, last: int, out: int, amount: int) -> None:
-        for piece in range(first, last):
-            put_long(out + 8 * piece, long_at(out + 8 * piece) + amount)
+        for item in range(first, last):
+            put_long(out + 8 * item, long_at(out + 8 * item) + amount)
 
     @spliced
     def passes(thread: int, call: int) -> None:
         told = marking_at(call)
-        stage = share(told.counters, 1, told.size, told.n_threads, mark, (told.out, 1))
-        share(told.counters, stage, told.size, told.n_threads, mark, (told.out, 10))
+        phase = parallel_for(told.counters, 1, told.size, told.n_threads, mark, (told.out, 1))
+        parallel_for(told.counters, phase, told.size, told.n_threads, mark, (told.out, 10))
 
-    return Kernels(shared(passes), call_helpers, dismiss)
+    return Kernels(run_thread_of(passes), call_workers, join_workers)
 
 
-def marked(team: Team, size: int) -> np.ndarray:
-    """What a team makes of zeros, which nobody touches any more."""
+def marked(pool: ThreadPool, size: int) -> np.ndarray:
+    """What a pool makes of zeros, which no thread touches any more."""
     counters, out = new_counters(2), np.zeros(size, np.int64)
-    call = record(Marking(counters.ctypes.data, team.size, out.ctypes.data, size))
-    team.run(call.ctypes.data)
-    counters[:] = call[:] = -1  # who came too late would do anything
+    call = pack_struct(Marking(counters.ctypes.data, pool.size, out.ctypes.data, size))
+    pool.run(call.ctypes.data)
+    counters[:] = call[:] = -1  # a thread that came too late would do anything
     return out
 
 
-def test_pieces_are_done_once_whoever_does_them(marking: Kernels) -> None:
-    """Also by helpers that sleep or fall asleep: some passes follow at once, others after a pause."""
-    teams = dict[int, Team]()
+def test_items_are_done_once_whoever_does_them(marking: Kernels) -> None:
+    """Also by workers that sleep or fall asleep: some passes follow at once, others after a pause."""
+    pools = dict[int, ThreadPool]()
     sizes = [(4, 1000)] * 50 + [(n, size) for n in (1, 2, 3, 16) for size in range(70)]
     for number, (n_threads, size) in enumerate(sizes):
-        team = teams.setdefault(n_threads, Team(n_threads, marking))
-        assert (marked(team, size) == 11).all()
+        pool = pools.setdefault(n_threads, ThreadPool(n_threads, marking))
+        assert (marked(pool, size) == 11).all()
         if number % 7 == 0:
             time.sleep(random.Random(number).choice([0, 1e-4, 1e-3, 1e-2]))
     assert threading.active_count() >= 4
 
 
-@pytest.mark.parametrize("name", ["call_helpers", "take_part"])
+@pytest.mark.parametrize("name", ["call_workers", "run_thread"])
 @pytest.mark.parametrize("after", [False, True])
-def test_a_team_goes_on_after_ctrl_c_wherever_it_comes(marking: Kernels, name: str, after: bool) -> None:
-    """Before or after the helpers are called, before or after the pass; also while they sleep."""
+def test_a_pool_goes_on_after_ctrl_c_wherever_it_comes(marking: Kernels, name: str, after: bool) -> None:
+    """Before or after the workers are called, before or after the pass; also while they sleep."""
 
     def interrupted(*arguments: int) -> None:
         if after:
             getattr(marking, name)(*arguments)
         raise KeyboardInterrupt
 
-    team = Team(3, marking)
+    pool = ThreadPool(3, marking)
     for pause in (0, 0.02) * 5:
-        assert (marked(team, 40) == 11).all()
+        assert (marked(pool, 40) == 11).all()
         time.sleep(pause)
-        team._kernels = marking._replace(**{name: interrupted})
+        pool._kernels = marking._replace(**{name: interrupted})
         with pytest.raises(KeyboardInterrupt):
-            marked(team, 1000)
-        team._kernels = marking
+            marked(pool, 1000)
+        pool._kernels = marking
         for size in range(40):
-            assert (marked(team, size) == 11).all()
+            assert (marked(pool, size) == 11).all()
 
 
 class Inner(NamedTuple):
@@ -330,15 +330,15 @@ class Outer(NamedTuple):
     last: int
 
 
-def test_a_record_is_read_as_the_tuple_that_it_was_made_of() -> None:
-    outer_at = reader(Outer)
+def test_a_struct_is_read_as_the_tuple_that_was_packed() -> None:
+    outer_at = struct_reader(Outer)
 
     @kernel
     def read(at: int) -> Outer:
         return outer_at(at)
 
     given = Outer(True, Inner(-(1 << 40), np.float32(-0.1)), False, 1 << 62)
-    table = record(given)
+    table = pack_struct(given)
     assert read(table.ctypes.data) == given
     assert len(table) == 5
 
@@ -346,7 +346,7 @@ def test_a_record_is_read_as_the_tuple_that_it_was_made_of() -> None:
 def test_sums_over_lanes_pair_the_same_lanes() -> None:
     @kernel
     def sum_of(x: int) -> float:
-        return total(floats_at(x))
+        return lane_sum(floats_at(x))
 
     x = np.random.default_rng(0).normal(size=32).astype(np.float32)
     folded = x
@@ -355,18 +355,18 @@ def test_sums_over_lanes_pair_the_same_lanes() -> None:
     assert sum_of(x.ctypes.data) == folded[0]
 
 
-def test_a_team_that_is_let_go_ends_its_helpers(marking: Kernels) -> None:
+def test_a_pool_that_is_let_go_ends_its_workers(marking: Kernels) -> None:
     before = threading.active_count()
-    team = Team(3, marking)
-    marked(team, 10)
-    del team
+    pool = ThreadPool(3, marking)
+    marked(pool, 10)
+    del pool
     patience = time.monotonic() + 30
     while threading.active_count() > before:
         assert time.monotonic() < patience
         time.sleep(0.01)
 
 
-def test_a_team_is_still_there_when_the_process_ends_and_nothing_is_said() -> None:
+def test_a_pool_is_still_there_when_the_process_ends_and_nothing_is_said() -> None:
     program = "import nextword; gpt = nextword.open('tales', device='cpu'); gpt.predict('Once')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

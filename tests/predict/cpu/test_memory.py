@@ -29,27 +29,27 @@ long = Architecture(
 )
 tensors = {n: StoredTensor.of(np.ones(shape, np.float32)) for n, shape in tensor_shapes(long).items()}
 engine = CpuEngine(long, pack(tensors, "fp32"))
-engine.start(100).extend([1])
+engine.open_session(100).feed([1])
 before = resident()
-readings = [engine.start() for _ in range(24)]
-engine.extend_each(readings, [[1, 2, 3]] * 24)
-print(sum(reading.memory.nbytes for reading in readings), resident() - before)
+sessions = [engine.open_session() for _ in range(24)]
+engine.feed_each(sessions, [[1, 2, 3]] * 24)
+print(sum(session.memory.nbytes for session in sessions), resident() - before)
 """
 
 
 def test_it_is_zeros_as_many_as_asked_for() -> None:
-    room = reserve(100_000)
-    assert (room.dtype.name, room.shape) == ("uint8", (100_000,))
-    assert not room.any()
-    room[:] = 1
-    assert room.flags.writeable
+    buffer = reserve(100_000)
+    assert (buffer.dtype.name, buffer.shape) == ("uint8", (100_000,))
+    assert not buffer.any()
+    buffer[:] = 1
+    assert buffer.flags.writeable
 
 
 @pytest.mark.parametrize("shape", [(3,), (7, 32), (128, 49152)])
 def test_it_begins_at_a_cache_line(shape: tuple[int, ...]) -> None:
-    for room in (aligned(shape, np.float32), aligned(shape, np.int8), reserve(int(np.prod(shape)))):
-        assert room.ctypes.data % LINE == 0
-        assert not room.any()
+    for buffer in (aligned(shape, np.float32), aligned(shape, np.int8), reserve(int(np.prod(shape)))):
+        assert buffer.ctypes.data % LINE == 0
+        assert not buffer.any()
     assert aligned(shape, np.float32).shape == shape
 
 

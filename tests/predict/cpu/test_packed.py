@@ -52,7 +52,7 @@ def test_what_can_be_kept_is_kept_bit_for_bit(stored: str, form: int) -> None:
 
 @pytest.mark.parametrize(("form", "largest"), [(BF16, 2**-8), (INT8, 1 / 250), (INT4, 1 / 14)])
 def test_rounding_stays_within_half_a_step(form: int, largest: float) -> None:
-    """A step is 1/127 of a group's largest weight, 1/15 of its range; 2^-8 of a weight in bfloat16."""
+    """A step is 1/127 of a group's largest weight (INT8), 1/15 of its range (INT4), 2^-8 of a weight (bfloat16)."""
     tensor = quantized("F32")
     assert not is_lossless(tensor, form)
     difference = np.abs(unpack(pack_tensor("w", tensor, form)) - matrix())
@@ -84,7 +84,7 @@ def test_weights_beyond_a_scale_are_refused_by_name() -> None:
 def test_a_packed_file_is_written_once_and_believed_only_where_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_file, "SMALL", 0)
+    monkeypatch.setattr(packed_file, "MIN_FILE_BYTES", 0)
     tensors = {"a.weight": quantized("Q8_0"), "norm.weight": StoredTensor.of(matrix()[0])}
     path = tmp_path / "packed" / "x.safetensors"
     first = packed_file.load_packed(tensors, "auto", path)
@@ -119,8 +119,8 @@ def test_what_is_said_of_a_packed_file_is_read_back(tmp_path: Path, monkeypatch:
     folder.mkdir()
     path = folder / "x.safetensors"
     path.write_bytes(b"")
-    loss = packed_file.Loss(0.01, 0.99, 1.01, 1.0, 100)
-    packed_file.write_loss(path, "model.gguf", "int8", False, loss)
-    assert list(packed_file.packed_files()) == [packed_file.PackedFile(path, "model.gguf", "int8", False, loss)]
+    error = packed_file.QuantizationError(0.01, 0.99, 1.01, 1.0, 100)
+    packed_file.write_description(path, "model.gguf", "int8", False, error)
+    assert list(packed_file.packed_files()) == [packed_file.PackedFile(path, "model.gguf", "int8", False, error)]
     path.with_suffix(".json").write_text("[]")
     assert list(packed_file.packed_files()) == []

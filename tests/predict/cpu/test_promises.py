@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import nextword
-from nextword.api import YARDSTICK
+from nextword.api import CALIBRATION_TEXT
 from nextword.predict.torch_engine import TorchEngine
 
 Folder = Callable[[str], Path]
@@ -37,22 +37,22 @@ def one_thread() -> Iterator[None]:
 def test_greedy_words_are_the_definitions_wherever_rounding_cannot_decide() -> None:
     """20 texts. The bundled model is stored in 8 bits; what is rounded are the vectors between its matrices.
 
-    How far that moves a difference of two logits is stated by another text, the one that losses are measured on.
+    How far that moves a difference of two logits is stated by another text, the calibration text.
     """
     gpt = nextword.open("tales", device="cpu")
     definition = TorchEngine(gpt.architecture, gpt._stored.tensors)
-    known = gpt.encode(YARDSTICK)
-    change = gpt.engine.start().extend_all(known) - definition.start().extend_all(known)
+    known = gpt.encode(CALIBRATION_TEXT)
+    change = gpt.engine.open_session().feed_all(known) - definition.open_session().feed_all(known)
     stated = np.ptp(change, axis=1).max()
     clear = 0
     for beginning in BEGINNINGS:
         ids = gpt.tokenizer.encode_prompt(beginning)
-        reading = gpt.engine.start()
-        logits, text = reading.extend(ids), list[int]()
+        session = gpt.engine.open_session()
+        logits, text = session.feed(ids), list[int]()
         for _ in range(TOKENS):
             text.append(int(logits.argmax()))
-            logits = reading.extend(text[-1:])
-        exact = definition.start().extend_all([*ids, *text])[len(ids) - 1 : -1]
+            logits = session.feed(text[-1:])
+        exact = definition.open_session().feed_all([*ids, *text])[len(ids) - 1 : -1]
         second, first = np.sort(exact, axis=1)[:, -2:].T
         sure = first - second > stated
         assert np.array_equal(exact.argmax(1)[sure], np.array(text)[sure]), beginning
@@ -110,8 +110,8 @@ for name, shape in tensor_shapes(a).items():
         tensor = StoredTensor("Q8_0", shape, blocks.reshape(shape[0], -1))
     packed |= pack({name: tensor})
 engine = CpuEngine(a, packed)
-reading = engine.start()
-reading.extend([1] * 1000)
+reading = engine.open_session()
+reading.feed([1] * 1000)
 needed = sum(tensor.data.nbytes for tensor in packed.values()) + reading.memory.nbytes
 print((resident() - before) / needed, needed)
 """
@@ -131,8 +131,9 @@ def test_a_plain_processor_computes_the_same_up_to_rounding(tiny_folder: Folder,
         "import sys, numpy, nextword\n"
         "from nextword.predict.cpu.processor import features\n"
         "if sys.argv[3] == 'plain': assert features() == set()\n"
-        "logits = [nextword.open(sys.argv[1], device='cpu', weights=form).engine.start().extend_all(range(1, 30))\n"
-        "          for form in ('fp32', 'bf16', 'int8', 'int4')]\n"
+        "engines = [nextword.open(sys.argv[1], device='cpu', weights=form).engine\n"
+        "           for form in ('fp32', 'bf16', 'int8', 'int4')]\n"
+        "logits = [engine.open_session().feed_all(range(1, 30)) for engine in engines]\n"
         "numpy.save(sys.argv[2], numpy.stack(logits))\n"
     )
     plain = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
-from nextword.trace.logit.attribution import Ledger, Quantity, account
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.components import Bias, Head, Layer, Neuron, Position, Read, Source, Token
 from nextword.trace.recording import record
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
@@ -16,8 +16,8 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 QUANTITIES = [Quantity(5), Quantity(5, 17), Quantity(5, "mean"), Quantity(5, "expected")]
 
 
-def ledger_of(kind: str, quantity: Quantity = QUANTITIES[0]) -> Ledger:
-    return account(record(random_model(KINDS[kind]), PROMPT), [quantity])[0]
+def attribution_of(kind: str, quantity: Quantity = QUANTITIES[0]) -> LogitAttribution:
+    return attribute(record(random_model(KINDS[kind]), PROMPT), [quantity])[0]
 
 
 @every_kind
@@ -27,10 +27,10 @@ def test_the_parts_are_the_logit(kind: str, dtype: torch.dtype, limit: float) ->
         model = random_model(KINDS[kind], seed, dtype)
         logits = model(torch.tensor([PROMPT]))[0, -1]
         others = [0, logits[17], logits.mean(), (logits.softmax(-1) * logits).sum()]
-        for other, ledger in zip(others, account(record(model, PROMPT), QUANTITIES), strict=True):
-            assert ledger.total == pytest.approx(float(logits[5] - other), abs=2e-5)
-            assert abs(ledger.remainder) <= limit * max(abs(ledger.total), 0.1)
-            assert ledger.relative_remainder <= limit
+        for other, attribution in zip(others, attribute(record(model, PROMPT), QUANTITIES), strict=True):
+            assert attribution.total == pytest.approx(float(logits[5] - other), abs=2e-5)
+            assert abs(attribution.remainder) <= limit * max(abs(attribution.total), 0.1)
+            assert attribution.relative_remainder <= limit
 
 
 @every_kind
@@ -42,15 +42,15 @@ def test_a_recording_is_the_forward_pass(kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("by", ["finest", "read", "head", "source", "layer", "neuron"])
-def test_every_grouping_is_the_whole_account(kind: str, by: str) -> None:
-    ledger = ledger_of(kind)
-    shares = ledger.shares(by)
-    assert sum(shares.values()) == pytest.approx(ledger.total, abs=1e-10)
-    for cause, share in shares.items():
-        assert ledger.share(cause) == pytest.approx(share, abs=1e-12)
-    top = ledger.top(7, by)
-    assert [abs(shares[cause]) for cause in top] == sorted(map(abs, shares.values()), reverse=True)[:7]
+@pytest.mark.parametrize("granularity", ["finest", "read", "head", "source", "layer", "neuron"])
+def test_every_grouping_is_the_whole_account(kind: str, granularity: str) -> None:
+    attribution = attribution_of(kind)
+    shares = attribution.contributions(granularity)
+    assert sum(shares.values()) == pytest.approx(attribution.total, abs=1e-10)
+    for component, share in shares.items():
+        assert attribution.contribution(component) == pytest.approx(share, abs=1e-12)
+    top = attribution.top(7, granularity)
+    assert [abs(shares[component]) for component in top] == sorted(map(abs, shares.values()), reverse=True)[:7]
 
 
 @every_kind
@@ -58,22 +58,22 @@ def test_shares_are_what_the_parts_write(kind: str) -> None:
     """The brute-force check: through the model's own last norm, frozen, a part's output gives its share."""
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
-    ledger = account(recording, QUANTITIES[:1])[0]
+    attribution = attribute(recording, QUANTITIES[:1])[0]
     embedding = model.embed.weight[PROMPT[-1]]
     writes = {
         Token(): embedding,
-        Position(): recording.points["embed"][0] - embedding,
-        Layer(1, "attention"): recording.points["blocks.1.attention"][0],
-        Layer(2, "mlp"): recording.points["blocks.2.mlp"][0],
+        Position(): recording.activations["embed"][0] - embedding,
+        Layer(1, "attention"): recording.activations["blocks.1.attention"][0],
+        Layer(2, "mlp"): recording.activations["blocks.2.mlp"][0],
     }
-    for cause, vector in writes.items():
+    for component, vector in writes.items():
         centred = vector - vector.mean() if model.norm.centred else vector
-        normed = centred * recording.points["norm.scale"][0] * model.norm.weight
-        assert ledger.share(cause) == pytest.approx(float(model.logits(normed)[5]), abs=1e-12)
+        normed = centred * recording.activations["norm.scale"][0] * model.norm.weight
+        assert attribution.contribution(component) == pytest.approx(float(model.logits(normed)[5]), abs=1e-12)
 
 
 def test_positions_outside_a_window_have_no_share() -> None:
-    reads = ledger_of("biased queries, window, tied").reads
+    reads = attribution_of("biased queries, window, tied").reads
     assert np.all(reads[2, :, :-3] == 0)
     assert np.all(reads[0] != 0)
 
@@ -83,17 +83,17 @@ def test_in_a_hand_made_circuit_only_the_circuit_has_a_share() -> None:
     ids = [1, 4, 7, 2, 5, 9, 4]
     recording = record(induction_model(), ids)
     assert int(recording.logits.argmax()) == 7
-    ledger = account(recording, [Quantity(7)])[0]
-    shares = ledger.shares("finest")
-    assert {cause for cause, share in shares.items() if share != 0} == {Read(1, 0, 2)}
-    assert ledger.top(5) == [Read(1, 0, 2)]
-    assert ledger.remainder == 0
-    assert ledger.top(5, "head") == [Head(1, 0)]
-    assert ledger.top(5, "source") == [Source(2)]
+    attribution = attribute(recording, [Quantity(7)])[0]
+    shares = attribution.contributions("finest")
+    assert {component for component, share in shares.items() if share != 0} == {Read(1, 0, 2)}
+    assert attribution.top(5) == [Read(1, 0, 2)]
+    assert attribution.remainder == 0
+    assert attribution.top(5, "head") == [Head(1, 0)]
+    assert attribution.top(5, "source") == [Source(2)]
 
 
 def test_biases_and_neurons_have_names() -> None:
-    shares = ledger_of("layernorm, learned, biases, tied").shares("finest")
+    shares = attribution_of("layernorm, learned, biases, tied").contributions("finest")
     assert shares[Bias("blocks.2.mlp.down.bias")] != 0
     assert shares[Bias("norm.bias")] != 0
     assert shares[Neuron(1, 47)] != 0
@@ -108,6 +108,6 @@ def test_what_cannot_be_explained_is_refused() -> None:
     with pytest.raises(UnknownToken):
         record(model, [60])
     with pytest.raises(UnknownToken):
-        account(record(model, [1]), [Quantity(60)])
+        attribute(record(model, [1]), [Quantity(60)])
     with pytest.raises(UnknownToken):
-        account(record(model, [1]), [Quantity(1, 60)])
+        attribute(record(model, [1]), [Quantity(1, 60)])

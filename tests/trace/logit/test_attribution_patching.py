@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nextword.trace.logit.ablation import removals
-from nextword.trace.logit.attribution import Quantity, account
-from nextword.trace.logit.attribution_patching import _readers, foreseen
+from nextword.trace.logit.attribution import Quantity, attribute
+from nextword.trace.logit.attribution_patching import _readers, estimate_effects
 from nextword.trace.logit.audit import _measure
 from nextword.trace.logit.components import Bias, Layer
 from nextword.trace.recording import record
@@ -20,11 +20,14 @@ TOKEN = 5
 @every_kind
 def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
     recording = record(random_model(KINDS[kind]), PROMPT)
-    (ledger,) = account(recording, [Quantity(TOKEN, "expected")])
-    changes = [*removals(recording, ledger.top(12), "zero"), *removals(recording, ledger.top(12, "layer"), "mean")]
+    (attribution,) = attribute(recording, [Quantity(TOKEN, "expected")])
+    changes = [
+        *removals(recording, attribution.top(12), "zero"),
+        *removals(recording, attribution.top(12, "layer"), "mean"),
+    ]
     tiny = [{point: 1e-5 * vector for point, vector in change.items()} for change in changes]
     log_p = _measure(recording, [{}, *tiny]).log_softmax(-1)[:, TOKEN].numpy()
-    assert foreseen(recording, TOKEN, tiny) == pytest.approx(log_p[0] - log_p[1:], rel=1e-3, abs=1e-10)
+    assert estimate_effects(recording, TOKEN, tiny) == pytest.approx(log_p[0] - log_p[1:], rel=1e-3, abs=1e-10)
 
 
 @every_kind
@@ -36,7 +39,7 @@ def test_what_only_the_last_norm_reads_is_foreseen_as_it_is_up_to_the_softmax(ki
     without, before = _measure(recording, changes), recording.logits
     slope = -before.softmax(-1)
     slope[TOKEN] += 1
-    assert foreseen(recording, TOKEN, changes) == pytest.approx(((before - without) @ slope).numpy(), abs=1e-12)
+    assert estimate_effects(recording, TOKEN, changes) == pytest.approx(((before - without) @ slope).numpy(), abs=1e-12)
 
 
 @every_kind
@@ -44,8 +47,8 @@ def test_making_the_whole_residual_longer_is_foreseen_to_change_nothing(kind: st
     """The slope of a norm knows that for a little, the norm itself for any length."""
     recording = record(random_model(KINDS[kind]), PROMPT)
     last = recording.model.architecture.n_layers - 1
-    longer = {f"blocks.{last}.mlp": 9 * recording.points[f"blocks.{last}"][0]}
-    assert foreseen(recording, TOKEN, [longer]) == pytest.approx(0, abs=1e-4)
+    longer = {f"blocks.{last}.mlp": 9 * recording.activations[f"blocks.{last}"][0]}
+    assert estimate_effects(recording, TOKEN, [longer]) == pytest.approx(0, abs=1e-4)
 
 
 @every_kind
@@ -54,4 +57,4 @@ def test_every_norm_reads_what_it_read(kind: str) -> None:
     readers = list(_readers(recording))
     assert len(readers) == 2 * recording.model.architecture.n_layers + 1
     for point, norm, residual, _ in readers:
-        torch.testing.assert_close(norm(residual), recording.points[point], rtol=0, atol=1e-12)
+        torch.testing.assert_close(norm(residual), recording.activations[point], rtol=0, atol=1e-12)

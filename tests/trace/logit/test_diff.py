@@ -11,7 +11,7 @@ import torch
 from nextword.errors import InputError, UnknownToken
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import Quantity
-from nextword.trace.logit.components import Cause, Head, Layer, Neuron
+from nextword.trace.logit.components import Component, Head, Layer, Neuron
 from nextword.trace.logit.diff import compare_models, compare_texts, words
 from tests.trace.models import KINDS, PROMPT, random_model
 
@@ -22,15 +22,17 @@ def test_the_differences_are_the_change_of_the_logit(kind: str, quantity: Quanti
     models = [random_model(KINDS[kind], seed) for seed in (0, 1)]
     found = compare_models(*models, PROMPT, quantity)
     logits = [model(torch.tensor([PROMPT]))[0, -1] for model in models]
-    values = [row[5] - (row[17] if quantity.against == 17 else 0) for row in logits]
+    values = [row[5] - (row[17] if quantity.contrast == 17 else 0) for row in logits]
     assert found.change.total == pytest.approx(float(values[1] - values[0]), abs=1e-11)
-    shares = found.change.shares("finest")
+    shares = found.change.contributions("finest")
     assert sum(shares.values()) + found.change.remainder == pytest.approx(found.change.total, abs=1e-11)
     assert abs(found.change.remainder) <= 1e-10 * max(map(abs, shares.values()))
-    for cause in found.change.top(5, "head"):
-        assert found.change.share(cause) == pytest.approx(found.after.share(cause) - found.before.share(cause))
+    for component in found.change.top(5, "head"):
+        assert found.change.contribution(component) == pytest.approx(
+            found.after.contribution(component) - found.before.contribution(component)
+        )
     told = json.loads(json.dumps(found.to_json(str, 3, "finest")))
-    whole = told["rest"] + told["change"]["remainder"] + sum(cause["change"] for cause in told["causes"])
+    whole = told["rest"] + told["change"]["remainder"] + sum(component["change"] for component in told["components"])
     assert whole == pytest.approx(told["change"]["total"])
 
 
@@ -41,12 +43,14 @@ def test_two_texts_differ_by_the_same_parts(kind: str) -> None:
     rows = [model(torch.tensor([ids]))[0, -1] for ids in texts]
     leads = [float(row[5] - row.mean()) for row in rows]
     assert found.change.total == pytest.approx(leads[1] - leads[0], abs=1e-11)
-    shares = found.change.shares("head")
+    shares = found.change.contributions("head")
     assert sum(shares.values()) + found.change.remainder == pytest.approx(found.change.total, abs=1e-11)
-    for cause in found.change.top(5, "head"):
-        assert found.change.share(cause) == pytest.approx(found.after.share(cause) - found.before.share(cause))
+    for component in found.change.top(5, "head"):
+        assert found.change.contribution(component) == pytest.approx(
+            found.after.contribution(component) - found.before.contribution(component)
+        )
     same = compare_texts(model, PROMPT, PROMPT, Quantity(5)).change
-    assert set(same.shares("head").values()) == {0.0}
+    assert set(same.contributions("head").values()) == {0.0}
 
 
 def test_what_did_not_change_has_no_share() -> None:
@@ -55,18 +59,18 @@ def test_what_did_not_change_has_no_share() -> None:
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     weights["blocks.2.attention.output.weight"][:, :8] *= -1
     change = compare_models(model, Transformer.of(model.architecture, weights), PROMPT, Quantity(5)).change
-    assert change.share(Head(2, 0)) != 0
+    assert change.contribution(Head(2, 0)) != 0
     same = compare_models(model, model, PROMPT, Quantity(5)).change
-    assert set(same.shares("finest").values()) == {0.0}
+    assert set(same.contributions("finest").values()) == {0.0}
     assert same.top(5) == []
 
 
 def test_every_cause_has_words() -> None:
     found = compare_models(*(random_model(KINDS["qk-norm"], seed) for seed in (0, 1)), PROMPT, Quantity(5))
-    causes: set[Cause] = set()
-    for by in ("finest", "head", "source", "layer", "neuron"):
-        causes |= set(found.change.shares(by))
-    assert len({words(cause) for cause in causes}) == len(causes)
+    components: set[Component] = set()
+    for granularity in ("finest", "head", "source", "layer", "neuron"):
+        components |= set(found.change.contributions(granularity))
+    assert len({words(component) for component in components}) == len(components)
     assert words(Head(3, 5)) == "head 3.5"
     assert words(Layer(1, "mlp")) == "layer 1's MLP"
     assert words(Neuron(1, 4)) == "neuron 1.4"

@@ -24,7 +24,7 @@ COPY = [1, 4, 7, 2, 5, 9, 4]
 GREEDY = Sampling(temperature=0)
 
 
-def spell(id: int) -> str:
+def decode_token(id: int) -> str:
     return f" {WORDS[id % 10]}"
 
 
@@ -34,27 +34,27 @@ def gpt(tiny_folder: Callable[[str], Path]) -> nextword.GPT:
 
 
 def test_a_copied_word_is_said_to_be_copied() -> None:
-    found = explain(induction_model(), COPY, spell)
+    found = explain(induction_model(), COPY, decode_token)
     assert found.token == 7
-    assert [found.words(cause) for cause in found.causes] == ["head 1.0 copied ' as' from 4 tokens back"]
+    assert [found.words(component) for component in found.components] == ["head 1.0 copied ' as' from 4 tokens back"]
     assert found.audit is not None
     assert found.audit.findings[0].holds
 
 
 def test_it_shows_itself_in_one_line() -> None:
-    found = explain(induction_model(), COPY, spell)
+    found = explain(induction_model(), COPY, decode_token)
     assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 causes>"
 
 
 def test_what_is_no_grain_or_no_cause_at_all_is_refused() -> None:
     with pytest.raises(SettingError, match="finest, read, head"):
-        explain(induction_model(), COPY, spell, by="word")  # type: ignore[arg-type]
+        explain(induction_model(), COPY, decode_token, granularity="word")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="At least one"):
-        explain(induction_model(), COPY, spell, count=0)
+        explain(induction_model(), COPY, decode_token, count=0)
 
 
 def test_the_printed_shares_are_the_whole_lead() -> None:
-    for extra in ([], ["--against", " pie"]):
+    for extra in ([], ["--contrast", " pie"]):
         lines = run("explain", "She ate an apple", "--token", ".", *extra)[1].splitlines()
         shares = [float(line.split()[0]) for line in lines if line.startswith("   ")]
         total = float(lines[1].rsplit(": ", 1)[1].split()[0])
@@ -64,7 +64,7 @@ def test_the_printed_shares_are_the_whole_lead() -> None:
 
 
 def test_every_cause_has_words() -> None:
-    found = explain(random_model(KINDS["layernorm, learned, biases, tied"]), PROMPT, spell, 5, ablation=None)
+    found = explain(random_model(KINDS["layernorm, learned, biases, tied"]), PROMPT, decode_token, 5, ablation=None)
     words = {
         Token(): "the last token ' that' by itself, as a pair with ' says'",
         Position(): "standing at position 12",
@@ -76,33 +76,35 @@ def test_every_cause_has_words() -> None:
         ValueBias(0, 1): "the value bias of head 0.1",
         Bias("norm.bias"): "the bias norm.bias",
     }
-    assert {cause: found.words(cause) for cause in words} == words
+    assert {component: found.words(component) for component in words} == words
 
 
 def test_json_holds_the_account_and_its_tests() -> None:
     model = random_model(KINDS["rmsnorm, grouped"])
-    told = json.loads(json.dumps(explain(model, PROMPT, spell, 5, 17, by="head", count=4).to_json(), allow_nan=False))
+    told = json.loads(
+        json.dumps(explain(model, PROMPT, decode_token, 5, 17, granularity="head", count=4).to_json(), allow_nan=False)
+    )
     logits = model(torch.tensor([PROMPT]))[0, -1]
     assert told["ids"] == PROMPT
     assert told["token"]["probability"] == pytest.approx(float(logits.softmax(-1)[5]))
     assert told["claims"]["total"] == pytest.approx(float(logits[5] - logits[17]))
     assert sum(told["claims"]["parts"].values()) == pytest.approx(told["claims"]["total"])
-    assert len(told["causes"]) == 4
-    assert {"words", "claim", "measured", "logprob_change", "holds", "removed_by"} <= told["causes"][0].keys()
+    assert len(told["components"]) == 4
+    assert {"words", "claim", "measured", "logprob_change", "holds", "ablation"} <= told["components"][0].keys()
     assert told["lens"][-1]["logprob_of_token"] == pytest.approx(told["token"]["logprob"])
-    assert told["against"]["id"] == 17
+    assert told["contrast"]["id"] == 17
 
 
 def test_without_an_audit_or_with_too_few_causes_there_is_no_number_for_it() -> None:
     model = random_model(KINDS["qk-norm"])
-    assert explain(model, PROMPT, spell, ablation=None).to_json()["audit"] is None
-    assert explain(model, PROMPT, spell, count=2).to_json()["audit"]["rank_correlation"] is None
+    assert explain(model, PROMPT, decode_token, ablation=None).to_json()["audit"] is None
+    assert explain(model, PROMPT, decode_token, count=2).to_json()["audit"]["rank_correlation"] is None
 
 
 def test_a_prompt_of_one_token_and_one_at_full_context_are_explained() -> None:
     model = random_model(KINDS["layernorm, learned, biases, tied"])
     for ids in ([3], (PROMPT * 2)[:24]):
-        assert explain(model, ids, spell).claims.relative_remainder <= 1e-10
+        assert explain(model, ids, decode_token).claims.relative_remainder <= 1e-10
 
 
 def test_the_facade_explains_what_it_predicts(gpt: nextword.GPT) -> None:
@@ -111,7 +113,7 @@ def test_the_facade_explains_what_it_predicts(gpt: nextword.GPT) -> None:
     assert found.token == first.id
     assert found.probability == pytest.approx(first.probability, rel=1e-4)
     named = gpt.explain("She ate an apple", "a", 7, ablation="mean", reference="The cat sat on the mat")
-    assert (named.token, named.against) == (gpt.encode("a")[0], 7)
+    assert (named.token, named.contrast) == (gpt.encode("a")[0], 7)
 
 
 def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
@@ -130,7 +132,7 @@ def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
 def test_generation_runs_under_edits(gpt: nextword.GPT) -> None:
     plain = gpt.generate("She ate", max_tokens=8, sampling=GREEDY).finish()
     idle = gpt.with_edit(Scale("blocks.0.mlp", 1.0)).generate("She ate", max_tokens=8, sampling=GREEDY).finish()
-    cut = gpt.with_edit(Scale("blocks.0.mlp", 0.0)).with_edit(Scale("blocks.1.attention.mixed", 0.0, unit=1))
+    cut = gpt.with_edit(Scale("blocks.0.mlp", 0.0)).with_edit(Scale("blocks.1.attention.z", 0.0, unit=1))
     edited = cut.generate("She ate", max_tokens=8, sampling=GREEDY).finish()
     assert idle.text == plain.text
     assert edited.text != plain.text
@@ -148,13 +150,13 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 def test_the_command_line_explains(tiny_folder: Callable[[str], Path]) -> None:
     model = ("--model", str(tiny_folder("llama")), "--device", "cpu")
-    code, out, _ = run("explain", "She ate an apple", *model, "--by", "head", "--top", "5")
+    code, out, _ = run("explain", "She ate an apple", *model, "--granularity", "head", "--top", "5")
     assert code == 0
     assert "of 5 claims hold; rank correlation" in out
     assert out.count("without it log p") == 5
-    code, out, _ = run("explain", "She ate an apple", *model, "--audit", "none", "--json", "--against", "a")
+    code, out, _ = run("explain", "She ate an apple", *model, "--ablation", "none", "--json", "--contrast", "a")
     assert code == 0
-    assert json.loads(out)["why"]["against"]["token"] == "a"
+    assert json.loads(out)["why"]["contrast"]["token"] == "a"
     code, out, err = run("explain", "She", *model, "--token", "zebra crossing")
     assert (code, out) == (1, "")
     assert "not one token" in err

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.errors import EmptyPrompt, UnknownToken
-from nextword.model.hooks import Probe
+from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 from nextword.trace.logit.attribution import Quantity
 from nextword.trace.logit.graph import Graph, Node, attribution_graph
-from nextword.trace.logit.linearized import Frozen, freeze
+from nextword.trace.logit.linearized import LinearizingHook, freeze
 from tests.tiny import VARIANTS
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 
@@ -45,7 +45,7 @@ def test_inputs_are_the_logit_in_every_family(tiny_folder: Callable[[str], Path]
     for quantity in (Quantity(5), Quantity(5, 17)):
         graph = attribution_graph(model, PROMPT, quantity)
         logits = model(torch.tensor([PROMPT]))[0, -1]
-        total = logits[5] - (logits[17] if quantity.against else 0)
+        total = logits[5] - (logits[17] if quantity.contrast else 0)
         assert graph.total == pytest.approx(float(total), abs=1e-10)
         assert abs(graph.remainder) <= 1e-10 * max(abs(graph.total), 0.1)
 
@@ -72,7 +72,7 @@ def test_what_flows_into_a_node_flows_out_of_it(kind: str, grain: str, quantity:
 class Removing:
     """The frozen model, with one more change at a point."""
 
-    def __init__(self, frozen: Probe, point: str, change: Callable[[Tensor], None]) -> None:
+    def __init__(self, frozen: Hook, point: str, change: Callable[[Tensor], None]) -> None:
         self._frozen, self._point, self._change = frozen, point, change
 
     def wants(self, name: str) -> bool:
@@ -90,11 +90,11 @@ def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> N
     model = random_model(KINDS[kind])
     points, row = freeze(model, SHORT), torch.tensor([SHORT])
     graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, grain="neuron")
-    whole = float(model(row, probe=Frozen(points))[0, -1, 5])
+    whole = float(model(row, hook=LinearizingHook(points))[0, -1, 5])
     assert whole == pytest.approx(graph.total, abs=1e-11)
 
     def without(point: str, change: Callable[[Tensor], None]) -> float:
-        return whole - float(model(row, probe=Removing(Frozen(points), point, change))[0, -1, 5])
+        return whole - float(model(row, hook=Removing(LinearizingHook(points), point, change))[0, -1, 5])
 
     a = model.architecture
     for node, influence in graph.influences.items():
@@ -108,7 +108,7 @@ def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> N
             name = f"blocks.{node.layer}.attention"
             taken = points[f"{name}.value"][0, node.head * a.n_kv_heads // a.n_heads, node.source]
             taken = taken * points[f"{name}.pattern"][0, node.head, node.position, node.source]
-            lost = without(f"{name}.mixed", lambda x, t=node.position, v=taken: x[0, 2, t].sub_(v))  # type: ignore[misc]
+            lost = without(f"{name}.z", lambda x, t=node.position, v=taken: x[0, 2, t].sub_(v))  # type: ignore[misc]
         elif node.kind == "bias" and (node.name or "").endswith(".attention.output.bias"):
             vector = model.get_parameter(node.name or "")
             point = (node.name or "").removesuffix(".output.bias")
@@ -144,7 +144,7 @@ def test_nothing_outside_a_hand_made_circuit_has_influence() -> None:
 
 def test_as_json_edges_go_between_nodes() -> None:
     told = json.loads(json.dumps(graph_of("qk-norm", Quantity(5, 17), count=10).to_json(str)))
-    assert told["against"]["id"] == 17
+    assert told["contrast"]["id"] == 17
     ids = [node["id"] for node in told["nodes"]]
     assert ids == list(range(11))
     assert told["nodes"][0]["kind"] == "logit"
@@ -164,8 +164,8 @@ def test_the_verb_tells_nodes_and_edges() -> None:
     told = json.loads(result.stdout)
     assert (len(told["nodes"]), told["token"]["token"]) == (9, " pie")
     assert abs(told["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in told["nodes"])
-    rival = ["graph", "She ate an apple", "--token", " pie", "--against", " tree", "--grain", "neuron"]
-    shown = CliRunner().invoke(cli.app, rival)
+    contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--grain", "neuron"]
+    shown = CliRunner().invoke(cli.app, contrast)
     assert shown.exit_code == 0
     assert "' pie' above ' tree'" in shown.stdout
     wrong = CliRunner().invoke(cli.app, ["graph", "She ate", "--token", "unheard-of"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import nextword
-from nextword.trace.receipt.leave_one_out import omissions, words
+from nextword.trace.receipt.leave_one_out import leave_one_out, words
 
 
 def test_each_chance_is_that_of_the_shorter_text() -> None:
@@ -17,8 +17,8 @@ def test_each_chance_is_that_of_the_shorter_text() -> None:
         ",",
         *"and the youngest".split(),
     ]
-    token = gpt.predict(ids).odds.logits.argmax()
-    for found in omissions(gpt.engine, ids, int(token), spans, gpt.tokenizer.vocab_size):
+    token = gpt.predict(ids).distribution.logits.argmax()
+    for found in leave_one_out(gpt.engine, ids, int(token), spans, gpt.tokenizer.vocab_size):
         alone = gpt.predict([*ids[: found.start], *ids[found.stop :]]).row(int(token))
         assert found.probability == pytest.approx(alone.probability, rel=1e-6)
 

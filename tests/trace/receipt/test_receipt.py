@@ -17,7 +17,7 @@ from nextword.optimize.order import Order
 from nextword.parameters.run_folder import RunFolder
 from nextword.sample.sampler import Sampling
 from nextword.trace.receipt.receipt import VERSION
-from nextword.trace.receipt.replay import asked_of, compare
+from nextword.trace.receipt.replay import compare, request_of
 from nextword.trace.text.evidence import exposures as exposures_of
 from nextword.trace.text.indexed import index_files, open_indexed, training_order
 from nextword.trace.text.sources import sentence
@@ -41,8 +41,8 @@ def test_a_receipt_is_plain_json(told: dict[str, Any]) -> None:
 
 
 def test_the_word_is_the_one_that_generate_draws(gpt: nextword.GPT, told: dict[str, Any]) -> None:
-    choice = gpt.generate(PROMPT, sampling=BOLD, seed=7, max_tokens=1).finish().choices[0]
-    draw, row = told["draw"], told["odds"]["chosen"]
+    choice = gpt.generate(PROMPT, sampling=BOLD, seed=7, max_tokens=1).finish().tokens[0]
+    draw, row = told["draw"], told["distribution"]["chosen"]
     assert (draw["token"]["id"], draw["number"], draw["position"]) == (choice.id, choice.uniform, choice.position)
     assert row["filtered_probability"] == pytest.approx(choice.filtered_probability)
     assert (row["rank"], row["chosen"]) == (choice.rank, True)
@@ -52,8 +52,8 @@ def test_the_word_is_the_one_that_generate_draws(gpt: nextword.GPT, told: dict[s
     assert told["why"]["token"]["id"] == choice.id
 
 
-def test_odds_sum_to_one_and_the_pieces_of_the_line_do_not_overlap(told: dict[str, Any]) -> None:
-    odds = told["odds"]
+def test_probabilities_sum_to_one_and_the_pieces_of_the_line_do_not_overlap(told: dict[str, Any]) -> None:
+    odds = told["distribution"]
     for column in ("probability", "filtered_probability"):
         assert sum(row[column] for row in odds["rows"]) + odds["more"][column] == pytest.approx(1, abs=1e-12)
     assert odds["more"]["tokens"] + len(odds["rows"]) == told["model"]["vocab"]
@@ -65,22 +65,22 @@ def test_odds_sum_to_one_and_the_pieces_of_the_line_do_not_overlap(told: dict[st
 
 def test_causes_rest_and_remainder_are_the_lead(told: dict[str, Any]) -> None:
     why = told["why"]
-    shares = sum(cause["claim"] for cause in why["causes"]) + why["rest"] + why["claims"]["remainder"]
+    shares = sum(component["claim"] for component in why["components"]) + why["rest"] + why["claims"]["remainder"]
     assert shares == pytest.approx(why["claims"]["total"], abs=1e-9)
-    assert why["audit"]["held"] == sum(cause["holds"] for cause in why["causes"])
-    assert told["odds"]["definition"]["logprob_engine"] == pytest.approx(why["token"]["logprob"], abs=0.02)
+    assert why["audit"]["held"] == sum(component["holds"] for component in why["components"])
+    assert told["distribution"]["reference"]["logprob_engine"] == pytest.approx(why["token"]["logprob"], abs=0.02)
 
 
 def test_named_and_most_probable_tokens_are_not_drawn(gpt: nextword.GPT) -> None:
     named = gpt.receipt(PROMPT, "z", ablation=None).to_json()
     assert (named["draw"]["how"], named["draw"]["number"], named["draw"]["segments"]) == ("named", None, [])
-    assert len(named["odds"]["rows"]) == 10, "a rare word takes the place of the tenth"
-    assert named["odds"]["rows"][-1]["chosen"]
+    assert len(named["distribution"]["rows"]) == 10, "a rare word takes the place of the tenth"
+    assert named["distribution"]["rows"][-1]["chosen"]
     favourite = gpt.receipt(PROMPT, ablation=None).to_json()
-    assert (favourite["draw"]["how"], favourite["odds"]["chosen"]["rank"]) == ("greedy", 1)
+    assert (favourite["draw"]["how"], favourite["distribution"]["chosen"]["rank"]) == ("greedy", 1)
     cold = gpt.receipt(PROMPT, sampling=Sampling(temperature=0), seed=3, ablation=None).to_json()
     assert cold["draw"]["how"] == "greedy"
-    assert [row["removed_by"] for row in cold["odds"]["rows"]] == [None] + ["greedy"] * 9
+    assert [row["removed_by"] for row in cold["distribution"]["rows"]] == [None] + ["greedy"] * 9
     with pytest.raises(InputError, match="named or drawn"):
         gpt.receipt(PROMPT, " pie", sampling=BOLD)
     with pytest.raises(SettingError):
@@ -148,5 +148,5 @@ def test_a_run_tells_when_it_saw_the_passage(tmp_path: Path) -> None:
     assert exposures["in_steps"] == len(read)
     assert exposures["seen"][0]["steps"][0] == min(read), "those that were read first come first, steps from 1"
     assert all(place["times"] > 0 for place in exposures["seen"])
-    again = nextword.open(run.folder).receipt(**asked_of(told), name=told["model"]["name"]).to_json()
+    again = nextword.open(run.folder).receipt(**request_of(told), name=told["model"]["name"]).to_json()
     assert all(check.holds for check in compare(told, again))

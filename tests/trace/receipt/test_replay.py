@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ import nextword
 from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.sample.sampler import Sampling
 from nextword.trace.receipt.receipt import VERSION
-from nextword.trace.receipt.replay import TOLERANCE, asked_of, check_tokenizer, compare, reasons
+from nextword.trace.receipt.replay import TOLERANCE, check_tokenizer, compare, reasons, request_of, upgraded
 
 
 def replayed(gpt: nextword.GPT, told: dict[str, Any]) -> dict[str, Any]:
-    return gpt.receipt(**asked_of(told), name="tales").to_json()
+    return gpt.receipt(**request_of(told), name="tales").to_json()
 
 
 def failures(told: dict[str, Any], again: dict[str, Any]) -> list[str]:
@@ -36,21 +37,21 @@ def test_what_was_not_changed_holds(gpt: nextword.GPT, told: dict[str, Any]) -> 
     [
         ("hashes.weights", "0" * 64, "hashes"),
         ("prompt.text", "She ate a pear", "prompt"),
-        ("odds.rows.2.probability", 0.5, "odds"),
-        ("odds.more.kept", 999, "odds"),
+        ("distribution.rows.2.probability", 0.5, "distribution"),
+        ("distribution.more.kept", 999, "distribution"),
         ("draw.number", 0.25, "draw"),
         ("draw.interval", [0.2, 0.3], "draw"),
         ("why.token.logprob", -0.1, "logit"),
-        ("why.claims.heads.1.2", 9.0, "ledger"),
-        ("why.causes.0.claim", 9.0, "ledger"),
-        ("why.causes.0.words", "head 9.9 did it", "ledger"),
-        ("why.causes.3.measured", 9.0, "audit"),
-        ("why.causes.3.holds", None, "audit"),
+        ("why.claims.heads.1.2", 9.0, "attribution"),
+        ("why.components.0.claim", 9.0, "attribution"),
+        ("why.components.0.words", "head 9.9 did it", "attribution"),
+        ("why.components.3.measured", 9.0, "audit"),
+        ("why.components.3.holds", None, "audit"),
         ("why.audit.deletion.1", 0.0, "audit"),
         ("lens.rows.1.token", " pie", "lens"),
         ("sources.note", "It was recited.", "sources"),
-        ("why.claims.total", float("inf"), "ledger"),
-        ("why.causes", "none", "ledger"),
+        ("why.claims.total", float("inf"), "attribution"),
+        ("why.components", "none", "attribution"),
         ("why.token.logit", 10**400, "logit"),
         ("sources", 3, "sources"),
     ],
@@ -71,13 +72,40 @@ def test_rounding_is_not_a_change(told: dict[str, Any]) -> None:
     assert failures(changed, told) == []
 
 
+SECOND_VERSION = Path(__file__).parent / "version-2.json"  # written by nextword on 2026-11-29, of "She ate an"
+
+
+def test_a_receipt_of_version_2_holds(gpt: nextword.GPT) -> None:
+    old = upgraded(json.loads(SECOND_VERSION.read_text()))
+    checks = compare(old, replayed(gpt, old))
+    assert [check.differs for check in checks] == [None] * len(checks)
+    assert sum(check.unchecked for check in checks) == 0
+    assert old["receipt"] == 2
+    old["why"]["components"][2]["measured"] += 0.5
+    assert failures(old, replayed(gpt, old)) == ["audit"]
+
+
 def first_version(told: dict[str, Any]) -> dict[str, Any]:
-    """The receipt as it was before changes were foreseen."""
+    """The receipt as it was before effects were estimated."""
     old = copy.deepcopy(told) | {"receipt": 1}
-    del old["why"]["audit"]["foreseen_correlation"]
-    for cause in old["why"]["causes"]:
-        del cause["foreseen_change"]
+    del old["why"]["audit"]["estimate_correlation"]
+    for component in old["why"]["components"]:
+        del component["estimated_effect"]
     return old
+
+
+def test_names_of_earlier_versions_are_understood_wherever_they_stand() -> None:
+    first = {"receipt": 1, "asked": {"by": "head", "against": 7}, "odds": {"definition": {}, "rows": []}}
+    assert upgraded(first) == {
+        "receipt": 1,
+        "request": {"granularity": "head", "contrast": 7},
+        "distribution": {"reference": {}, "rows": []},
+    }
+    assert upgraded({"receipt": 2, "why": [], "views": {"without": 1, "pairs": {}}})["views"] == {
+        "leave_one_out": 1,
+        "bigrams": {},
+    }
+    assert upgraded({"receipt": 3, "odds": 1}) == {"receipt": 3, "odds": 1}, "today's names are today's"
 
 
 def test_an_earlier_version_is_checked_in_what_both_have(gpt: nextword.GPT, told: dict[str, Any]) -> None:
@@ -85,15 +113,15 @@ def test_an_earlier_version_is_checked_in_what_both_have(gpt: nextword.GPT, told
     again = replayed(gpt, old)
     assert failures(old, again) == []
     unchecked = {check.group: check.unchecked for check in compare(old, again) if check.unchecked}
-    assert unchecked == {"audit": 1 + len(told["why"]["causes"])}
-    old["why"]["causes"][2]["measured"] += 0.5
+    assert unchecked == {"audit": 1 + len(told["why"]["components"])}
+    old["why"]["components"][2]["measured"] += 0.5
     assert failures(old, again) == ["audit"], "what it has is checked as ever"
     assert "audit" in failures(old | {"receipt": VERSION}, told), "of today's version every value must be there"
 
 
 def test_a_later_version_is_refused_by_name(told: dict[str, Any]) -> None:
     with pytest.raises(CorruptFile, match=f"version {VERSION + 1}.*newer nextword"):
-        asked_of(told | {"receipt": VERSION + 1})
+        request_of(told | {"receipt": VERSION + 1})
 
 
 def test_another_model_text_or_nextword_is_named(gpt: nextword.GPT, told: dict[str, Any]) -> None:
@@ -111,10 +139,12 @@ def test_another_model_text_or_nextword_is_named(gpt: nextword.GPT, told: dict[s
 JUNK = (None, "x", 3.5, -1, [], {}, True, "12", 10**400)
 
 
-@pytest.mark.parametrize("key", ["token", "against", "seed", "count", "by", "ablation", "reference", "sampling"])
+@pytest.mark.parametrize(
+    "key", ["token", "contrast", "seed", "count", "granularity", "ablation", "reference", "sampling"]
+)
 @pytest.mark.parametrize("value", JUNK, ids=lambda value: str(value)[:4])
 def test_what_was_asked_is_never_trusted(gpt: nextword.GPT, told: dict[str, Any], key: str, value: Any) -> None:
-    broken = told | {"asked": told["asked"] | {"ablation": None, "sampling": None, "count": 1} | {key: value}}
+    broken = told | {"request": told["request"] | {"ablation": None, "sampling": None, "count": 1} | {key: value}}
     with suppress(NextwordError):  # any other error fails
         replayed(gpt, broken)
 
@@ -122,14 +152,14 @@ def test_what_was_asked_is_never_trusted(gpt: nextword.GPT, told: dict[str, Any]
 @pytest.mark.parametrize("key", ["temperature", "top_k", "top_p", "logit_bias"])
 @pytest.mark.parametrize("value", ["x", [], {}, [[1, "x"]], 10**400], ids=lambda value: str(value)[:4])
 def test_settings_are_never_trusted(told: dict[str, Any], key: str, value: Any) -> None:
-    broken = told | {"asked": told["asked"] | {"sampling": told["asked"]["sampling"] | {key: value}}}
+    broken = told | {"request": told["request"] | {"sampling": told["request"]["sampling"] | {key: value}}}
     with suppress(NextwordError):  # any other error fails
-        assert isinstance(asked_of(broken)["sampling"], Sampling)
+        assert isinstance(request_of(broken)["sampling"], Sampling)
 
 
 @pytest.mark.parametrize(
-    "broken", [{}, {"receipt": 99}, {"receipt": VERSION}, {"receipt": VERSION, "asked": [], "prompt": 3}]
+    "broken", [{}, {"receipt": 99}, {"receipt": VERSION}, {"receipt": VERSION, "request": [], "prompt": 3}]
 )
 def test_what_is_no_receipt_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(CorruptFile):
-        asked_of(broken)
+        request_of(broken)

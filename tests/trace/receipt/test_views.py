@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.trace.receipt.replay import asked_of, compare
+from nextword.trace.receipt.replay import compare, request_of
 from nextword.trace.receipt.views import DIGITS, PLACES
 from nextword.trace.recording import record
 
@@ -27,7 +27,7 @@ def test_places_that_do_not_fit_are_one_and_the_shares_stay_whole(gpt: nextword.
     assert told["between"] == len(ids) - PLACES
     spelled = [gpt.tokenizer.token_text(id) for id in ids]
     assert told["tokens"] == [spelled[0], None, *spelled[1 - PLACES :]]
-    recording = record(gpt.definition, ids)
+    recording = record(gpt.reference_model, ids)
     for layer, heads in enumerate(told["layers"]):
         for head, row in zip(heads, recording.pattern(layer).tolist(), strict=True):
             folded = [row[0], sum(row[1 : 1 - PLACES]), *row[1 - PLACES :]]
@@ -36,7 +36,7 @@ def test_places_that_do_not_fit_are_one_and_the_shares_stay_whole(gpt: nextword.
 
 def test_a_short_text_is_told_whole(gpt: nextword.GPT) -> None:
     found, ids = views(gpt, SHORT), gpt.tokenizer.encode_prompt(SHORT)
-    assert found["attention"]["between"] == found["merges"]["earlier"] == found["without"]["earlier"] == 0
+    assert found["attention"]["between"] == found["merges"]["earlier"] == found["leave_one_out"]["earlier"] == 0
     assert len(found["attention"]["tokens"]) == len(found["merges"]["tokens"]) == len(ids)
     assert [len(each) for each in found["attention"]["lens"]] == [3] * (gpt.architecture.n_layers + 1)
 
@@ -44,22 +44,22 @@ def test_a_short_text_is_told_whole(gpt: nextword.GPT) -> None:
 def test_views_are_of_the_token_of_the_receipt(gpt: nextword.GPT) -> None:
     told = gpt.receipt(SHORT, " was", ablation=None).with_views()
     token = told["why"]["token"]["id"]
-    assert told["views"]["without"]["token"]["id"] == token
-    assert told["views"]["without"]["before"] == told["odds"]["chosen"]["probability"]
-    (pair,) = [row for row in told["views"]["pairs"]["rows"] if row["chosen"]]
+    assert told["views"]["leave_one_out"]["token"]["id"] == token
+    assert told["views"]["leave_one_out"]["before"] == told["distribution"]["chosen"]["probability"]
+    (pair,) = [row for row in told["views"]["bigrams"]["rows"] if row["chosen"]]
     assert pair["ids"] == [token]
     assert pair["probability"] == pytest.approx(told["why"]["token"]["probability"], rel=1e-3)
 
 
 def test_their_size_is_bounded(gpt: nextword.GPT) -> None:
     first, second = (len(json.dumps(views(gpt, "The king had three sons. " * n))) for n in (10, 20))
-    heads = gpt.definition.architecture.n_layers * gpt.definition.architecture.n_heads
+    heads = gpt.reference_model.architecture.n_layers * gpt.reference_model.architecture.n_heads
     assert second < 1.1 * first < 12_000 + 300 * heads
 
 
 def test_a_receipt_is_replayed_with_its_views_or_without(gpt: nextword.GPT) -> None:
     told = gpt.receipt(SHORT, ablation=None).with_views()
-    again = gpt.receipt(**asked_of(told)).with_views()
+    again = gpt.receipt(**request_of(told)).with_views()
     assert [check.group for check in compare(told, again)][-1] == "views"
     assert all(check.holds for check in compare(told, again))
     old = {key: value for key, value in told.items() if key != "views"}

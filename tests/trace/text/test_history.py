@@ -69,7 +69,7 @@ def test_it_is_learned_where_log_p_rises_most() -> None:
 def test_the_last_checkpoint_is_the_model(folder: Path) -> None:
     ids = torch.tensor([[1, 2, 3]])
     last = checkpoint_model(folder, STEPS)
-    assert torch.equal(last(ids), open_model(folder).definition(ids))
+    assert torch.equal(last(ids), open_model(folder).reference_model(ids))
     assert RunFolder(folder).run_steps() == [0, 1, 2, 4, 8, STEPS]
 
 
@@ -80,15 +80,15 @@ def test_what_was_read_is_what_the_exposure_ledger_says(folder: Path) -> None:
     found = read_in(text, order, ids, interval)
     assert found is not None
     seen = exposures(text, order, found.passage, interval.by, limit=found.count)
-    ledger = Counter((e.step, e.place, each.place.position) for each in seen for e in each.exposures)
+    attribution = Counter((e.step, e.place, each.place.position) for each in seen for e in each.exposures)
     for sighting in found.sightings:
-        assert ledger[sighting.step, sighting.row, sighting.place.position] == 1
+        assert attribution[sighting.step, sighting.row, sighting.place.position] == 1
         assert interval.after <= sighting.step < interval.by
         assert text.tokenizer.decode(found.passage) in sighting.quote
         at = sighting.place.position
         assert tuple(text.shards.tokens[at : at + len(found.passage)]) == found.passage
     # Whatever the ledger says of a longer end of the prompt and this interval is only a part of it, cut by a row.
-    whole = sum(step >= interval.after for step, _, _ in ledger.elements())
+    whole = sum(step >= interval.after for step, _, _ in attribution.elements())
     assert len(found.sightings) <= found.times <= whole
 
 
@@ -141,7 +141,7 @@ def test_a_difference_of_two_checkpoints(folder: Path) -> None:
     assert sum(change["parts"].values()) + change["remainder"] == pytest.approx(change["total"], abs=1e-9)
     same = json.loads(run("diff", str(folder), f"{folder}@{STEPS}", PROMPT, TOKEN, "--json").stdout)
     assert same["change"]["total"] == 0
-    assert same["causes"] == []
+    assert same["components"] == []
     assert "its logit, the sum of" in run("diff", f"{folder}@2", str(folder), PROMPT, TOKEN).stdout
     assert "different tokenizers" in mistake("diff", f"{folder}@2", "tales", PROMPT, TOKEN)
     assert "no checkpoint after 3 steps" in mistake("diff", f"{folder}@3", str(folder), PROMPT, TOKEN)

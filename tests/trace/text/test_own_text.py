@@ -24,7 +24,7 @@ from nextword.train.plan import Budget
 from nextword.train.run import start
 from nextword.web.app import create_app
 from nextword.web.studio.models import Models
-from nextword.web.studio.requests import AskWhy
+from nextword.web.studio.requests import WhyRequest
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.views import Views
 
@@ -56,11 +56,11 @@ def verb(*words: str) -> Any:
 
 
 def by_pairs(model: str) -> int:
-    return int(verb("pairs", "apple", "--with", "pie", "--model", model, "--device", "cpu")["pairs"][0]["of"])
+    return int(verb("pairs", "apple", "--with", "pie", "--model", model, "--device", "cpu")["bigrams"][0]["of"])
 
 
 def by_explain(model: str) -> int:
-    told = verb("explain", "Ann saw an apple", "--token", " pie", "--audit", "none", "--model", model)
+    told = verb("explain", "Ann saw an apple", "--token", " pie", "--ablation", "none", "--model", model)
     return int(told["sources"]["text"]["tokens"])
 
 
@@ -70,8 +70,8 @@ def by_python(model: str) -> int:
 
 
 def by_the_page(model: str) -> int:
-    told = Views(nextword.open(model, device="cpu")).why(AskWhy(prompt="Ann saw an apple"))
-    assert told["pairs"]["rows"][0]["frequency"] is not None
+    told = Views(nextword.open(model, device="cpu")).why(WhyRequest(prompt="Ann saw an apple"))
+    assert told["bigrams"]["rows"][0]["frequency"] is not None
     return int(told["sources"]["text"]["tokens"])
 
 
@@ -102,7 +102,7 @@ def test_a_server_indexes_it_before_it_answers(run: Path) -> None:
 
 def test_a_page_finds_it_for_a_checkpoint_of_a_listed_run(run: Path) -> None:
     models = Models({"tales": Views(nextword.open("tales"), "tales")}, Learning(run))
-    told = models.named("run@2").why(AskWhy(prompt="Ann saw an apple"))
+    told = models.named("run@2").why(WhyRequest(prompt="Ann saw an apple"))
     assert told["sources"]["text"]["tokens"] == len(RunFolder(run).text().tokens)
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
-from nextword.trace.weights.bigrams import lifts, pairs, top_pairs, weight_logits, word_ids
+from nextword.trace.weights.bigrams import bigrams, lifts, top_bigrams, weight_logits, word_ids
 from tests.encode.samples import byte_level, sentencepiece
 from tests.trace.models import KINDS, PROMPT, random_model
 from tests.trace.text.test_evidence import text_of
@@ -23,9 +23,9 @@ MODEL = random_model(KINDS["qk-norm"])
 
 def test_without_blocks_the_weights_are_the_model() -> None:
     model = random_model(replace(KINDS["rmsnorm, grouped"], n_layers=0, windows=()))
-    for pair in pairs(model, [9], [[id] for id in range(60)], [3, 9]):
-        assert pair.weights == pytest.approx(pair.probability, rel=1e-12)
-        assert pair.frequency is None
+    for bigram in bigrams(model, [9], [[id] for id in range(60)], [3, 9]):
+        assert bigram.weights == pytest.approx(bigram.probability, rel=1e-12)
+        assert bigram.frequency is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,10 +38,10 @@ def test_the_weights_are_embedding_norm_and_unembedding(kind: str) -> None:
     normed = normed if model.norm.bias is None else normed + model.norm.bias
     logits = model.unembed.weight @ normed
     assert torch.allclose(weight_logits(model, 9), logits, atol=1e-12)
-    (pair,) = pairs(model, [9], [[5]], PROMPT)
-    assert pair.logit == pytest.approx(float(logits[5] - logits.mean()))
-    assert pair.weights == pytest.approx(float(logits.softmax(0)[5]))
-    assert pair.rank == logits.argsort(descending=True).tolist().index(5) + 1
+    (bigram,) = bigrams(model, [9], [[5]], PROMPT)
+    assert bigram.logit == pytest.approx(float(logits[5] - logits.mean()))
+    assert bigram.weights == pytest.approx(float(logits.softmax(0)[5]))
+    assert bigram.rank == logits.argsort(descending=True).tolist().index(5) + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,9 +51,9 @@ def test_the_lift_is_what_the_average_first_word_does_not_say(kind: str) -> None
     above = scores - scores.mean(1, keepdim=True)
     lift = above[9] - above.mean(0)
     assert torch.allclose(lifts(model, 9), lift, atol=1e-10)
-    (pair,) = pairs(model, [9], [[5]], PROMPT)
-    assert pair.lift == pytest.approx(float(lift[5]))
-    assert pair.lift_rank == lift.argsort(descending=True).tolist().index(5) + 1
+    (bigram,) = bigrams(model, [9], [[5]], PROMPT)
+    assert bigram.lift == pytest.approx(float(lift[5]))
+    assert bigram.lift_rank == lift.argsort(descending=True).tolist().index(5) + 1
 
 
 def test_one_table_for_both_does_not_tell_which_word_comes_first() -> None:
@@ -64,35 +64,35 @@ def test_one_table_for_both_does_not_tell_which_word_comes_first() -> None:
 
 
 def test_a_word_of_several_tokens_is_read_along_its_chain() -> None:
-    one, several = pairs(MODEL, [3, 9], [[5], [5, 6, 7]], [1, 3, 9])
+    one, several = bigrams(MODEL, [3, 9], [[5], [5, 6, 7]], [1, 3, 9])
     ids = torch.tensor([[1, 3, 9, 5, 6]])
     odds = MODEL(ids)[0].softmax(-1)
     assert several.chain == pytest.approx([float(odds[2, 5]), float(odds[3, 6]), float(odds[4, 7])])
     assert several.probability == pytest.approx(float(odds[2, 5] * odds[3, 6] * odds[4, 7]))
     assert several.chain[0] == pytest.approx(one.probability)
-    assert several.weights == one.weights == pairs(MODEL, [9], [[5]], [9])[0].weights
+    assert several.weights == one.weights == bigrams(MODEL, [9], [[5]], [9])[0].weights
 
 
 def test_the_text_is_counted(tmp_path: Path) -> None:
     index = text_of(tmp_path, [[5, 6, 7], [5, 6, 7, 5, 9], [5]]).index
-    six, chain, absent = pairs(MODEL, [5], [[6], [6, 7], [8]], [5], index)
+    six, chain, absent = bigrams(MODEL, [5], [[6], [6, 7], [8]], [5], index)
     assert (six.count, six.of, six.frequency) == (2, 4, 0.5)
     assert (chain.count, chain.of) == (2, 4)
     assert absent.frequency == 0
-    (unknown,) = pairs(MODEL, [40], [[6]], [40], index)
+    (unknown,) = bigrams(MODEL, [40], [[6]], [40], index)
     assert (unknown.of, unknown.frequency) == (0, None)
-    top = top_pairs(MODEL, [5], [5], index, count=2)
+    top = top_bigrams(MODEL, [5], [5], index, count=2)
     assert top.frequency is not None
-    assert [pair.ids for pair in top.frequency] == [(6,), (9,)]
+    assert [bigram.ids for bigram in top.frequency] == [(6,), (9,)]
 
 
 def test_the_likeliest_lead_each_column() -> None:
-    top = top_pairs(MODEL, [9], [3, 9], count=4, n_tokens=50)
+    top = top_bigrams(MODEL, [9], [3, 9], count=4, n_tokens=50)
     assert top.frequency is None
-    assert [pair.ids[0] for pair in top.weights] == weight_logits(MODEL, 9)[:50].topk(4).indices.tolist()
-    assert [pair.ids[0] for pair in top.lift] == lifts(MODEL, 9)[:50].topk(4).indices.tolist()
+    assert [bigram.ids[0] for bigram in top.weights] == weight_logits(MODEL, 9)[:50].topk(4).indices.tolist()
+    assert [bigram.ids[0] for bigram in top.lift] == lifts(MODEL, 9)[:50].topk(4).indices.tolist()
     log_p = MODEL(torch.tensor([[3, 9]]))[0, -1, :50]
-    assert [pair.ids[0] for pair in top.probability] == log_p.topk(4).indices.tolist()
+    assert [bigram.ids[0] for bigram in top.probability] == log_p.topk(4).indices.tolist()
 
 
 def test_words_stand_as_they_do_within_a_text() -> None:
@@ -106,11 +106,11 @@ def test_words_stand_as_they_do_within_a_text() -> None:
 
 def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(UnknownToken):
-        pairs(MODEL, [60], [[1]], [1])
+        bigrams(MODEL, [60], [[1]], [1])
     with pytest.raises(UnknownToken):
-        pairs(MODEL, [1], [[60]], [1])
+        bigrams(MODEL, [1], [[60]], [1])
     with pytest.raises(ContextOverflow):
-        pairs(MODEL, [1], [[1, 2, 3]], [1] * 23)
+        bigrams(MODEL, [1], [[1, 2, 3]], [1] * 23)
 
 
 # The command line
@@ -124,7 +124,7 @@ def run(*words: str) -> Any:
 
 def test_the_verb_prints_three_numbers_side_by_side() -> None:
     told = json.loads(run("pairs", "apple", "--with", "pie", "unbelievably", "--json").stdout)
-    pie, chain = told["pairs"]
+    pie, chain = told["bigrams"]
     assert pie["frequency"] is None
     assert 0 < pie["weights"] < 1
     assert (told["vocab"], told["tied"]) == (8192, True)
@@ -132,8 +132,8 @@ def test_the_verb_prints_three_numbers_side_by_side() -> None:
     assert pie["probability"] == pie["chain"][0]
     assert len(chain["ids"]) == len(chain["chain"]) > 1
     inside = json.loads(run("pairs", "apple", "--with", "pie", "--prompt", "She ate an apple", "--json").stdout)
-    assert inside["pairs"][0]["weights"] == pie["weights"]
-    assert inside["pairs"][0]["probability"] != pie["probability"]
+    assert inside["bigrams"][0]["weights"] == pie["weights"]
+    assert inside["bigrams"][0]["probability"] != pie["probability"]
     plain = run("pairs", "apple", "--with", "pie", "unbelievably")
     assert "lift" in plain.stdout
     assert "logit above the mean of all 8,192 tokens" in plain.stderr

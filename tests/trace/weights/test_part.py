@@ -65,7 +65,7 @@ def test_rows_that_stand_for_no_token_are_left_out() -> None:
     gpt = nextword.open()
     small = byte_level()
     assert small.vocab_size < gpt.architecture.vocab
-    told = neuron_part(gpt.definition, small, 5, 149, 4000)
+    told = neuron_part(gpt.reference_model, small, 5, 149, 4000)
     assert 0 < len(told["reads"]) < 4000
     assert all(row["id"] < small.vocab_size for row in told["reads"])
 

@@ -40,7 +40,7 @@ class Parrot:
     def says(self, text: str) -> None:
         self.script = [*self._gpt.encode(text), min(self._gpt.stop_ids)]
 
-    def start(self, capacity: int | None = None) -> _Told:
+    def open_session(self, capacity: int | None = None) -> _Told:
         return _Told(self, capacity or self.architecture.context)
 
 
@@ -52,7 +52,7 @@ class _Told:
     def truncate(self, length: int) -> None:
         del self.ids[length:]
 
-    def extend(self, ids: Sequence[int]) -> Any:
+    def feed(self, ids: Sequence[int]) -> Any:
         self.ids += ids
         script, logits = self._parrot.script, np.zeros(self._parrot.architecture.vocab, np.float32)
         said = next(n for n in range(len(script) - 1, -1, -1) if self.ids[len(self.ids) - n :] == script[:n])

@@ -43,7 +43,7 @@ def notebook(browser: Any, cells: dict[str, str], tmp_path: Path) -> Iterator[An
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto((tmp_path / "notebook.html").as_uri())
-    page.frames[1].wait_for_selector("nw-odds li")
+    page.frames[1].wait_for_selector("nw-distribution li")
     yield page
     page.close()
     assert said == []
@@ -52,15 +52,15 @@ def notebook(browser: Any, cells: dict[str, str], tmp_path: Path) -> Iterator[An
 
 def test_every_cell_is_drawn(notebook: Any, gpt: Any) -> None:
     prediction, generation, receipt = notebook.frames[1:]
-    assert prediction.locator("nw-odds .nw-bar").count() == 11
+    assert prediction.locator("nw-distribution .nw-bar").count() == 11
     assert prediction.locator("nw-merges li").count() == 24
-    assert "outline is the model's own chance" in prediction.locator("nw-odds").inner_text()
+    assert "outline is the model's own probability" in prediction.locator("nw-distribution").inner_text()
     text = gpt.generate(EVIL, max_tokens=40, seed=3).finish().text
     assert generation.locator(".words").inner_text().split() == text.split()
     receipt.wait_for_selector("nw-why li")
     assert receipt.locator(".nw-arcs text").count() == 25
-    assert receipt.locator("nw-without li").count() == 6
-    assert receipt.locator(".nw-pairs .nw-this").count() == 1
+    assert receipt.locator("nw-leave-one-out li").count() == 6
+    assert receipt.locator(".nw-bigrams .nw-this").count() == 1
     shot(notebook, "notebook")
 
 

@@ -16,7 +16,8 @@ from nextword import cli
 from nextword.base.html import inline_json
 from nextword.errors import CorruptFile, InputError
 from nextword.sample.sampler import Sampling
-from nextword.web.pages.receipt import COMPONENTS, read_receipt, render, write_page
+from nextword.trace.receipt.receipt import VERSION
+from nextword.web.pages.receipt import ELEMENTS, read_receipt, render, write_page
 from tests.web.looks import faint, shot, unnamed
 
 EVIL = "She ate</script><script>window.stolen = 1</script><!-- <img src=x onerror='window.stolen=1'> &amp; \u2028 apple"
@@ -75,16 +76,18 @@ def test_the_page_opens_and_asks_for_nothing(shown: tuple[Any, list[str], list[s
 
 def test_every_station_is_drawn(shown: tuple[Any, list[str], list[str]], told: dict[str, Any]) -> None:
     page, _, _ = shown
-    for name in ("tokens", "lens", "odds", "draw", "why", "sources"):
+    for name in ("tokens", "lens", "distribution", "draw", "why", "sources"):
         assert page.locator(f"nw-{name} p").count() > 0, name
-    assert page.locator("nw-odds .nw-bar rect.nw-outline").count() == len(told["odds"]["rows"]) + 1
-    assert page.locator("nw-why li").count() == len(told["why"]["causes"]) + 2
-    assert page.locator("nw-why .nw-dot").count() == len(told["why"]["causes"])
-    failed = sum(not cause["holds"] for cause in told["why"]["causes"])
+    assert page.locator("nw-distribution .nw-bar rect.nw-outline").count() == len(told["distribution"]["rows"]) + 1
+    assert page.locator("nw-why li").count() == len(told["why"]["components"]) + 2
+    assert page.locator("nw-why .nw-dot").count() == len(told["why"]["components"])
+    failed = sum(not component["holds"] for component in told["why"]["components"])
     assert page.locator("nw-why .nw-failed").count() == failed
     assert page.locator("nw-tokens li").count() == len(told["prompt"]["ids"])
-    widths = page.locator("nw-odds rect.nw-outline").evaluate_all("all => all.map(each => each.width.baseVal.value)")
-    shares = [row["probability"] for row in told["odds"]["rows"]]
+    widths = page.locator("nw-distribution rect.nw-outline").evaluate_all(
+        "all => all.map(each => each.width.baseVal.value)"
+    )
+    shares = [row["probability"] for row in told["distribution"]["rows"]]
     assert widths[0] / widths[1] == pytest.approx(shares[0] / shares[1], rel=1e-3)
 
 
@@ -99,11 +102,11 @@ def test_the_views_of_the_studio_are_in_the_file(whole: Any, viewed: dict[str, A
     whole.locator(".nw-heads button").nth(2).click()
     last = viewed["model"]["layers"] - 1
     assert whole.locator('.nw-heads [aria-pressed="true"]').inner_text().startswith(f"head {last}.1")
-    assert whole.locator("nw-without .nw-rows li").count() == 6
-    assert whole.locator("nw-without details tbody tr").count() == len(views["without"]["rows"])
-    assert whole.locator(".nw-pairs tbody tr").count() == len(views["pairs"]["rows"])
-    assert whole.locator(".nw-pairs .nw-this").count() == 1
-    assert "script" in whole.locator("nw-without details").text_content()
+    assert whole.locator("nw-leave-one-out .nw-rows li").count() == 6
+    assert whole.locator("nw-leave-one-out details tbody tr").count() == len(views["leave_one_out"]["rows"])
+    assert whole.locator(".nw-bigrams tbody tr").count() == len(views["bigrams"]["rows"])
+    assert whole.locator(".nw-bigrams .nw-this").count() == 1
+    assert "script" in whole.locator("nw-leave-one-out details").text_content()
     assert whole.locator("img").count() == 0
     assert whole.evaluate("document.documentElement.scrollWidth") <= 375
     assert unnamed(whole) == []
@@ -115,7 +118,7 @@ def test_the_views_of_the_studio_are_in_the_file(whole: Any, viewed: dict[str, A
 def test_a_page_draws_what_its_receipt_holds(told: dict[str, Any], viewed: dict[str, Any]) -> None:
     """A receipt without views, as older ones and the API's are, is drawn as before and carries no code for them."""
     old, new = render(told), render(viewed)
-    for name in ("merges", "attention", "without", "pairs"):
+    for name in ("merges", "attention", "leave-one-out", "bigrams"):
         assert f"nw-{name}" in new
         assert f"<nw-{name}" not in old
         assert f'define("nw-{name}"' not in old
@@ -139,7 +142,7 @@ def test_a_bar_lights_up_the_word_it_came_from(shown: tuple[Any, list[str], list
 
 def test_a_number_tells_how_it_is_known(shown: tuple[Any, list[str], list[str]]) -> None:
     page, _, _ = shown
-    for name in ("lens", "odds", "why"):
+    for name in ("lens", "distribution", "why"):
         assert page.get_attribute(f"nw-{name} > details", "open") is None
         page.locator(f"nw-{name} .nw-rows .nw-number").first.click()
         assert page.get_attribute(f"nw-{name} > details", "open") is not None
@@ -186,9 +189,9 @@ def test_nothing_of_the_data_means_anything_to_html(told: dict[str, Any]) -> Non
 
 
 def test_names_of_the_joined_components_differ() -> None:
-    folder = Path(nextword.__file__).parent / "web" / "pages" / "components"
-    assert {path.stem for path in folder.glob("*.js")} >= set(COMPONENTS)
-    sources = [(folder / f"{name}.js").read_text() for name in ("parts", *COMPONENTS)]
+    folder = Path(nextword.__file__).parent / "web" / "pages" / "elements"
+    assert {path.stem for path in folder.glob("*.js")} >= set(ELEMENTS)
+    sources = [(folder / f"{name}.js").read_text() for name in ("parts", *ELEMENTS)]
     names = [
         n for code in sources for n in re.findall(r"^(?:export )?(?:const|function|class) (\w+)", code, re.MULTILINE)
     ]
@@ -229,8 +232,8 @@ def test_the_command_line_writes_and_replays(tmp_path: Path) -> None:
     code, out, _ = run("replay", str(page), "--json")
     assert code == 1
     verdict = json.loads(out)
-    assert [group["group"] for group in verdict["groups"] if not group["holds"]] == ["ledger"]
-    page.write_text(page.read_text().replace('"receipt": 2', '"receipt": 99'))
+    assert [group["group"] for group in verdict["groups"] if not group["holds"]] == ["attribution"]
+    page.write_text(page.read_text().replace(f'"receipt": {VERSION}', '"receipt": 99'))
     code, _, err = run("replay", str(page))
     assert (code, err.count("\n")) == (1, 1)
     assert "version 99" in err

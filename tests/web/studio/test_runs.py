@@ -146,14 +146,16 @@ def test_a_checkpoint_is_a_model_like_any_other(address: str, run: Path) -> None
     told = ask(address, "model", model="pantry@12")
     assert told["checkpoint"] == {"run": "pantry", "step": 12}
     assert told["runs"]["pantry"] == [0, 1, 2, 4, 8, 12]
-    rows = ask(address, "odds", model="pantry@12", prompt="She ate an", temperature=1)["odds"]["rows"]
+    rows = ask(address, "distribution", model="pantry@12", prompt="She ate an", temperature=1)["distribution"]["rows"]
     odds = nextword.open(run, device="cpu").predict("She ate an")
     assert rows[0]["probability"] == pytest.approx(odds.row(rows[0]["id"]).probability, rel=1e-3)
-    untaught = ask(address, "odds", model="pantry@0", prompt="She ate an", temperature=1)["odds"]["rows"]
+    untaught = ask(address, "distribution", model="pantry@0", prompt="She ate an", temperature=1)["distribution"][
+        "rows"
+    ]
     assert untaught[0]["probability"] < rows[0]["probability"]
-    assert ask(address, "why", model="pantry@4", prompt="She ate an")["why"]["causes"]
+    assert ask(address, "why", model="pantry@4", prompt="She ate an")["why"]["components"]
     for name in ("pantry@3", "pantry@", "pantry@-1", "../pantry@4", "@4", "pantry@" + 30 * "9", "pantry@²"):
-        assert call(address, "/studio/api/odds", {"model": name, "prompt": "She"})[0] == 400
+        assert call(address, "/studio/api/distribution", {"model": name, "prompt": "She"})[0] == 400
 
 
 def test_only_a_few_checkpoints_stay_in_memory(run: Path) -> None:
@@ -178,11 +180,11 @@ def test_the_difference_of_two_checkpoints_adds_up(address: str) -> None:
     id = told["rows"][0]["ids"]["right"]
     parts = ask(address, "difference", left=left, right=right, token=id)
     scores = [
-        {row["id"]: row["logit"] for row in ask(address, "odds", **side, rows=200)["odds"]["rows"]}[id]
+        {row["id"]: row["logit"] for row in ask(address, "distribution", **side, rows=200)["distribution"]["rows"]}[id]
         for side in (left, right)
     ]
     assert parts["change"]["total"] == pytest.approx(scores[1] - scores[0], abs=1e-3)
-    assert sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"][
+    assert sum(component["change"] for component in parts["components"]) + parts["rest"] + parts["change"][
         "remainder"
     ] == pytest.approx(parts["change"]["total"], abs=1e-6)
     other = {"prompt": "She ate an"}
@@ -244,9 +246,9 @@ def test_the_checkpoints_are_scrubbed_through(browser: Any, address: str, width:
     page.wait_for_selector("#watched svg")
     assert page.locator("studio-curves .floor").count() == 1
     assert page.locator("studio-curves .forecast").count() == 1
-    assert "true chance is 70" in page.inner_text("#watched")
+    assert "true probability is 70" in page.inner_text("#watched")
     page.locator("#pairs button", has_text="plum → jam").click()
-    page.locator("#watched", has_text="true chance is 40").wait_for()
+    page.locator("#watched", has_text="true probability is 40").wait_for()
     assert page.input_value("#watch-prompt") == "Ben drew a plum"
     assert "after 12 steps" in page.inner_text("#watched")
     page.focus("#watched input")
@@ -277,12 +279,14 @@ def test_a_checkpoint_is_watched_choosing_and_scrubbed(browser: Any, address: st
     assert page.input_value("#prompt") == "Ann saw an apple"
     page.click("#ask-why")
     page.wait_for_selector("nw-why li")
-    before = page.inner_text("nw-odds"), page.inner_text("nw-why")
-    with page.expect_response("**/api/why"), page.expect_response("**/api/odds"):
+    before = page.inner_text("nw-distribution"), page.inner_text("nw-why")
+    with page.expect_response("**/api/why"), page.expect_response("**/api/distribution"):
         page.focus("#step")
         page.keyboard.press("Home")
     page.locator("#checkpoint output", has_text="after 0 steps of pantry").wait_for()
-    assert wait_until(lambda: page.inner_text("nw-odds") != before[0] and page.inner_text("nw-why") != before[1])
+    assert wait_until(
+        lambda: page.inner_text("nw-distribution") != before[0] and page.inner_text("nw-why") != before[1]
+    )
     page.click("#ask-when button")
     page.wait_for_selector("#when svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -18,7 +18,7 @@ from nextword.trace.text.indexed import index_files
 from nextword.web.app import create_app
 from nextword.web.guard import Rules
 from nextword.web.studio.compare import compare
-from nextword.web.studio.requests import AskOdds
+from nextword.web.studio.requests import DrawRequest
 from nextword.web.studio.routes import studio_router
 from tests.web.looks import faint, kept, shot, unnamed, wait_until
 from tests.web.served import call, served
@@ -54,7 +54,7 @@ def ask(address: str, name: str, **body: Any) -> Any:
 def test_only_listed_files_are_served(address: str) -> None:
     status, page = call(address, "/")
     assert (status, page.startswith("<!doctype html>")) == (200, True)
-    assert call(address, "/studio/static/components/odds.js")[0] == 200
+    assert call(address, "/studio/static/elements/distribution.js")[0] == 200
     for path in ("../studio.py", "%2e%2e/studio.py", "components/README.md", "/etc/passwd", "components/../../gpt.py"):
         assert call(address, f"/studio/static/{path}")[0] == 404
 
@@ -62,18 +62,18 @@ def test_only_listed_files_are_served(address: str) -> None:
 @pytest.mark.parametrize(
     ("name", "body", "part"),
     [
-        ("odds", {"prompt": ""}, "type at least one character"),
-        ("odds", {"prompt": "a", "temperature": -1}, "temperature must be"),
-        ("odds", {"prompt": "a", "chosen": [10**6]}, "no token 1000000"),
-        ("odds", {"prompt": "a", "number": 1}, "number"),
-        ("odds", {"prompt": 7}, "prompt"),
+        ("distribution", {"prompt": ""}, "type at least one character"),
+        ("distribution", {"prompt": "a", "temperature": -1}, "temperature must be"),
+        ("distribution", {"prompt": "a", "chosen": [10**6]}, "no token 1000000"),
+        ("distribution", {"prompt": "a", "number": 1}, "number"),
+        ("distribution", {"prompt": 7}, "prompt"),
         ("tokens", {"prompt": "a\ud800"}, "valid string"),
-        ("odds", {"prompt": "word " * 3000}, "context"),
-        ("without", {"prompt": "a"}, "which token"),
-        ("without", {"prompt": "a", "token": 10**6}, "no token 1000000"),
-        ("remove", {"prompt": "a", "layer": 3, "head": 99}, f"units 0 to {SHAPE.n_heads - 1}"),
-        ("remove", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
-        ("odds", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
+        ("distribution", {"prompt": "word " * 3000}, "context"),
+        ("leave_one_out", {"prompt": "a"}, "which token"),
+        ("leave_one_out", {"prompt": "a", "token": 10**6}, "no token 1000000"),
+        ("ablate", {"prompt": "a", "layer": 3, "head": 99}, f"units 0 to {SHAPE.n_heads - 1}"),
+        ("ablate", {"prompt": "a", "layer": 99, "head": 0}, "no point"),
+        ("distribution", {"prompt": "a" * 200_000}, "over 100,000 characters long; shorten it"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_sentence(address: str, name: str, body: Any, part: str) -> None:
@@ -91,59 +91,61 @@ def test_merges_go_from_bytes_to_the_token(address: str) -> None:
         assert [len(step) for step in steps] == list(range(len(steps), 0, -1))
 
 
-def test_odds_add_up_and_the_draw_is_what_generate_draws(address: str) -> None:
-    told = ask(address, "odds", seed=7)
+def test_probabilities_add_up_and_the_draw_is_what_generate_draws(address: str) -> None:
+    told = ask(address, "distribution", seed=7)
     for column in ("probability", "filtered_probability"):
-        shown = sum(row[column] for row in told["odds"]["rows"]) + told["odds"]["more"][column]
+        shown = sum(row[column] for row in told["distribution"]["rows"]) + told["distribution"]["more"][column]
         assert shown == pytest.approx(1, abs=1e-9)
     low, high = told["draw"]["interval"]
     assert low <= told["draw"]["number"] < high
     step = next(iter(nextword.open("tales").generate(KING, seed=7, max_tokens=1)))
-    assert (step.choice.id, step.choice.uniform) == (told["draw"]["token"]["id"], told["draw"]["number"])
-    assert ask(address, "next", seed=7)["id"] == step.choice.id
+    assert (step.token.id, step.token.uniform) == (told["draw"]["token"]["id"], told["draw"]["number"])
+    assert ask(address, "next", seed=7)["id"] == step.token.id
 
 
 def test_a_number_by_hand_chooses_another_word(address: str) -> None:
-    segment = ask(address, "odds", seed=7)["draw"]["segments"][0]
+    segment = ask(address, "distribution", seed=7)["draw"]["segments"][0]
     low, high = segment["interval"]
-    told = ask(address, "odds", seed=7, number=(low + high) / 2)
+    told = ask(address, "distribution", seed=7, number=(low + high) / 2)
     assert told["draw"]["token"]["id"] == segment["id"]
     assert told["draw"]["by_hand"]
 
 
-def test_patterns_are_shares_and_a_removed_head_changes_the_odds(address: str) -> None:
+def test_patterns_are_shares_and_a_removed_head_changes_the_probabilities(address: str) -> None:
     look = ask(address, "look")
     assert len(look["lens"]) == len(look["layers"]) + 1
     assert all(sum(head["pattern"]) == pytest.approx(1, abs=1e-4) for heads in look["layers"] for head in heads)
-    told = ask(address, "remove", layer=3, head=1)
+    told = ask(address, "ablate", layer=3, head=1)
     for side in ("before", "after"):
         assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1)
     assert any(abs(row["before"] - row["after"]) > 1e-4 for row in told["rows"])
 
 
-def test_a_word_left_out_leaves_the_odds_of_the_shorter_text(address: str) -> None:
-    odds = ask(address, "odds", temperature=0)["odds"]
-    told = ask(address, "without", token=odds["chosen"]["id"])
+def test_a_word_left_out_leaves_the_probabilities_of_the_shorter_text(address: str) -> None:
+    odds = ask(address, "distribution", temperature=0)["distribution"]
+    told = ask(address, "leave_one_out", token=odds["chosen"]["id"])
     assert told["before"] == pytest.approx(odds["chosen"]["probability"])
     assert [row["words"].strip() for row in told["rows"]] == "The king had three sons , and the youngest".split()
     shorter = nextword.open("tales").predict(KING.removesuffix(" youngest")).row(told["token"]["id"])
     assert told["rows"][-1]["after"] == pytest.approx(shorter.probability, rel=1e-6)
     assert all(row["change"] == pytest.approx(np.log(row["after"] / told["before"]), abs=1e-9) for row in told["rows"])
     assert told["earlier"] == 0
-    assert ask(address, "without", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
+    assert ask(address, "leave_one_out", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
 
 
 def test_a_pair_is_told_by_the_text_the_weights_and_the_model(address: str) -> None:
-    told = ask(address, "why", token=ask(address, "odds", temperature=0)["odds"]["chosen"]["id"])["pairs"]
+    told = ask(address, "why", token=ask(address, "distribution", temperature=0)["distribution"]["chosen"]["id"])[
+        "bigrams"
+    ]
     assert told["first"] == " youngest"
     (chosen,) = (row for row in told["rows"] if row["chosen"])
     assert chosen["tokens"] == [" was"]
     assert (chosen["count"], chosen["of"]) == (3, 3)
     assert (told["vocab"], told["tied"]) == (8192, True)
-    odds = {row["id"]: row["probability"] for row in ask(address, "odds", rows=200)["odds"]["rows"]}
+    odds = {row["id"]: row["probability"] for row in ask(address, "distribution", rows=200)["distribution"]["rows"]}
     for row in told["rows"]:
         assert row["probability"] == pytest.approx(odds.get(row["ids"][0], 0), abs=2e-3)
-    bare = call(address, "/studio/api/why", {"prompt": KING, "model": "again"})[1]["pairs"]
+    bare = call(address, "/studio/api/why", {"prompt": KING, "model": "again"})[1]["bigrams"]
     assert {row["count"] for row in bare["rows"]} == {None}
 
 
@@ -168,7 +170,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.wait_for_selector("nw-odds li")
+    page.wait_for_selector("nw-distribution li")
     yield page
     context.close()
     assert said == []
@@ -176,7 +178,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 
 def type_prompt(page: Any, text: str) -> None:
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.fill("#prompt", text)
     page.locator("#error").wait_for(state="hidden")
 
@@ -186,9 +188,11 @@ def test_a_word_is_watched_from_text_to_reasons(page: Any) -> None:
     page.locator("nw-tokens .nw-chips > li", has_text="4870").wait_for()
     assert "4870" in page.inner_text("nw-tokens")
 
-    bars = "() => [...document.querySelectorAll('.nw-odds-fill')].map((bar) => bar.getAttribute('width')).join()"
+    bars = (
+        "() => [...document.querySelectorAll('.nw-distribution-fill')].map((bar) => bar.getAttribute('width')).join()"
+    )
     before = page.evaluate(bars)
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.fill("#temperature", "1.5")
     assert wait_until(lambda: page.evaluate(bars) != before)
     assert page.inner_text("label:has(#temperature) output") == "1.5"
@@ -248,17 +252,17 @@ def test_a_slow_answer_is_told(page: Any) -> None:
         time.sleep(0.8)
         route.continue_()
 
-    page.route("**/api/odds", slowly)
+    page.route("**/api/distribution", slowly)
     page.fill("#prompt", "Once upon")
-    page.locator("#odds .busy").wait_for(state="visible")
-    page.locator("#odds .busy").wait_for(state="hidden")
+    page.locator("#distribution .busy").wait_for(state="visible")
+    page.locator("#distribution .busy").wait_for(state="hidden")
 
 
 def leave_a_choice(page: Any) -> None:
     """More than one word can come next."""
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.fill("#temperature", "1.5")
-    assert wait_until(lambda: page.locator("#odds .nw-odds-rows li:not(.nw-removed)").count() > 1)
+    assert wait_until(lambda: page.locator("#distribution .nw-distribution-rows li:not(.nw-removed)").count() > 1)
 
 
 def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -> None:
@@ -269,9 +273,9 @@ def test_the_number_and_a_bar_can_be_chosen_by_keyboard_and_pointer(page: Any) -
     assert wait_until(lambda: page.inner_text("#word bdi") != word)
     page.click("#fate")
     assert wait_until(lambda: page.inner_text("#word bdi") == word)
-    page.locator("#odds .nw-odds-rows li:not(.nw-this)").first.click()
+    page.locator("#distribution .nw-distribution-rows li:not(.nw-this)").first.click()
     page.wait_for_selector("nw-why li")
-    assert page.input_value("#rival") != ""
+    assert page.input_value("#contrast") != ""
 
 
 def test_the_number_is_dragged_along_its_line(page: Any) -> None:
@@ -305,7 +309,7 @@ def test_a_late_answer_does_not_move_the_number(page: Any) -> None:
         const note = () => window.places.push(Number(document.querySelector("#number").value));
         new MutationObserver(note).observe(document.querySelector("nw-draw"), { childList: true, subtree: true });
     }""")
-    page.route("**/api/odds", slowly)
+    page.route("**/api/distribution", slowly)
     box = page.locator("nw-draw .nw-line svg").bounding_box()
     page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 30)
     page.mouse.down()
@@ -320,11 +324,11 @@ def test_a_late_answer_does_not_move_the_number(page: Any) -> None:
 def test_another_word_is_a_branch_and_the_way_before_is_kept(page: Any) -> None:
     leave_a_choice(page)
     for _ in range(2):
-        with page.expect_response("**/api/odds"):
+        with page.expect_response("**/api/distribution"):
             page.click("#next")
     first = page.inner_text("#written")
     assert page.locator("#branches").is_hidden()
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.locator("#timeline button").first.click()
     page.focus("#number")
     page.keyboard.press("Home" if float(page.input_value("#number")) > 0.5 else "End")
@@ -348,10 +352,10 @@ def test_a_word_that_joined_says_what_it_had_and_leads_to_its_reasons(page: Any)
     word = page.locator("#latest bdi").inner_text()
     assert "%" in page.inner_text("#latest")
     page.click("#latest button")
-    page.locator("nw-without li").first.wait_for()
+    page.locator("nw-leave-one-out li").first.wait_for()
     assert page.inner_text("#word bdi") == word
     assert wait_until(lambda: page.inner_text("#why .say").startswith("Without "))
-    assert page.locator("nw-without .nw-linked").count() == 0
+    assert page.locator("nw-leave-one-out .nw-linked").count() == 0
     page.wait_for_selector("nw-why li")
 
 
@@ -386,11 +390,11 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector("nw-odds li")
+    page.wait_for_selector("nw-distribution li")
     for name in ("next", "next", "next"):
-        with page.expect_response("**/api/odds"):
+        with page.expect_response("**/api/distribution"):
             page.click(f"#{name}")
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.locator("#timeline button").first.click()
     page.click("#layers > details > summary")
     page.wait_for_selector(".nw-arcs path")
@@ -412,12 +416,12 @@ def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
     assert status == 200
     for side in ("left", "right"):
         assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1, abs=1e-9)
-    assert told["left"]["favourite"]["probability"] == max(row["left"] for row in told["rows"])
+    assert told["left"]["top1"]["probability"] == max(row["left"] for row in told["rows"])
     apart = sum(abs(row["left"] - row["right"]) for row in told["rows"]) / 2
     assert apart <= told["distance"] <= 1
     same = {"left": {"prompt": KING}, "right": {"prompt": KING, "model": "again"}}
     assert call(address, "/studio/api/compare", same)[1]["distance"] == pytest.approx(0, abs=1e-9)
-    status, answer = call(address, "/studio/api/odds", {"prompt": KING, "model": "nobody"})
+    status, answer = call(address, "/studio/api/distribution", {"prompt": KING, "model": "nobody"})
     assert (status, "no model 'nobody'" in answer["error"]["message"]) == (400, True)
 
 
@@ -427,7 +431,9 @@ def test_what_lies_between_two_texts_adds_up(address: str) -> None:
     assert told["alike"]
     status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["ids"]["right"]})
     assert (status, parts["texts"]) == (200, True)
-    summed = sum(cause["change"] for cause in parts["causes"]) + parts["rest"] + parts["change"]["remainder"]
+    summed = (
+        sum(component["change"] for component in parts["components"]) + parts["rest"] + parts["change"]["remainder"]
+    )
     assert summed == pytest.approx(parts["change"]["total"], abs=1e-6)
     other = {"left": sides["left"], "right": {**sides["right"], "model": "again"}}
     assert not call(address, "/studio/api/compare", other)[1]["alike"]
@@ -442,14 +448,14 @@ def test_models_with_other_tokens_are_compared_by_bytes() -> None:
         def is_like(self, other: Any) -> bool:
             return False
 
-        def probabilities(self, ask: AskOdds) -> Any:
+        def probabilities(self, ask: DrawRequest) -> Any:
             return self._odds
 
-        def spell(self, id: int) -> str:
+        def decode_token(self, id: int) -> str:
             return self.spellings[id].decode()
 
     views: Any = (Two("a", [b"x", b"y"], [0.9, 0.1]), Two("b", [b"z", b"x"], [0.5, 0.5]))
-    told = compare(views[0], AskOdds(prompt="p"), views[1], AskOdds(prompt="p"))
+    told = compare(views[0], DrawRequest(prompt="p"), views[1], DrawRequest(prompt="p"))
     assert {row["token"]: (row["left"], row["right"]) for row in told["rows"]} == {
         "x": (0.9, 0.5),
         "y": (0.1, None),
@@ -461,10 +467,10 @@ def test_models_with_other_tokens_are_compared_by_bytes() -> None:
 STATIONS = {
     "tokens": "nw-merges li",
     "layers": ".nw-arcs path",
-    "odds": "nw-odds li",
-    "leaving": "nw-without li",
+    "distribution": "nw-distribution li",
+    "leaving": "nw-leave-one-out li",
     "apart": "nw-why li",
-    "where": "nw-pairs tr",
+    "where": "nw-bigrams tr",
 }
 
 
@@ -476,7 +482,7 @@ def test_every_station_stands_side_by_side(page: Any, address: str) -> None:
         for side in ("left", "right"):
             page.locator(f"#both-{station} [data-journey={side}] {part}").first.wait_for()
     word = page.locator("#compared-word option:checked").inner_text().strip()
-    for element in ("nw-without", "nw-why"):
+    for element in ("nw-leave-one-out", "nw-why"):
         assert [name.strip() for name in page.locator(f"#both {element} > p bdi.nw-chosen").all_inner_texts()] == [
             word
         ] * 2
@@ -513,7 +519,7 @@ def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: st
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector("nw-odds li")
+    page.wait_for_selector("nw-distribution li")
     page.check("#slow")
     for _ in range(6):
         assert faint(page) == []
@@ -537,13 +543,13 @@ def test_compare_and_slow_motion_fit_and_have_contrast(browser: Any, address: st
 
 
 def test_passages_of_the_text_are_shown_with_their_lines(page: Any) -> None:
-    with page.expect_response("**/api/odds"):
+    with page.expect_response("**/api/distribution"):
         page.fill("#temperature", "0")
     assert wait_until(lambda: page.inner_text("#word bdi").strip() == "was")
     page.click("#ask-where")
     page.locator("nw-sources blockquote").first.wait_for()
     assert "king.txt, line 1" in page.inner_text("nw-sources")
-    assert "100" in page.inner_text("nw-pairs tr.nw-this")
+    assert "100" in page.inner_text("nw-bigrams tr.nw-this")
 
 
 def test_a_layer_and_a_head_are_chosen_beside_what_the_layer_would_have_said(page: Any) -> None:
@@ -609,7 +615,7 @@ def test_a_browser_asks_for_the_key_once_and_sends_it_along(browser: Any) -> Non
             page = context.new_page()
             assert page.goto(address).status == status
             if status == 200:
-                page.wait_for_selector("nw-odds li")
+                page.wait_for_selector("nw-distribution li")
                 page.click("#next")
                 page.wait_for_selector("#timeline li")
                 assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0

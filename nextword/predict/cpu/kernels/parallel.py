@@ -1,20 +1,21 @@
-"""Stages: how the threads of a team share out the work of one pass.
+"""Phases, parallel loops and mailboxes: how the threads of a pool share out one pass.
 
-A pass is a sequence of stages, and a stage is a number of pieces: the tiles of a matrix, the rows of a batch. Every
-thread of the team runs through all stages of the pass by itself; within a stage each takes the next pieces that
-nobody has taken (`share`) until all are done. A stage ends when its pieces are done, whoever did them, so a thread
-that the system has put to sleep holds up nothing but the piece in its hands, and one that comes late or not at all
-is not missed. Which thread does a piece changes no bit of it.
+A pass is a sequence of phases, and a phase is a parallel loop over items: the tiles of a matrix, the rows of a batch.
+Every thread of the pool runs through all phases of the pass by itself; within a phase each takes the next items that
+no thread has taken (`parallel_for`) until all are done. A phase ends when its items are done, whichever thread did
+them: a thread that the system has descheduled holds up only the items in its hands, and one that arrives late or not
+at all is not missed. Which thread does an item changes no bit of the result.
 
-A helper waits at a door of its own, where it is told of a pass by an address, and looks at the door for a while before
-it goes to sleep: between two tokens is less time than it takes to wake a thread. Its door says who may do what next,
+Each worker has a mailbox, in which it finds the address of the next call. It polls the mailbox for a while before it
+sleeps (spin, then sleep): the time between two tokens is shorter than a wake-up. The mailbox's state says who may do
+what next,
 
-    AWAY      the helper sleeps, or is on its way: it must be woken
-    WAITING   the helper looks at the door
-    CALLED    there is a pass; the helper may take part by making the door BUSY, or the leader call the pass over
-    BUSY      the helper takes part; the pass is over only when it has made the door WAITING again
+    PARKED    the worker sleeps or is about to: it must be woken
+    POLLING   the worker polls the mailbox
+    POSTED    there is a call: the worker may take it by setting RUNNING, or thread 0 withdraw it by setting POLLING
+    RUNNING   the worker takes part; the pass is over only when the worker has set POLLING again
 
-so that nobody touches the memory of a pass that is over.
+so that no thread touches the memory of a pass that is over.
 """
 
 from __future__ import annotations
@@ -22,127 +23,149 @@ from __future__ import annotations
 from typing import Any
 
 from nextword.predict.cpu.kernels.simd import (
-    counter_at,
+    compare_exchange,
     exchange,
     fetch_add,
     kernel,
+    load_acquire,
     long_at,
     pause,
     put_long,
-    replace,
     spliced,
     yield_core,
 )
 from nextword.predict.cpu.layout import (
-    ASLEEP_AT,
-    AWAY,
-    BUSY,
-    CALL_AT,
-    CALLED,
-    DOOR_BYTES,
-    STAGE_BYTES,
-    WAITING,
+    CALL_OFFSET,
+    MAILBOX_BYTES,
+    PARKED,
+    PARKED_OFFSET,
+    PHASE_BYTES,
+    POLLING,
+    POSTED,
+    RUNNING,
 )
 
-_DONE = 64
-_LOOKS = 4000  # at a counter, before the core is offered to others
-_PATIENCE = 8000  # looks at a door, before a helper goes to sleep: a millisecond or two
+_DONE_OFFSET = 64  # bytes: from a phase's counter of items taken to that of items done
+_SPIN_POLLS = 4000  # polls: then the core is yielded to other threads
+_PARK_POLLS = 8000  # polls: then a worker sleeps; a millisecond or two
 
 
 @spliced
-def share(counters: int, stage: int, n_pieces: int, n_threads: int, work: Any, arguments: Any) -> int:
-    """Do `work(first, last, *arguments)` for pieces 0 to n_pieces. The number of the next stage.
+def parallel_for(counters: int, phase: int, n_items: int, n_threads: int, body: Any, arguments: Any) -> int:
+    """Run `body(first, last, *arguments)` over the items 0 to `n_items`, by all threads. Returns the next phase.
 
-    They are shared out in rounds, three quarters of what is left in each, an equal run of neighbours for every thread:
-    long runs first, because memory gives most when it is read on and on, and single pieces last, so that all threads
-    end together.
+    Items are dealt in rounds, three quarters of what is left in each, an equal run of neighbours to every thread
+    (factoring, Hummel, Schonberg and Flynn, 1992, who deal a half): long runs first, because sequential reads reach the
+    highest bandwidth, single items last, so that all threads end together.
 
-    counters: their address. Stages are numbered from 1, the same way in all threads.
+    Args:
+        counters: Address of the counters of the pass.
+        phase: The number of this phase, from 1; the same in all threads.
+        n_items: Items of this phase.
+        n_threads: Threads of the pool.
+        body: A kernel that does the items `first` to before `last`.
+        arguments: Its other arguments, a tuple.
     """
-    taken = counters + stage * STAGE_BYTES
+    taken = counters + phase * PHASE_BYTES
     ticket = fetch_add(taken, 1)
-    left = n_pieces >> (2 * (ticket // n_threads))
+    left = n_items >> (2 * (ticket // n_threads))
     while left > 0:
-        begin, width, lane = n_pieces - left, left - (left >> 2), ticket % n_threads
-        first = begin + -(-lane * width // n_threads)
-        last = begin + -(-(lane + 1) * width // n_threads)
+        begin, width, run = n_items - left, left - (left >> 2), ticket % n_threads
+        first = begin + -(-run * width // n_threads)
+        last = begin + -(-(run + 1) * width // n_threads)
         if first < last:
-            work(first, last, *arguments)
-            fetch_add(taken + _DONE, last - first)
+            body(first, last, *arguments)
+            fetch_add(taken + _DONE_OFFSET, last - first)
         ticket = fetch_add(taken, 1)
-        left = n_pieces >> (2 * (ticket // n_threads))
-    wait_for(taken + _DONE, n_pieces)
-    return stage + 1
+        left = n_items >> (2 * (ticket // n_threads))
+    spin_until(taken + _DONE_OFFSET, n_items)
+    return phase + 1
 
 
 @kernel
-def after_look(looks: int) -> int:
-    """A breath between two looks, of which there were so many; then the core is offered to others. How many now."""
-    if looks < _LOOKS:
+def back_off(polls: int) -> int:
+    """Back off while spinning: pause for the first 4,000 polls, then yield the core to the OS. Returns `polls + 1`."""
+    if polls < _SPIN_POLLS:
         pause()
     else:
         yield_core()
-    return looks + 1
+    return polls + 1
 
 
 @kernel
-def wait_for(counter: int, value: int) -> None:
-    """Until the counter at this address has reached the value."""
-    looks = 0
-    while counter_at(counter) < value:
-        looks = after_look(looks)
+def spin_until(counter: int, value: int) -> None:
+    """Wait until the counter at the address `counter` has reached `value`."""
+    polls = 0
+    while load_acquire(counter) < value:
+        polls = back_off(polls)
 
 
 @kernel
-def call_helpers(doors: int, n_helpers: int, call: int) -> None:
-    """There is a pass: `call` is the address that says which. Tells at each door whether its helper must be woken."""
-    for door in range(doors, doors + n_helpers * DOOR_BYTES, DOOR_BYTES):
-        put_long(door + CALL_AT, call)
-        put_long(door + ASLEEP_AT, exchange(door, CALLED) == AWAY)
+def call_workers(mailboxes: int, n_workers: int, call: int) -> None:
+    """Post a call in every mailbox, and note there whether its worker was parked, and so must be woken.
+
+    Args:
+        mailboxes: Address of the first mailbox.
+        n_workers: Mailboxes, MAILBOX_BYTES apart.
+        call: Address of the packed struct of the pass.
+    """
+    for mailbox in range(mailboxes, mailboxes + n_workers * MAILBOX_BYTES, MAILBOX_BYTES):
+        put_long(mailbox + CALL_OFFSET, call)
+        put_long(mailbox + PARKED_OFFSET, exchange(mailbox, POSTED) == PARKED)
 
 
 @kernel
-def dismiss(doors: int, n_helpers: int) -> None:
-    """The pass is over as soon as those who take part are done; who has not begun does not begin."""
-    for door in range(doors, doors + n_helpers * DOOR_BYTES, DOOR_BYTES):
-        if not replace(door, CALLED, WAITING):
-            looks = 0
-            while counter_at(door) == BUSY:
-                looks = after_look(looks)
+def join_workers(mailboxes: int, n_workers: int) -> None:
+    """Withdraw the call from the workers that have not taken it, and wait for those that have.
+
+    mailboxes: address of the first of `n_workers` mailboxes.
+    """
+    for mailbox in range(mailboxes, mailboxes + n_workers * MAILBOX_BYTES, MAILBOX_BYTES):
+        if not compare_exchange(mailbox, POSTED, POLLING):
+            polls = 0
+            while load_acquire(mailbox) == RUNNING:
+                polls = back_off(polls)
 
 
 @kernel
-def wait_at(door: int) -> int:
-    """A helper's wait for a pass, which it then takes part in: the address that says which; 0 if it is to sleep."""
-    replace(door, AWAY, WAITING)
-    looks = 0
+def await_call(mailbox: int) -> int:
+    """Poll the mailbox at this address, and take the call that is posted in it. Returns its address; 0: to sleep."""
+    compare_exchange(mailbox, PARKED, POLLING)
+    polls = 0
     while True:
-        if counter_at(door) == CALLED and replace(door, CALLED, BUSY):
-            return long_at(door + CALL_AT)
-        if looks >= _PATIENCE and replace(door, WAITING, AWAY):
+        if load_acquire(mailbox) == POSTED and compare_exchange(mailbox, POSTED, RUNNING):
+            return long_at(mailbox + CALL_OFFSET)
+        if polls >= _PARK_POLLS and compare_exchange(mailbox, POLLING, PARKED):
             return 0
-        looks = after_look(looks)
+        polls = back_off(polls)
 
 
-def shared(part: Any) -> Any:
-    """A kernel that does `part(thread, call)` with all threads of a team.
+def run_thread_of(run_pass: Any) -> Any:
+    """The kernel `run_thread` of `threads.Kernels`, for passes that `run_pass(thread, call)` runs.
 
-    Thread 0 leads: it does the pass that `call` tells of. Others help with one pass after the other, and return when
-    they are to sleep.
+    run_pass: a `spliced` function that all threads of a pool run at once; call: address of the packed struct of a pass.
     """
 
     @kernel
-    def take_part(thread: int, doors: int, n_helpers: int, call: int) -> None:
-        door = doors + (thread - 1) * DOOR_BYTES
+    def run_thread(thread: int, mailboxes: int, n_workers: int, call: int) -> None:
+        """Run passes as one thread of a pool: thread 0 the one of `call`, a worker pass after pass until it parks.
+
+        Args:
+            thread: 0, or the number of the worker from 1.
+            mailboxes: Address of the first mailbox.
+            n_workers: Mailboxes, MAILBOX_BYTES apart.
+            call: Address of the packed struct of the pass, for thread 0; workers find theirs in their mailbox.
+        """
+        mailbox = mailboxes + (thread - 1) * MAILBOX_BYTES
         if thread != 0:
-            call = wait_at(door)
+            call = await_call(mailbox)
         while call != 0:
-            part(thread, call)  # the only place: it is long, and becomes part of this kernel
+            run_pass(thread, call)  # called here only: its code, which is long, becomes part of this kernel
             if thread == 0:
-                dismiss(doors, n_helpers)
+                join_workers(mailboxes, n_workers)
                 call = 0
             else:
-                exchange(door, WAITING)
-                call = wait_at(door)
+                exchange(mailbox, POLLING)
+                call = await_call(mailbox)
 
-    return take_part
+    return run_thread

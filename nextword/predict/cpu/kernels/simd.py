@@ -1,14 +1,16 @@
-"""Thirty-two numbers at a time: the vector type that the kernels are written in.
+"""SIMD: the vector types of 32 numbers that the kernels are written in, and their operations.
 
-`Floats` and `Ints` are 32 float32 or int32 numbers that stay in registers while numba compiles a kernel, so that
-`fma(weights, x, total)` is one line of source and a few machine instructions. LLVM fits 32 lanes to what the
-machine has: two registers of AVX-512, four of AVX2, eight of NEON.
+`Floats` and `Ints` are 32 float32 or int32 numbers that a compiled kernel keeps in registers, so that
+`fma(weights, x, sum)` is one line of source and a few machine instructions. LLVM splits 32 lanes into the registers
+that the processor has: two of AVX-512, four of AVX2, eight of NEON.
 
-Memory is given as an address in bytes, because a kernel walks through weights, scales and positions of different
-sizes. Every operation rounds in one fixed way (a fused multiply-add is always fused, sums over lanes always pair
-the same lanes), which is what makes equal inputs give equal bits.
+Memory is given as an address, an int64 in bytes, because a kernel walks through weights, scales and positions of
+different sizes. Every operation rounds in one fixed way (a fused multiply-add is always fused, sums over lanes always
+pair the same lanes), which is what makes equal inputs give equal bits.
 
-What LLVM does not find by itself, products of small integers, is in `groups`.
+A function decorated with `operation` writes LLVM IR. Its first parameter `builder` (llvmlite's IR builder) is numba's;
+kernels call it with the others. The dot products of small integers, which LLVM does not find by itself, are in
+`int_dot`.
 """
 
 from __future__ import annotations
@@ -34,19 +36,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(function: Function) -> Function:
-    """Compiles a function when it is first used; it runs without Python's global lock."""
+    """Compile a function when it is first called; compiled, it runs without the GIL."""
     compiled: Function = njit(nogil=True, error_model="numpy")(function)
     return compiled
 
 
 def inlined(function: Function) -> Function:
-    """A kernel that becomes part of those that use it."""
+    """A kernel that LLVM inlines into its callers."""
     compiled: Function = njit(nogil=True, error_model="numpy", forceinline=True)(function)
     return compiled
 
 
 def spliced(function: Function) -> Function:
-    """A kernel whose source becomes part of those that use it: for one that is given a function to call."""
+    """A kernel that numba inlines into its callers before types are known: for one that is given a function to call."""
     compiled: Function = njit(nogil=True, error_model="numpy", inline="always")(function)
     return compiled
 
@@ -61,7 +63,7 @@ class Floats:
 
 
 class Ints:
-    """32 int32, or 128 bytes, as kernels see them; + and - work lane by lane, << >> with one number."""
+    """32 int32, or 128 bytes, as kernels see them; + and - work lane by lane, << and >> by one number for all."""
 
     def __add__(self, other: Ints) -> Ints: ...
     def __sub__(self, other: Ints) -> Ints: ...
@@ -97,7 +99,12 @@ ADDRESS, COUNT, FLOAT, INT, NOTHING = types.int64, types.int64, types.float32, t
 
 
 def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Makes what kernels can call of a function that writes LLVM: (builder, values) -> value."""
+    """A decorator: makes a function that writes LLVM IR, (builder, *values) -> value, one that kernels can call.
+
+    Args:
+        result: numba's type of the result.
+        *parameters: numba's types of the values.
+    """
 
     def decorate(write: Callable[..., Any]) -> Any:
         def typed(typing_context: Any, *given: Any) -> Any:
@@ -117,7 +124,7 @@ def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], A
 
 
 def _operator(symbol: Any, kind: Any, write: Callable[[Any, Any, Any], Any], by_number: bool = False) -> None:
-    """Gives two vectors, or a vector and one number, an operator."""
+    """Define a Python operator for two vectors, or for a vector and one number."""
     other = INT if by_number else kind
 
     @type_callable(symbol)
@@ -139,19 +146,19 @@ def _operator(symbol: Any, kind: Any, write: Callable[[Any, Any, Any], Any], by_
 
 @operation(FLOATS, ADDRESS)
 def floats_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring float32."""
+    """Load 32 consecutive float32."""
     return load(builder, address, _FLOATS, 4)
 
 
 @operation(INTS, ADDRESS)
 def ints_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring int32, or 128 bytes: how the bench of generating reads memory, and nothing else."""
+    """Load 32 consecutive int32, or 128 bytes (used by bench/generate.py alone, to read memory)."""
     return load(builder, address, _INTS, 4)
 
 
 @operation(FLOATS, ADDRESS)
-def brains_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring bfloat16, which are upper halves of float32."""
+def bf16_at(builder: Any, address: Any) -> Any:
+    """Load 32 consecutive bfloat16, the upper halves of float32."""
     shorts = load(builder, address, ir.VectorType(SHORT, LANES), 2)
     return builder.bitcast(builder.shl(builder.zext(shorts, _INTS), filled(16, _INTS)), _FLOATS)
 
@@ -161,112 +168,169 @@ def _converts_halves() -> bool:
 
 
 @operation(FLOATS, ADDRESS)
-def halves_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring float16 (finite)."""
+def fp16_at(builder: Any, address: Any) -> Any:
+    """Load 32 consecutive float16, which must be finite."""
     if _converts_halves():
         return builder.fpext(load(builder, address, ir.VectorType(HALF, LANES), 2), _FLOATS)
     bits = builder.zext(load(builder, address, ir.VectorType(SHORT, LANES), 2), _INTS)
     sign = builder.shl(builder.and_(bits, filled(0x8000, _INTS)), filled(16, _INTS))
     magnitude = builder.bitcast(builder.shl(builder.and_(bits, filled(0x7FFF, _INTS)), filled(13, _INTS)), _FLOATS)
-    magnitude = builder.fmul(magnitude, filled(2.0**112, _FLOATS))  # the difference of the exponents
+    magnitude = builder.fmul(magnitude, filled(2.0**112, _FLOATS))  # the difference of the exponents' biases
     return builder.bitcast(builder.or_(builder.bitcast(magnitude, _INTS), sign), _FLOATS)
 
 
 @operation(FLOATS, ADDRESS)
-def signed_bytes_at(builder: Any, address: Any) -> Any:
-    """32 neighbouring bytes, -128 to 127."""
+def int8_at(builder: Any, address: Any) -> Any:
+    """Load 32 consecutive int8 as float32."""
     small = load(builder, address, ir.VectorType(BYTE, LANES), 1)
     return builder.sitofp(builder.sext(small, _INTS), _FLOATS)
 
 
 @operation(FLOAT, ADDRESS)
 def float_at(builder: Any, address: Any) -> Any:
-    """One float32."""
+    """Load one float32."""
     return load(builder, address, llvm.FLOAT, 4)
 
 
 @operation(INT, ADDRESS)
 def int_at(builder: Any, address: Any) -> Any:
-    """One int32, or four bytes."""
+    """Load one int32, or four bytes."""
     return load(builder, address, WORD, 4)
 
 
 @operation(COUNT, ADDRESS)
 def long_at(builder: Any, address: Any) -> Any:
-    """One int64."""
+    """Load one int64."""
     return load(builder, address, LONG, 8)
 
 
 @operation(INT, ADDRESS)
 def byte_at(builder: Any, address: Any) -> Any:
-    """One byte, 0 to 255."""
+    """Load one byte, 0 to 255, as int32."""
     return builder.zext(load(builder, address, BYTE, 1), WORD)
 
 
-def fetcher(n_lines: int) -> Any:
-    """Makes what kernels can call: neighbouring cache lines, of any address, are brought into the second cache."""
+def prefetcher(n_lines: int) -> Any:
+    """An operation (address): prefetch `n_lines` consecutive cache lines into the second-level cache."""
 
     @operation(NOTHING, ADDRESS)
-    def fetch(builder: Any, address: Any) -> None:
-        to_read, second_cache, data = WORD(0), WORD(2), WORD(1)
+    def prefetch(builder: Any, address: Any) -> None:
+        read, second_level, data = WORD(0), WORD(2), WORD(1)
         for line in range(n_lines):
             at = builder.inttoptr(builder.add(address, LONG(LINE * line)), BYTE.as_pointer())
-            call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, second_cache, data)
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), at, read, second_level, data)
 
-    return fetch
+    return prefetch
 
 
 @operation(NOTHING, ADDRESS, FLOATS)
 def put_floats(builder: Any, address: Any, value: Any) -> None:
-    """Write 32 float32."""
+    """Store 32 consecutive float32.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        value: Floats.
+    """
     store(builder, address, value, 4)
 
 
 @operation(NOTHING, ADDRESS, FLOATS)
-def put_halves(builder: Any, address: Any, value: Any) -> None:
-    """Write 32 float16, rounded to nearest; what float16 cannot hold becomes its largest number."""
+def put_fp16(builder: Any, address: Any, value: Any) -> None:
+    """Store 32 consecutive float16, rounded to nearest and clipped to the largest finite float16.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        value: Floats.
+    """
     store(builder, address, _to_halves(builder, value), 2)
 
 
 @operation(NOTHING, ADDRESS, INTS)
 def put_bytes(builder: Any, address: Any, value: Any) -> None:
-    """Write the lowest byte of each lane: 32 bytes."""
+    """Store the lowest byte of each lane: 32 consecutive bytes.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        value: Ints.
+    """
     store(builder, address, builder.trunc(value, ir.VectorType(BYTE, LANES)), 1)
 
 
 @operation(NOTHING, ADDRESS, INTS)
 def put_shorts(builder: Any, address: Any, value: Any) -> None:
-    """Write the lower half of each lane: 32 int16."""
+    """Store the lower half of each lane: 32 consecutive int16.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        value: Ints.
+    """
     store(builder, address, builder.trunc(value, ir.VectorType(SHORT, LANES)), 2)
 
 
 @operation(NOTHING, ADDRESS, FLOAT)
 def put_float(builder: Any, address: Any, value: Any) -> None:
-    """Write one float32."""
+    """Store one float32.
+
+    Args:
+        builder: The IR builder.
+        address: Where it goes.
+        value: The number.
+    """
     store(builder, address, value, 4)
 
 
 @operation(NOTHING, ADDRESS, INT)
 def put_int(builder: Any, address: Any, value: Any) -> None:
-    """Write one int32."""
+    """Store one int32.
+
+    Args:
+        builder: The IR builder.
+        address: Where it goes.
+        value: The number.
+    """
     store(builder, address, value, 4)
 
 
 @operation(NOTHING, ADDRESS, COUNT, FLOATS)
 def scatter_floats(builder: Any, address: Any, stride: Any, value: Any) -> None:
-    """Write each lane as a float32, `stride` bytes from one to the next."""
+    """Store each lane as a float32, `stride` bytes apart.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        stride: Bytes from one lane's place to the next.
+        value: Floats.
+    """
     _scatter(builder, address, stride, value, 4)
 
 
 @operation(NOTHING, ADDRESS, COUNT, INTS)
 def scatter_bytes(builder: Any, address: Any, stride: Any, value: Any) -> None:
-    """Write the lowest byte of each lane, `stride` bytes from one to the next."""
+    """Store the lowest byte of each lane, `stride` bytes apart.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        stride: Bytes from one lane's place to the next.
+        value: Ints.
+    """
     _scatter(builder, address, stride, builder.trunc(value, ir.VectorType(BYTE, LANES)), 1)
 
 
 @operation(NOTHING, ADDRESS, COUNT, FLOATS)
-def scatter_halves(builder: Any, address: Any, stride: Any, value: Any) -> None:
-    """Write each lane as a float16 (see `put_halves`), `stride` bytes from one to the next."""
+def scatter_fp16(builder: Any, address: Any, stride: Any, value: Any) -> None:
+    """Store each lane as a float16, rounded as by `put_fp16`, `stride` bytes apart.
+
+    Args:
+        builder: The IR builder.
+        address: Where the first goes.
+        stride: Bytes from one lane's place to the next.
+        value: Floats.
+    """
     _scatter(builder, address, stride, _to_halves(builder, value), 2)
 
 
@@ -305,32 +369,39 @@ _operator(operator.rshift, INTS, lambda builder, a, b: builder.ashr(a, b), by_nu
 
 
 @operation(FLOATS, FLOAT)
-def every(builder: Any, value: Any) -> Any:
-    """The same float32 in all lanes."""
+def broadcast(builder: Any, value: Any) -> Any:
+    """A float32 in all lanes."""
     return splat(builder, value, LANES)
 
 
 @operation(INTS, INT)
-def every_int(builder: Any, value: Any) -> Any:
-    """The same int32, or the same four bytes, in all lanes."""
+def broadcast_int(builder: Any, value: Any) -> Any:
+    """An int32, or four bytes, in all lanes."""
     return splat(builder, value, LANES)
 
 
 @operation(FLOATS, FLOATS, FLOATS, FLOATS)
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once (fused multiply-add).
+
+    Args:
+        builder: The IR builder.
+        a: Floats.
+        b: Floats.
+        c: Floats.
+    """
     return call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
 
 
 @operation(FLOATS, INTS)
 def as_floats(builder: Any, value: Any) -> Any:
-    """int32 to the nearest float32."""
+    """Each int32 as the nearest float32."""
     return builder.sitofp(value, _FLOATS)
 
 
 @operation(INTS, FLOATS)
 def as_ints(builder: Any, value: Any) -> Any:
-    """float32 to the nearest integer, halves to even."""
+    """Each float32 rounded to the nearest int32, halves to even."""
     return builder.fptosi(call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, value), _INTS)
 
 
@@ -341,20 +412,34 @@ def bits_as_floats(builder: Any, value: Any) -> Any:
 
 
 @operation(FLOATS, FLOATS, FLOATS)
-def larger(builder: Any, a: Any, b: Any) -> Any:
-    """The larger of two; `b` where one is undefined."""
+def maximum(builder: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, lane by lane; `b` where one is NaN.
+
+    Args:
+        builder: The IR builder.
+        a: Floats.
+        b: Floats.
+    """
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 @operation(FLOATS, FLOATS)
-def magnitude(builder: Any, value: Any) -> Any:
-    """Without its sign."""
+def absolute(builder: Any, value: Any) -> Any:
+    """Absolute values."""
     return call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, value)
 
 
 @operation(FLOATS, FLOATS, COUNT, COUNT, FLOAT)
-def keep(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
-    """The lanes from `first` to before `last`, and `other` in the rest."""
+def mask_lanes(builder: Any, value: Any, first: Any, last: Any, other: Any) -> Any:
+    """The lanes from `first` to before `last`, and `other` in the rest.
+
+    Args:
+        builder: The IR builder.
+        value: Floats.
+        first: The first lane kept; may be negative.
+        last: The lane after the last kept; may be more than 32.
+        other: A float32.
+    """
     lane = ir.Constant(_INTS, list(range(LANES)))
     bounds = [_within(builder, bound, 0, LANES) for bound in (first, last)]
     after, before = (splat(builder, builder.trunc(bound, WORD), LANES) for bound in bounds)
@@ -368,8 +453,14 @@ def _within(builder: Any, value: Any, low: int, high: int) -> Any:
 
 
 @operation(FLOAT, FLOATS, COUNT)
-def lane(builder: Any, value: Any, index: Any) -> Any:
-    """One of the lanes."""
+def extract_lane(builder: Any, value: Any, index: Any) -> Any:
+    """One lane of a vector.
+
+    Args:
+        builder: The IR builder.
+        value: Floats.
+        index: The lane.
+    """
     return builder.extract_element(value, index)
 
 
@@ -377,7 +468,7 @@ def lane(builder: Any, value: Any, index: Any) -> Any:
 
 
 def _fold(builder: Any, value: Any, join: Callable[[Any, Any], Any]) -> Any:
-    """Lanes i and i + half, until one is left."""
+    """Join lanes i and i + half of the vector, then of the half, until one is left."""
     width = LANES
     while width > 1:
         width //= 2
@@ -386,19 +477,19 @@ def _fold(builder: Any, value: Any, join: Callable[[Any, Any], Any]) -> Any:
 
 
 @operation(FLOAT, FLOATS)
-def total(builder: Any, value: Any) -> Any:
+def lane_sum(builder: Any, value: Any) -> Any:
     """The sum of the lanes."""
     return _fold(builder, value, builder.fadd)
 
 
 @operation(INT, INTS)
-def total_int(builder: Any, value: Any) -> Any:
+def lane_sum_int(builder: Any, value: Any) -> Any:
     """The sum of the lanes."""
     return _fold(builder, value, builder.add)
 
 
 @operation(FLOAT, FLOATS)
-def peak(builder: Any, value: Any) -> Any:
+def lane_max(builder: Any, value: Any) -> Any:
     """The largest lane."""
     return _fold(builder, value, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
@@ -408,44 +499,69 @@ def peak(builder: Any, value: Any) -> Any:
 
 @operation(COUNT, ADDRESS, COUNT)
 def fetch_add(builder: Any, address: Any, value: Any) -> Any:
-    """Adds to a counter that threads share; what it was before."""
+    """Add to a counter that threads share, atomically. Returns what it was before.
+
+    Args:
+        builder: The IR builder.
+        address: Of an int64 that threads share.
+        value: What is added.
+    """
     return builder.atomic_rmw("add", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
 
 
 @operation(COUNT, ADDRESS, COUNT)
 def exchange(builder: Any, address: Any, value: Any) -> Any:
-    """Sets an int64 that threads share; what it was before."""
+    """Set an int64 that threads share, atomically. Returns what it was before.
+
+    Args:
+        builder: The IR builder.
+        address: Of an int64 that threads share.
+        value: The new number.
+    """
     return builder.atomic_rmw("xchg", builder.inttoptr(address, LONG.as_pointer()), value, "acq_rel")
 
 
 @operation(types.boolean, ADDRESS, COUNT, COUNT)
-def replace(builder: Any, address: Any, before: Any, after: Any) -> Any:
-    """Sets an int64 that threads share if it is `before`; whether it was."""
+def compare_exchange(builder: Any, address: Any, before: Any, after: Any) -> Any:
+    """Set an int64 that threads share if it is `before`, atomically. Returns whether it was.
+
+    Args:
+        builder: The IR builder.
+        address: Of an int64 that threads share.
+        before: The number expected.
+        after: The new number.
+    """
     pointer = builder.inttoptr(address, LONG.as_pointer())
     return builder.extract_value(builder.cmpxchg(pointer, before, after, "acq_rel", "acquire"), 1)
 
 
 @operation(NOTHING, ADDRESS, COUNT)
 def put_long(builder: Any, address: Any, value: Any) -> None:
-    """Write one int64."""
+    """Store one int64.
+
+    Args:
+        builder: The IR builder.
+        address: Where it goes.
+        value: The number.
+    """
     store(builder, address, value, 8)
 
 
 @operation(COUNT, ADDRESS)
-def counter_at(builder: Any, address: Any) -> Any:
-    """A counter that threads share, and with it all that was written before it was raised."""
+def load_acquire(builder: Any, address: Any) -> Any:
+    """Load an int64 that threads share (acquire): what was written before it was set is visible after this."""
     return builder.load_atomic(builder.inttoptr(address, LONG.as_pointer()), "acquire", 8)
 
 
 @operation(NOTHING)
 def pause(builder: Any) -> None:
-    """A breath between two looks at a counter."""
+    """Tell the processor that this is a spin loop, between two polls (x86: PAUSE)."""
     if platform.machine() in ("x86_64", "AMD64"):
         call(builder, "llvm.x86.sse2.pause", ir.VoidType())
 
 
 @operation(NOTHING)
 def yield_core(builder: Any) -> None:
-    """Let another thread have this core, if one wants it."""
+    """Yield the core to another thread, if one is ready to run."""
     if sys.platform != "win32":
         call(builder, "sched_yield", WORD)

@@ -1,4 +1,4 @@
-"""Records that lie in memory, as kernels read them: see nextword.predict.cpu.layout."""
+"""Structs in memory, as kernels read them: named tuples that `layout.pack_struct` has packed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nextword.predict.cpu.kernels.llvm import FLOAT, LONG, load
 from nextword.predict.cpu.kernels.simd import ADDRESS
 
 
-def reader(kind: type[tuple[Any, ...]]) -> Any:
-    """Makes what kernels can call: the named tuple `kind` whose table is at an address."""
+def struct_reader(kind: type[tuple[Any, ...]]) -> Any:
+    """A function for kernels, address -> named tuple: reads the `kind` that is packed at this address."""
 
     def typed(typing_context: Any, address: Any) -> Any:
         result = _numba_type(kind)

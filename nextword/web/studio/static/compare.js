@@ -1,5 +1,5 @@
-// Two texts, or two models, side by side: both odds of each token, and what lies between them.
-import { Component, chip, el, exact, figures, percent, picture, signed, svg, visible } from "./components/parts.js";
+// Two texts, or two models, side by side: both probabilities of each token, and what lies between them.
+import { Component, chip, el, exact, figures, percent, picture, signed, svg, visible } from "./elements/parts.js";
 import { ask, calm, soon } from "./ask.js";
 import { layOut } from "./journeys.js";
 import { fillModels } from "./models.js";
@@ -21,9 +21,9 @@ export class StudioCompare extends Component {
       const arrow = picture(20, `difference ${points(moved)}`, svg("path", { class: "nw-zero", d: "M500 0v20" }), svg("rect", { class: moved < 0 ? "nw-against-fill" : "nw-for-fill", x: moved < 0 ? 500 - length : 500, y: 4, width: length, height: 12 }));
       return el("li", {}, row.other ? el("span", {}, "all others") : el("span", {}, chip(row.token)), el("span", { class: "nw-bar" }, bars), el("span", { class: "nw-number", title: SIDES.map((side) => exact(row[side])).join(" → ") }, `${shares[0]} → `, el("b", {}, shares[1])), el("span", { class: "nw-bar change" }, arrow), el("span", { class: "nw-number points" }, points(moved)));
     };
-    const same = left.favourite.token === right.favourite.token;
+    const same = left.top1.token === right.top1.token;
     return [
-      el("p", {}, "After A the model's favourite is ", chip(left.favourite.token), ` with ${percent(left.favourite.probability)}; after B it is ${same ? "the same, " : ""}`, chip(right.favourite.token, "nw-chosen"), ` with ${percent(right.favourite.probability)}. ${percent(1 - distance)} of the odds are shared, ${percent(distance)} lie elsewhere.`),
+      el("p", {}, "After A the most probable is ", chip(left.top1.token), ` with ${percent(left.top1.probability)}; after B it is ${same ? "the same, " : ""}`, chip(right.top1.token, "nw-chosen"), ` with ${percent(right.top1.probability)}. ${percent(1 - distance)} of the probability is shared, ${percent(distance)} lie elsewhere.`),
       el("p", { class: "muted" }, "Grey is A, blue is B. The bar on the right is the difference: to the right where B makes the word more likely, to the left where less.", rows.some((row) => row.left === null || row.right === null) ? " – stands for a token that this model does not have." : ""),
       el("ol", { class: "nw-rows compare-rows" }, ...told.map(line)),
       this.exactly("Exact numbers", el("p", {}, `Total variation ${exact(distance)}. Entropy: A ${exact(left.entropy)} bits, B ${exact(right.entropy)} bits. Models: A ${left.model}, B ${right.model}. Temperature and filters are not applied here.`)),
@@ -48,8 +48,8 @@ customElements.define("studio-compare", StudioCompare);
 
 // Two models of one shape, or two texts: the logit of one word in both, as exact sums over the same parts.
 export class StudioDifference extends Component {
-  describe({ texts, token, causes, rest, change, before, after, logprob }) {
-    const rows = [...causes, { words: "all other causes together", change: rest, other: true }, { words: "the change in all", change: change.total, before: before.total, after: after.total, total: true }];
+  describe({ texts, token, components, rest, change, before, after, logprob }) {
+    const rows = [...components, { words: "all other components together", change: rest, other: true }, { words: "the change in all", change: change.total, before: before.total, after: after.total, total: true }];
     const furthest = Math.max(...rows.map((row) => Math.abs(row.change)), 1e-9);
     const line = (row) => {
       const length = (490 * Math.abs(row.change)) / furthest;
@@ -61,7 +61,7 @@ export class StudioDifference extends Component {
       el("p", {}, "How much each part adds to the score of ", chip(token.token, "nw-chosen"), ` (its logit${texts ? ", above the mean of all tokens" : ""}), in B less in A. A bar to the right: this part speaks more for it in B. Together they make ${signed(change.total)}: from ${signed(before.total)} to ${signed(after.total)}.`),
       el("ol", { class: "nw-rows nw-why-rows" }, ...rows.map(line)),
       el("p", { class: "nw-muted" }, `It says where the change appears, not which ${texts ? "word" : "weights"} made it. Head 3.1 is number 1 of layer 3, both counted from 0.`),
-      this.exactly("Exact numbers", figures(["cause", "in A", "in B", "change"], causes.map((row) => [row.words, row.before, row.after, row.change])), figures(["part", "change"], [...Object.entries(change.parts), ["remainder", change.remainder]]), el("p", {}, `log p: A ${exact(logprob.before)}, B ${exact(logprob.after)} nats.`)),
+      this.exactly("Exact numbers", figures(["component", "in A", "in B", "change"], components.map((row) => [row.words, row.before, row.after, row.change])), figures(["part", "change"], [...Object.entries(change.parts), ["remainder", change.remainder]]), el("p", {}, `log p: A ${exact(logprob.before)}, B ${exact(logprob.after)} nats.`)),
     ];
   }
 }
@@ -96,7 +96,7 @@ export function openCompare(model, guard, settings) {
   const draw = soon(() =>
     guard("compare", async () => {
       const told = await ask("compare", sides());
-      const known = word()?.token ?? told.right.favourite.token;
+      const known = word()?.token ?? told.right.top1.token;
       rows = told.rows;
       const at = rows.findIndex((row) => row.token === known);
       $("#compared-word").replaceChildren(...rows.map((row, number) => el("option", { value: number }, visible(row.token))));

@@ -1,5 +1,5 @@
 // The stations of two journeys side by side, drawn by the components of one; each is asked for when it is opened.
-import { el } from "./components/parts.js";
+import { el } from "./elements/parts.js";
 import { ask, soon } from "./ask.js";
 
 const SIDES = ["left", "right"];
@@ -7,10 +7,10 @@ const SIDES = ["left", "right"];
 const STATIONS = {
   tokens: ["Tokens", "tokens", { "nw-tokens": (told) => told, "nw-merges": (told) => told }],
   layers: ["Layers: what each read, and what it would have said at each depth", "look", { "nw-attention": (told) => told }],
-  odds: ["Odds and the draw: settings and seed as in ‘Watch a word’", "odds", { "nw-odds": (told) => told.odds, "nw-draw": (told) => told.draw }],
-  leaving: ["Why: leave out a word of the text", "without", { "nw-without": (told) => told }],
+  distribution: ["Probabilities and the draw: settings and seed as in ‘Watch a word’", "distribution", { "nw-distribution": (told) => told.distribution, "nw-draw": (told) => told.draw }],
+  leaving: ["Why: leave out a word of the text", "leave_one_out", { "nw-leave-one-out": (told) => told }],
   apart: ["Why: the parts of the model, each put to the test", "why", { "nw-why": (told) => told.why, "nw-lens": (told) => told.lens }],
-  where: ["Where from", "why", { "nw-sources": (told) => told.sources, "nw-pairs": (told) => told.pairs }],
+  where: ["Where from", "why", { "nw-sources": (told) => told.sources, "nw-bigrams": (told) => told.bigrams }],
 };
 
 // `questions()` has the question of each side, null where it cannot be asked; `guard` shows what goes wrong. What comes

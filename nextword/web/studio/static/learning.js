@@ -1,5 +1,5 @@
 // How a run learned: its curve, what it wrote, and how probable one word became, checkpoint by checkpoint.
-import { Component, chip, count, el, exact, figures, percent, svg } from "./components/parts.js";
+import { Component, chip, count, el, exact, figures, percent, svg } from "./elements/parts.js";
 import { ask, calm, soon } from "./ask.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -71,7 +71,7 @@ export class StudioWord extends Component {
       board.replaceChildren(
         chart(label, [{ name: continuation, kind: "watched", points }], { top, unit: percent, levels: [{ kind: "floor", value: truth }], at: moment.step }),
         el("p", { class: "sentence" }, prompt, chip(continuation, "nw-chosen"), ` had ${percent(moment.probability)}.`),
-        el("p", {}, "Likeliest there: ", ...moment.top.flatMap((each, number) => [number ? ", " : "", chip(each.token), ` ${percent(each.probability)}`]), "."),
+        el("p", {}, "Most probable there: ", ...moment.top.flatMap((each, number) => [number ? ", " : "", chip(each.token), ` ${percent(each.probability)}`]), "."),
       );
     };
     const open = el("button", { type: "button", class: "quiet" }, "Watch it choose a word here");
@@ -82,12 +82,12 @@ export class StudioWord extends Component {
     });
     show();
     const span = ({ after, by }) => `between step ${count(after)} and step ${count(by)}`;
-    const when = learned === null ? "It has not been learned so far." : `Its chance gained most ${span(gained)}${gained.after === learned.after ? "" : `; it was multiplied most ${span(learned)}`}.`;
+    const when = learned === null ? "It has not been learned so far." : `Its probability gained most ${span(gained)}${gained.after === learned.after ? "" : `; it was multiplied most ${span(learned)}`}.`;
     return [
-      el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their chances are multiplied.` : "", truth === null ? "" : ` In this language its true chance is ${percent(truth)} (the dotted line).`),
+      el("p", {}, when, tokens.length > 1 ? ` It is ${tokens.length} tokens long; their probabilities are multiplied.` : "", truth === null ? "" : ` In this language its true probability is ${percent(truth)} (the dotted line).`),
       el("p", { class: "row" }, slider, place, open),
       board,
-      this.exactly("Exact numbers", figures(["step", "probability", "rank of its first token", "likeliest"], moments.map((each) => [each.step, each.probability, each.rank, chip(each.top[0].token)]))),
+      this.exactly("Exact numbers", figures(["step", "probability", "rank of its first token", "most probable"], moments.map((each) => [each.step, each.probability, each.rank, chip(each.top[0].token)]))),
     ];
   }
 }

@@ -1,5 +1,5 @@
 // A list of models to choose from: those of the server, and the runs that it shows, at their last checkpoint or at each.
-import { count, el } from "./components/parts.js";
+import { count, el } from "./elements/parts.js";
 
 export function fillModels(select, { models, runs, checkpoint, name }, chosen, each) {
   const options = models.map((model) => el("option", {}, model));

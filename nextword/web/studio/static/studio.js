@@ -1,17 +1,17 @@
 // The studio: seven stations of one journey, always about the next word of the text. What is shown was asked of the
 // server; here is only what was typed, what was chosen and where the reader looks.
-import "./components/tokens.js";
-import "./components/odds.js";
-import "./components/draw.js";
-import "./components/lens.js";
-import "./components/why.js";
-import "./components/sources.js";
-import "./components/merges.js";
-import "./components/attention.js";
+import "./elements/tokens.js";
+import "./elements/distribution.js";
+import "./elements/draw.js";
+import "./elements/lens.js";
+import "./elements/why.js";
+import "./elements/sources.js";
+import "./elements/merges.js";
+import "./elements/attention.js";
 import "./beside.js";
-import "./components/without.js";
-import "./components/pairs.js";
-import { chip, count, el, percent, visible } from "./components/parts.js";
+import "./elements/leave-one-out.js";
+import "./elements/bigrams.js";
+import { chip, count, el, percent, visible } from "./elements/parts.js";
 import { fillSides, openCompare } from "./compare.js";
 import { fillModels } from "./models.js";
 import { openLearning } from "./learning.js";
@@ -21,7 +21,7 @@ import { say } from "./sentences.js";
 const $ = (selector) => document.querySelector(selector);
 const SETTINGS = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];
 const BRANCHES = 4; // other ways that the text went, and that are kept
-const state = { model: null, words: [], branches: [], at: 0, number: null, against: null, odds: null, tokens: null, why: null, without: null };
+const state = { model: null, words: [], branches: [], at: 0, number: null, contrast: null, next: null, tokens: null, why: null, leftOut: null };
 
 const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
 const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
@@ -40,11 +40,11 @@ async function guarded(place, act) {
   try {
     const answer = await act();
     faults.delete(place);
-    if (place === "odds") $("main").hidden = false;
+    if (place === "distribution") $("main").hidden = false;
     return answer;
   } catch (error) {
     faults.set(place, error.message);
-    if (place === "odds" && error.refused) $("main").hidden = true; // what stands there is about another text
+    if (place === "distribution" && error.refused) $("main").hidden = true; // what stands there is about another text
     writing(false);
     return null;
   } finally {
@@ -53,16 +53,16 @@ async function guarded(place, act) {
 }
 
 // Stations 3, 4, 5: cheap, so they follow every movement.
-const drawOdds = soon(() =>
-  guarded("odds", async () => {
-    const late = setTimeout(busy, 300, "#odds", true);
-    const told = await ask("odds", drawing()).finally(() => {
+const drawDistribution = soon(() =>
+  guarded("distribution", async () => {
+    const late = setTimeout(busy, 300, "#distribution", true);
+    const told = await ask("distribution", drawing()).finally(() => {
       clearTimeout(late);
-      busy("#odds", false);
+      busy("#distribution", false);
     });
-    const before = state.odds;
-    state.odds = told;
-    $("nw-odds").data = told.odds;
+    const before = state.next;
+    state.next = told;
+    $("nw-distribution").data = told.distribution;
     $("nw-draw").data = told.draw;
     $("#number").value = state.number ?? told.draw.number; // a late answer does not move what a hand holds
     $("#number").setAttribute("aria-valuetext", `${told.draw.number.toFixed(4)}: ${visible(told.draw.token.token)}`);
@@ -70,7 +70,7 @@ const drawOdds = soon(() =>
     $("#fate").hidden = state.number === null;
     $("#word .say").replaceChildren(shortened(textSoFar()), chip(told.draw.token.token, "nw-chosen"));
     sentences();
-    $("#ask-when").hidden = state.model.checkpoint === null || !told.spelled;
+    $("#ask-when").hidden = state.model.checkpoint === null || !told.is_text;
     if (before?.draw.token.id !== told.draw.token.id) openStations();
   }),
 );
@@ -93,15 +93,15 @@ const drawLayers = soon(() =>
   }),
 );
 
-const drawWithout = soon(() =>
-  guarded("without", async () => {
-    if (!state.odds) return;
+const drawLeaveOneOut = soon(() =>
+  guarded("leave_one_out", async () => {
+    if (!state.next) return;
     busy("#leaving", true);
-    const asked = { ...question(), token: state.odds.draw.token.id };
-    const told = await ask("without", asked).finally(() => busy("#leaving", false));
-    if (JSON.stringify({ ...question(), token: state.odds?.draw.token.id }) !== JSON.stringify(asked)) return;
-    state.without = told;
-    $("nw-without").data = told;
+    const asked = { ...question(), token: state.next.draw.token.id };
+    const told = await ask("leave_one_out", asked).finally(() => busy("#leaving", false));
+    if (JSON.stringify({ ...question(), token: state.next?.draw.token.id }) !== JSON.stringify(asked)) return;
+    state.leftOut = told;
+    $("nw-leave-one-out").data = told;
     sentences();
     stay();
   }),
@@ -109,17 +109,17 @@ const drawWithout = soon(() =>
 
 const drawWhy = soon(() =>
   guarded("why", async () => {
-    if (!state.odds) return;
+    if (!state.next) return;
     busy("#apart", true);
-    const token = state.odds.draw.token.id;
-    const against = state.against === token ? null : state.against;
-    const told = await ask("why", { ...question(), token, against }).finally(() => busy("#apart", false));
-    rivals(token, against);
+    const token = state.next.draw.token.id;
+    const contrast = state.contrast === token ? null : state.contrast;
+    const told = await ask("why", { ...question(), token, contrast }).finally(() => busy("#apart", false));
+    contrasts(token, contrast);
     state.why = told;
     $("nw-why").tokens = told.prompt.tokens;
     $("nw-why").data = told.why;
     $("nw-lens").data = told.lens;
-    tellSources(told.sources, told.pairs);
+    tellSources(told.sources, told.bigrams);
     $("studio-beside").data = null;
     heads(told.why);
     sentences();
@@ -130,11 +130,11 @@ const drawWhy = soon(() =>
 // Only a checkpoint has a history.
 const drawWhen = soon(() =>
   guarded("when", async () => {
-    if (!state.odds) return;
-    const question = { run: state.model.checkpoint.run, prompt: textSoFar(), continuation: state.odds.draw.token.token };
+    if (!state.next) return;
+    const question = { run: state.model.checkpoint.run, prompt: textSoFar(), continuation: state.next.draw.token.token };
     busy("#where", true);
     const told = await ask("word", question).finally(() => busy("#where", false));
-    if (state.odds?.draw.token.token === told.continuation && textSoFar() === told.prompt) $("#when").data = told;
+    if (state.next?.draw.token.token === told.continuation && textSoFar() === told.prompt) $("#when").data = told;
   }),
 );
 
@@ -144,38 +144,38 @@ function busy(station, on) {
 
 function openStations() {
   if ($("#layers > details").open) drawLayers();
-  if ($("#leaving").open) drawWithout();
+  if ($("#leaving").open) drawLeaveOneOut();
   if ($("#apart").open) drawWhy();
   else tellSources(null);
   $("#when").data = null;
 }
 
-function tellSources(sources, pairs = null) {
+function tellSources(sources, bigrams = null) {
   $("nw-sources").data = sources;
-  $("nw-pairs").data = pairs;
+  $("nw-bigrams").data = bigrams;
   $("#ask-where").hidden = sources !== null;
 }
 
-function rivals(token, against) {
-  const others = state.odds.odds.rows.filter((row) => row.id !== token);
+function contrasts(token, contrast) {
+  const others = state.next.distribution.rows.filter((row) => row.id !== token);
   const options = [el("option", { value: "" }, "what the model expected on average"), ...others.map((row) => el("option", { value: row.id }, `${visible(row.token)} (${percent(row.probability)})`))];
-  $("#rival").replaceChildren(...options);
-  $("#rival").value = against ?? "";
-  $(".rival").hidden = false;
+  $("#contrast").replaceChildren(...options);
+  $("#contrast").value = contrast ?? "";
+  $(".contrast").hidden = false;
 }
 
-// The heads among the causes, each of which can be silenced.
+// The heads among the components, each of which can be silenced.
 function heads(why) {
   const named = new Map();
-  for (const { layer, head } of why.causes) if (layer !== undefined && head !== undefined) named.set(`${layer}.${head}`, [layer, head]);
+  for (const { layer, head } of why.components) if (layer !== undefined && head !== undefined) named.set(`${layer}.${head}`, [layer, head]);
   if (!named.size) {
     const flat = why.claims.heads.flatMap((row, layer) => row.map((share, head) => [Math.abs(share), layer, head])).sort((a, b) => b[0] - a[0]);
     for (const [, layer, head] of flat.slice(0, 3)) named.set(`${layer}.${head}`, [layer, head]);
   }
   const buttons = [...named].map(([name, [layer, head]]) => {
     const button = el("button", { type: "button", class: "quiet", "aria-pressed": "false" }, `Remove head ${name}`);
-    button.addEventListener("click", () => guarded("remove", async () => {
-      $("studio-beside").data = await ask("remove", { ...drawing(), layer, head });
+    button.addEventListener("click", () => guarded("ablate", async () => {
+      $("studio-beside").data = await ask("ablate", { ...drawing(), layer, head });
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
     }));
     return button;
@@ -202,10 +202,10 @@ function drawText() {
   tellLatest(state.words[state.at - 1]);
   tellBranches();
   const items = state.words.map((word, at) => {
-    const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprise.toFixed(1)} bits of surprise${word.by_hand ? ", chosen by hand" : ""}`;
+    const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprisal.toFixed(1)} bits of surprisal${word.by_hand ? ", chosen by hand" : ""}`;
     const button = el("button", { type: "button", title: words, "aria-label": words }, visible(word.token));
-    button.style.setProperty("--surprise", `${Math.min(100, 12 * word.surprise).toFixed(0)}%`);
-    button.style.setProperty("--line", `${Math.min(5, word.surprise / 2).toFixed(1)}px`);
+    button.style.setProperty("--surprisal", `${Math.min(100, 12 * word.surprisal).toFixed(0)}%`);
+    button.style.setProperty("--line", `${Math.min(5, word.surprisal / 2).toFixed(1)}px`);
     button.addEventListener("click", () => goTo(at));
     return el("li", { class: at > state.at ? "later" : null, "aria-current": at === state.at ? "step" : null }, button);
   });
@@ -216,17 +216,17 @@ function drawText() {
 function tellLatest(word) {
   $("#latest").hidden = !word;
   if (!word) return;
-  const others = word.rank === 2 ? "one other was likelier" : `${count(word.rank - 1)} others were likelier`;
+  const others = word.rank === 2 ? "one other was more probable" : `${count(word.rank - 1)} others were more probable`;
   $("#latest span").replaceChildren("The model gave ", chip(word.token, "nw-chosen"), ` ${percent(word.probability)}; ${word.rank === 1 ? "no other had more" : others}.${word.by_hand ? " You chose it." : ""}`);
 }
 
 function arrive() {
   faults.clear();
-  state.against = null;
-  state.odds = state.why = state.without = null;
+  state.contrast = null;
+  state.next = state.why = state.leftOut = null;
   drawText();
   drawTokens();
-  return drawOdds();
+  return drawDistribution();
 }
 
 function goTo(at) {
@@ -318,11 +318,11 @@ async function write() {
 }
 
 // Sentences, and slow motion: one station at a time.
-const STATIONS = ["tokens", "layers", "odds", "draw", "word", "why", "where"];
+const STATIONS = ["tokens", "layers", "distribution", "draw", "word", "why", "where"];
 let station = 0;
 
 function sentences() {
-  if (!state.odds) return;
+  if (!state.next) return;
   const expert = $("#expert").checked;
   for (const name of STATIONS) if (name !== "word") $(`#${name} .say`).textContent = say(name, state, expert);
   if ($("#slow").checked) speak();
@@ -364,7 +364,7 @@ function slow(on) {
 
 function expert() {
   document.documentElement.classList.toggle("expert", $("#expert").checked);
-  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-odds, nw-draw, nw-why, nw-sources, nw-attention, nw-without, nw-pairs")) part.toggleAttribute("expert", $("#expert").checked);
+  for (const part of document.querySelectorAll("nw-tokens, nw-lens, nw-distribution, nw-draw, nw-why, nw-sources, nw-attention, nw-leave-one-out, nw-bigrams")) part.toggleAttribute("expert", $("#expert").checked);
   sentences();
 }
 
@@ -416,11 +416,11 @@ function listen() {
   $("#begin").addEventListener("click", begin);
   for (const name of SETTINGS) $(`#${name}`).addEventListener("input", () => {
     showSettings();
-    drawOdds();
+    drawDistribution();
   });
   $("#number").addEventListener("input", () => {
     state.number = Number($("#number").value);
-    drawOdds();
+    drawDistribution();
   });
   for (const name of ["pointerdown", "pointermove"]) $("nw-draw").addEventListener(name, drag);
   for (const name of ["pointerover", "focusin"]) $(".sliders").addEventListener(name, (event) => {
@@ -429,33 +429,33 @@ function listen() {
   });
   $("#fate").addEventListener("click", () => {
     state.number = null;
-    drawOdds();
+    drawDistribution();
     $("#number").focus();
   });
   $("#seed").addEventListener("input", () => {
     state.number = null;
-    drawOdds();
+    drawDistribution();
   });
   $("#reroll").addEventListener("click", () => {
     $("#seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
     state.number = null;
-    drawOdds();
+    drawDistribution();
   });
   $("#merging").addEventListener("toggle", () => ($("#merging").open && state.tokens ? ($("nw-merges").data = state.tokens) : null));
   $("#layers > details").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawLayers());
-  $("#leaving").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWithout());
+  $("#leaving").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawLeaveOneOut());
   $("#apart").addEventListener("toggle", (event) => event.target === event.currentTarget && event.target.open && drawWhy());
-  $("#rival").addEventListener("change", () => {
-    state.against = $("#rival").value === "" ? null : Number($("#rival").value);
+  $("#contrast").addEventListener("change", () => {
+    state.contrast = $("#contrast").value === "" ? null : Number($("#contrast").value);
     drawWhy();
   });
-  $("#odds").addEventListener("click", (event) => {
+  $("#distribution").addEventListener("click", (event) => {
     if (event.target.closest(".nw-number")) return; // asks how it is known
-    const row = event.target.closest(".nw-odds-rows > li");
-    const at = row ? [...row.parentElement.children].indexOf(row) : -1;
-    const rival = state.odds?.odds.rows[at];
-    if (!rival || rival.chosen) return;
-    state.against = rival.id;
+    const item = event.target.closest(".nw-distribution-rows > li");
+    const at = item ? [...item.parentElement.children].indexOf(item) : -1;
+    const row = state.next?.distribution.rows[at];
+    if (!row || row.chosen) return;
+    state.contrast = row.id;
     openApart();
   });
   $("#ask-why").addEventListener("click", openWhy);
@@ -476,7 +476,7 @@ function drag(event) {
   $("nw-draw").setPointerCapture(event.pointerId);
   const { left, width } = line.getBoundingClientRect();
   $("#number").value = state.number = Math.min(Math.max((event.clientX - left) / width, 0), Number($("#number").max));
-  drawOdds();
+  drawDistribution();
 }
 
 function openWhy() {

@@ -1,9 +1,9 @@
-// The text without each of its words, one at a time: what the word's chance would have been.
+// The text without each of its words, one at a time: what the word's probability would have been.
 import { Component, chip, count, el, exact, figures, percent, picture, svg, visible } from "./parts.js";
 
 const STRONGEST = 6; // words whose absence changes the most
 
-export class NwWithout extends Component {
+export class NwLeaveOneOut extends Component {
   describe({ token, before, rows, earlier }) {
     if (!rows.length) return [el("p", {}, "The text is too short to leave a word out.")];
     const order = sorted(rows);
@@ -24,9 +24,9 @@ export class NwWithout extends Component {
   }
 }
 
-// The word first whose absence multiplies or divides the chance the most.
+// The word first whose absence multiplies or divides the probability the most.
 export function sorted(rows) {
   return [...rows].sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
 }
 
-customElements.define("nw-without", NwWithout);
+customElements.define("nw-leave-one-out", NwLeaveOneOut);

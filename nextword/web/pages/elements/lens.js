@@ -1,4 +1,4 @@
-// The logit lens: the favourite after each layer, and how the explained token fared.
+// The logit lens: the most probable token after each layer, and how the explained token fared.
 import { Component, chip, el, figures, percent, picture, svg, visible } from "./parts.js";
 
 export class NwLens extends Component {
@@ -10,13 +10,13 @@ export class NwLens extends Component {
       return el("li", {}, el("span", { class: "nw-where" }, place(row.layer)), chip(row.token, found), el("span", { class: "nw-bar" }, bar), el("span", { class: "nw-number" }, percent(row.probability_of_token)));
     });
     return [
-      el("p", {}, "The model works in layers, one after another. If it had to speak early, it would have said the word on the left; the bar is the chance it gave then to ", chip(token.token, "nw-chosen"), "."),
+      el("p", {}, "The model works in layers, one after another. If it had to speak early, it would have said the word on the left; the bar is the probability it gave then to ", chip(token.token, "nw-chosen"), "."),
       el("ol", { class: "nw-rows" }, ...lines),
       el("p", { class: "nw-muted" }, "A view, not a vote: the early layers were not made to be read this way."),
       this.exactly(
         "Exact numbers: the logit lens",
         el("p", {}, "The residual after each layer, through the model's own final norm and unembedding. log p in nats."),
-        figures(["after", "favourite", "its log p", "log p of the token"], rows.map((row) => [place(row.layer), chip(row.token), row.logprob, row.logprob_of_token])),
+        figures(["after", "most probable", "its log p", "log p of the token"], rows.map((row) => [place(row.layer), chip(row.token), row.logprob, row.logprob_of_token])),
       ),
     ];
   }

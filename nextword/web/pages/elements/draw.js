@@ -14,7 +14,7 @@ export class NwDraw extends Component {
     const names = segments.filter(({ id, interval: [from, to] }) => id === token.id || (to - from > 0.06 && Math.abs((from + to - interval[0] - interval[1]) / 2) > 0.09));
     const labels = names.map((each) => placed(chip(each.token, each.id === token.id ? "nw-chosen" : ""), (each.interval[0] + each.interval[1]) / 2));
     return [
-      el("p", {}, `A random number decides. All chances are laid end to end on a line from 0 to 1; the number ${number.toFixed(4)}${by_hand ? ", set by hand, lies on " : " fell on "}`, chip(token.token, "nw-chosen"), by_hand ? "." : ". The same seed gives the same number again."),
+      el("p", {}, `A random number decides. All probabilities are laid end to end on a line from 0 to 1; the number ${number.toFixed(4)}${by_hand ? ", set by hand, lies on " : " fell on "}`, chip(token.token, "nw-chosen"), by_hand ? "." : ". The same seed gives the same number again."),
       el("div", { class: "nw-line" }, el("div", { class: "nw-labels", "aria-hidden": "true" }, ...labels), line, el("div", { class: "nw-ends", "aria-hidden": "true" }, el("span", {}, "0"), el("span", {}, "1"))),
       el("p", { class: "nw-muted" }, `${by_hand ? "Not drawn" : `Seed ${seed}`}, place ${position} of the text. Pale parts of the line belong to tokens that are not shown.`),
       this.exactly(

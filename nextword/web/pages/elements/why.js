@@ -1,4 +1,4 @@
-// Why this token: a waterfall from 0 to its lead, each claim beside what was measured when its cause was removed.
+// Why this token: a waterfall from 0 to its lead, each claim beside what was measured when its component was ablated.
 import { Component, chip, el, exact, figures, picture, signed, svg, visible } from "./parts.js";
 
 const NEAR = 24; // tokens before the end that are shown whether they were read or not
@@ -16,20 +16,20 @@ export class NwWhy extends Component {
   }
 
   describe(data) {
-    const { token, against, causes, rest, claims, audit } = data;
-    const steps = [...causes, { words: "all other causes together", claim: rest, other: true }];
+    const { token, contrast, components, rest, claims, audit } = data;
+    const steps = [...components, { words: "all other components together", claim: rest, other: true }];
     const ends = steps.reduce((sums, step) => [...sums, sums.at(-1) + step.claim], [0]);
     const dots = steps.map((step, at) => (audit && !step.other ? ends[at] + step.measured : ends[at]));
     const [low, high] = [Math.min(0, claims.total, ...ends, ...dots), Math.max(0, claims.total, ...ends, ...dots)];
     const x = (value) => 10 + (980 * (value - low)) / (high - low || 1);
-    const rival = against ? el("span", {}, "the rival ", chip(against.token)) : "what the model expected on average";
+    const above = contrast ? el("span", {}, chip(contrast.token)) : "what the model expected on average";
     return [
-      el("p", {}, "Parts of the model pushed ", chip(token.token, "nw-chosen"), " up or down. A bar to the right spoke for it, a bar to the left against it; each begins where the last one ended. Together they make ", claims.total < 0 ? "how far it is behind " : "its lead over ", rival, `: ${signed(claims.total)}.`),
+      el("p", {}, "Parts of the model pushed ", chip(token.token, "nw-chosen"), " up or down. A bar to the right spoke for it, a bar to the left against it; each begins where the last one ended. Together they make ", claims.total < 0 ? "how far it is behind " : "its lead over ", above, `: ${signed(claims.total)}.`),
       audit ? el("p", {}, `Each claim was put to the test: the part was taken out and the model run again. The dot is what really changed. ${audit.held} of ${audit.tested} claims held (✓); failed ones (✗) are grey and stay in view.`) : el("p", {}, "The claims were not put to the test."),
-      this.tokens ? words(this.tokens, causes) : null,
+      this.tokens ? words(this.tokens, components) : null,
       el("ol", { class: "nw-rows nw-why-rows" }, ...steps.map((step, at) => bar(step, ends[at], x, audit, this.tokens)), total(claims.total, x)),
       el("p", { class: "nw-muted" }, "A head is a part that reads earlier tokens, a neuron one that answers to a pattern; head 3.1 is number 1 of layer 3, both counted from 0. A reason is what was written at the last token: how earlier tokens were prepared for it is not told here."),
-      this.exactly("Exact numbers: the ledger and its audit", ...ledger(data)),
+      this.exactly("Exact numbers: the attribution and its audit", ...attribution(data)),
     ];
   }
 }
@@ -42,14 +42,14 @@ function light(journey, { source, position } = {}) {
   for (const part of document.querySelectorAll(`${within}[data-source="${at}"], ${within}[data-position="${at}"]`)) part.classList.add("nw-linked");
 }
 
-// The position whose word a cause came from; null for what came from no single word.
+// The position whose word a component read; null for what came from no single word.
 function source({ kind, source }, tokens) {
   return source ?? (tokens && (kind === "token" || kind === "position") ? tokens.length - 1 : null);
 }
 
-function words(tokens, causes) {
+function words(tokens, components) {
   const named = tokens.map(() => []);
-  for (const cause of causes) named[source(cause, tokens)]?.push(`${cause.words}, ${signed(cause.claim)}`);
+  for (const component of components) named[source(component, tokens)]?.push(`${component.words}, ${signed(component.claim)}`);
   const shown = tokens.flatMap((token, at) => {
     if (at < tokens.length - NEAR && !named[at].length) return at === 0 || named[at - 1].length ? [" … "] : [];
     const word = chip(token);
@@ -85,17 +85,17 @@ function base(x) {
   return svg("path", { class: "nw-zero", d: `M${x(0)} 0v24` });
 }
 
-function ledger({ token, about, logit, above_mean, claims, causes, rest, audit }) {
+function attribution({ token, about, logit, above_mean, claims, components, rest, audit }) {
   const parts = Object.keys(claims.parts).map((name) => [name, logit.parts[name], above_mean.parts[name], claims.parts[name]]);
   const sums = ["total", "remainder", "relative_remainder"].map((name) => [name.replace("_", " "), logit[name], above_mean[name], claims[name]]);
-  const rows = causes.map((cause) => [cause.words, cause.claim, cause.expected, cause.measured, cause.foreseen_change, cause.logprob_change, cause.removed_by, cause.holds === undefined ? null : cause.holds ? "holds" : "failed"]);
+  const rows = components.map((component) => [component.words, component.claim, component.expected, component.measured, component.estimated_effect, component.logprob_change, component.ablation, component.holds === undefined ? null : component.holds ? "holds" : "failed"]);
   return [
     el("p", {}, `Claims are shares of ${about}; the scale of the final norm is frozen. Logit ${exact(token.logit)}, log p ${exact(token.logprob)} nats, probability ${exact(token.probability)}, all in float32. Parts plus remainder are the model's own number.`),
     figures(["part", "the logit", "above the mean", "claims"], [...parts, ...sums]),
-    figures(["cause (layer.unit, from 0)", "claim", "expected", "measured", "foreseen", "change of log p", "removed by", "audit"], [...rows, ["all others", rest, null, null, null, null, null, null]]),
-    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the cause; change of log p: what its removal does to log p; foreseen: the same before trying, from one gradient, each norm that reads the cause taken as it is."),
-    audit ? el("p", {}, `Rank correlation of expected and measured changes of log p: ${exact(audit.rank_correlation)}; with random directions in place of the causes: ${exact(audit.control)}; of foreseen and measured ones: ${exact(audit.foreseen_correlation)}.`) : null,
-    audit ? figures(["causes", "deletion: log p", "insertion: log p", "deletion of random directions"], audit.deletion.map((value, at) => [at, value, audit.insertion[at], audit.random_deletion[at]])) : null,
+    figures(["component (layer.unit, from 0)", "claim", "expected", "measured", "estimated", "change of log p", "ablation", "audit"], [...rows, ["all others", rest, null, null, null, null, null, null]]),
+    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the component; change of log p: what its removal does to log p; foreseen: the same before trying, from one gradient, each norm that reads the cause taken as it is."),
+    audit ? el("p", {}, `Rank correlation of expected and measured changes of log p: ${exact(audit.rank_correlation)}; with random directions in place of the components: ${exact(audit.control)}; of foreseen and measured ones: ${exact(audit.estimate_correlation)}.`) : null,
+    audit ? figures(["components", "deletion: log p", "insertion: log p", "deletion of random directions"], audit.deletion.map((value, at) => [at, value, audit.insertion[at], audit.random_deletion[at]])) : null,
   ];
 }
 customElements.define("nw-why", NwWhy);
