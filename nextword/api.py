@@ -23,8 +23,7 @@ from nextword.base.version import __version__
 from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
 from nextword.model.architecture import Architecture
-from nextword.parameters.open import Stored
-from nextword.parameters.run_folder import open_named
+from nextword.parameters.open import Stored, open_stored
 from nextword.predict.engine import Engine, Session
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
@@ -74,7 +73,15 @@ def open(
 
     Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
     """
-    return GPT(open_named(model), device=device, weights=weights, kv_cache=kv_cache)
+    stored = _open_checkpoint(model) if "@" in str(model) else open_stored(model)
+    return GPT(stored, device=device, weights=weights, kv_cache=kv_cache)
+
+
+def _open_checkpoint(model: str | Path) -> Stored:
+    """Open what may be RUN@STEP; only for that is imported what knows run folders, which takes a while."""
+    from nextword.parameters.run_folder import open_named
+
+    return open_named(model)
 
 
 class GPT:
