@@ -125,7 +125,10 @@ def replay(
     gpt = open_model(name, device)
     replaying.check_tokenizer(receipt, gpt.hashes())
     with terminal.busy("computing it again"):
-        receipt_again = gpt.receipt(**request, text=text or replaying.text_folder_of(receipt), name=name)
+        where = text or replaying.text_folder_of(receipt)
+        # A receipt that was made without a text is compared with one that looks into none either.
+        traced = where is not None or replaying.has_text(receipt)
+        receipt_again = gpt.receipt(**request, text=where, traced=traced, name=name)
         again = receipt_again.with_views() if "views" in receipt else receipt_again.to_json()
     checks = replaying.compare(receipt, again)
     holds = all(check.holds for check in checks)
@@ -172,9 +175,9 @@ def index(
 
     began, built = time.monotonic(), True
     if out is not None:
-        text = index_files(paths, tokenizer_of(None, model), out, tell=terminal.note, busy=terminal.busy)
+        text = index_files(paths, tokenizer_of(None, model), out, on_note=terminal.note, spinner=terminal.busy)
     elif len(paths) == 1 and model is None:
-        text, built = reindex(Path(paths[0]), busy=terminal.busy)
+        text, built = reindex(Path(paths[0]), spinner=terminal.busy)
     else:
         raise typer.BadParameter("give the folder of one RUN; or PATHs of text and --out DIR")
     facts = {"tokens": len(text.shards.tokens), "documents": text.shards.n_documents, "bytes": text.index.n_bytes}

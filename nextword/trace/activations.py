@@ -3,8 +3,8 @@
     activations = record_activations(model, ids, ["blocks.*.attention.z", "norm"])
     activations["blocks.3.attention.z"]                 # [heads, time, head size]
 
-The names and shapes are those of docs/reference/hook-points.md, without the batch dimension. Where attention's scores or
-pattern are recorded, its softmax is opened, and they take [heads, time, time].
+The names and shapes are those of docs/reference/hook-points.md, without the batch dimension. Where attention's scores
+or pattern are recorded, its softmax is opened, and they take [heads, time, time].
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _EditRows:
         return any(hook.wants(name) for hook in self._hooks)
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        rows = zip(self._hooks, tensor.split(1), strict=True)
+        rows = zip(self._hooks, torch.split(tensor, 1), strict=True)
         return torch.cat([hook(name, row) if hook.wants(name) else row for hook, row in rows])
 
 

@@ -47,7 +47,7 @@ def test_what_is_kept_under_edits_is_what_they_made_of_it() -> None:
     found = record_activations(model, PROMPT, ["blocks.1.attention.z", "logits"], silenced)
     assert not found["blocks.1.attention.z"][2].any()
     expected = edited_engine(model, silenced).open_session().feed_all(PROMPT)
-    torch.testing.assert_close(found["logits"], torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["logits"].float(), torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
 
 
 @every_kind
@@ -63,7 +63,7 @@ def test_sets_of_edits_in_one_batch_give_what_each_gives_alone(kind: str, monkey
     for most in (10_000, 2 * len(PROMPT)):
         monkeypatch.setattr(module, "MOST_TOKENS", most)
         found = logits_under_each(model, PROMPT, sets)
-        torch.testing.assert_close(found, torch.stack(list(map(torch.from_numpy, alone))), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.float(), torch.stack(list(map(torch.from_numpy, alone))), atol=1e-5, rtol=1e-5)
     assert logits_under_each(model, PROMPT, []).shape == (0, model.architecture.vocab)
 
 

@@ -165,6 +165,11 @@ def model_of(receipt: Mapping[str, Any]) -> str:
     return name
 
 
+def has_text(receipt: Mapping[str, Any]) -> bool:
+    """Whether a receipt tells of an indexed text, its own or one that was asked for."""
+    return _hash(receipt, "corpus") is not None
+
+
 def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
     """The indexed text that was asked for by its folder, None if none was."""
     request = receipt.get("request")

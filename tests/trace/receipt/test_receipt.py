@@ -14,13 +14,15 @@ import nextword
 from nextword import cli
 from nextword.errors import InputError, SettingError, StaleIndex
 from nextword.optimize.order import Order
+from nextword.parameters.run_folder import RunFolder
 from nextword.sample.settings import Sampling
 from nextword.trace.receipt.receipt import VERSION
 from nextword.trace.receipt.replay import compare, request_of
 from nextword.trace.text.evidence import exposures as exposures_of
 from nextword.trace.text.indexed import index_files, open_indexed, training_order
 from nextword.trace.text.sources import sentence
-from nextword.train.run import Budget, start
+from nextword.train.plan import Budget
+from nextword.train.run import start
 from tests.trace.conftest import BOLD, PROMPT
 
 FABLE = "One day the fox saw the grapes, and She ate an apple pie under the tree.\n"
@@ -127,7 +129,9 @@ def test_a_run_tells_when_it_saw_the_passage(tmp_path: Path) -> None:
     run = start(["world:hideaway,mb=0.03"], tmp_path / "run", Budget(steps=2), depth=1)
     for _ in run.train():
         pass
-    assert nextword.open(run.folder).receipt("The owl", ablation="none").to_json()["sources"]["evidence"] is None
+    untraced = nextword.open(run.folder).receipt("The owl", ablation="none", traced=False).to_json()
+    assert untraced["sources"]["evidence"] is None
+    assert not RunFolder(run.folder).index_path.exists()
     CliRunner().invoke(cli.app, ["index", str(run.folder)])
     told = nextword.open(run.folder).receipt("The owl keeps", ablation="none").to_json()
     exposures = told["sources"]["evidence"]["exposures"]
