@@ -53,7 +53,7 @@ class Chosen:
     sampled: SampledToken | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Receipt:
     """A receipt being written.
 
@@ -67,6 +67,12 @@ class Receipt:
     sources: Mapping[str, Any]
     facts: Mapping[str, Any]
     views: Callable[[], Mapping[str, Any]]
+
+    def __repr__(self) -> str:
+        why, name = self.explanation, self.facts["model"]["name"]
+        token = why.decode_token(why.token)
+        what = f"{token!r} after {len(why.recording.ids)} tokens of {name}"
+        return f"<Receipt of {what}: {why.probability:.2%}, {self.chosen.how}>"
 
     def with_views(self) -> dict[str, Any]:
         """As JSON values with the views; they take some readings of the prompt more."""
