@@ -23,13 +23,13 @@ from unittest.mock import patch
 import torch
 
 from nextword.model.architecture import tensor_shapes
+from nextword.model.types import Tensor
 from nextword.optimize import muon, trainer
 from nextword.optimize.optimizer import Adam, Optimizer, Rates
 from nextword.optimize.preflight import pick_dtype, shape
 from nextword.optimize.recipe import Recipe, initial_weights
 from nextword.train.plan import Corpus, prepare
 
-Tensor = torch.Tensor
 Weights = dict[str, Tensor]
 
 

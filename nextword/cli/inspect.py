@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextword.api import GPT
+    from nextword.base.types import TokenText
     from nextword.corpus.index import Index
     from nextword.encode.tokenizer import Tokenizer
     from nextword.model.architecture import Architecture
     from nextword.trace.logit.graph import Graph, Node
     from nextword.trace.text.history import History
-    from nextword.trace.weights.bigrams import Bigram, TokenText
+    from nextword.trace.weights.bigrams import Bigram
 
 Folder = Annotated[
     Path | None, typer.Option("--text", metavar="FOLDER", help="A text that `nextword index` made; else the run's own.")

@@ -35,11 +35,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
-
 from nextword.model.architecture import Architecture, SwiGLU
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 
 class Hook(Protocol):

@@ -36,8 +36,7 @@ from nextword.model.architecture import (
 )
 from nextword.model.hooks import Hook, apply_hook
 from nextword.model.kv_cache import KVCache
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 
 class Transformer(nn.Module):

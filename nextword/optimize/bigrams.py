@@ -19,12 +19,12 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
+from nextword.model.types import Tensor
 from nextword.optimize.batches import Text
 from nextword.optimize.forecast import DISCOUNT
 from nextword.optimize.optimizer import Adam
 from nextword.optimize.recipe import initial_weights
 
-Tensor = torch.Tensor
 Odds = npt.NDArray[np.float32]
 
 BYTES_PER_PAIR = 20  # of memory, while the table is fitted

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 _UNDROPPED_READINGS = 3
 _PER_DOUBLING, _MOST = 0.08, 0.3  # of the readings

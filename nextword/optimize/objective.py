@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 _LOGITS = {"cpu": 1 << 20}  # held at once, if that is at least _TOKENS tokens' worth: what stays in a cache
 _MOST_LOGITS = 1 << 26  # on other devices, which many small pieces keep waiting

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from nextword.errors import CorruptFile
+from nextword.model.types import Tensor
 from nextword.optimize.muon import Muon
-
-Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)

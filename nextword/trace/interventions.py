@@ -21,10 +21,10 @@ from nextword.errors import InputError
 from nextword.model.architecture import Architecture
 from nextword.model.hooks import point_names
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.predict.torch_engine import TorchEngine
 from nextword.trace.recording import Recorder, check_prompt
 
-Tensor = torch.Tensor
 _PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".z")  # [batch, heads, time, ...]
 
 

@@ -16,12 +16,12 @@ import torch
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Block, Transformer
+from nextword.model.types import Tensor
 
 if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
     from nextword.model.hooks import Hook
 
-Tensor = torch.Tensor
 CHUNK = 512  # tokens of a prompt read at once: bounds the activations
 FORK_BYTES = 1 << 28  # keys and values copied at once for `replay`
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
 from nextword.api import GPT
+from nextword.base.types import Json
 from nextword.base.version import __version__
 from nextword.web import problems
 from nextword.web.guard import Guard, Rules
@@ -34,8 +34,6 @@ from nextword.web.openai.schemas import (
 )
 from nextword.web.openai.service import Service
 from nextword.web.studio.routes import studio_router
-
-Json = dict[str, Any]
 
 
 def create_app(

@@ -5,16 +5,14 @@ A client that may as well try again is told when; one for which trying again is 
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from nextword.base.types import Json
 from nextword.errors import Busy, Closing, ContextOverflow, InputError, NextwordError, TokenizerError
 
-Json = dict[str, Any]
 _BUSY_SECONDS = "1"
 
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from nextword.errors import CorruptFile
+from nextword.model.types import Tensor
 from nextword.optimize.muon import Muon, orthogonal
 from nextword.optimize.optimizer import Adam, Optimizer, Rates
-
-Tensor = torch.Tensor
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import value_bias
 from nextword.trace.logit.components import (
     Bias,
@@ -37,7 +38,6 @@ from nextword.trace.logit.components import (
 )
 from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
 
-Tensor = torch.Tensor
 Ablation = Literal["zero", "mean", "resample"]
 Writes = Mapping[str, Tensor]  # point -> vector [width] at the last position
 LONGEST = 512  # tokens of a reference text that are used

@@ -25,6 +25,7 @@ import torch
 
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.components import (
     Bias,
     Component,
@@ -39,7 +40,6 @@ from nextword.trace.logit.components import (
 )
 from nextword.trace.recording import Recording, block_of, check_token
 
-Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 Granularity = Literal["finest", "read", "head", "source", "layer", "neuron"]
 

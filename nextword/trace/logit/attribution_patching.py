@@ -17,10 +17,9 @@ import torch
 
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Norm
+from nextword.model.types import Tensor
 from nextword.trace.logit.ablation import Writes, side_by_side
 from nextword.trace.recording import Recording, block_of
-
-Tensor = torch.Tensor
 
 
 @torch.no_grad()

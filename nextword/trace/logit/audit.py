@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nextword.model.types import Tensor
 from nextword.trace.logit.ablation import Ablation, Writes, removals, side_by_side
 from nextword.trace.logit.attribution import LogitAttribution, through_norm
 from nextword.trace.logit.attribution_patching import estimate_effects
 from nextword.trace.logit.components import Bias, Component, ValueBias
 from nextword.trace.recording import Recording, replay
 
-Tensor = torch.Tensor
 Floats = npt.NDArray[np.floating[Any]]
 LEAST = 0.25  # share of what was claimed that must be measured, or the claim has failed
 

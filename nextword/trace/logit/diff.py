@@ -9,10 +9,11 @@ the change appears, not which weights, or which words, made it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nextword.base.types import TokenText
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
@@ -29,8 +30,6 @@ from nextword.trace.logit.components import (
     ValueBias,
 )
 from nextword.trace.recording import Recording, record
-
-TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)

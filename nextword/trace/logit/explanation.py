@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 
+from nextword.base.types import TokenText
 from nextword.errors import InputError, SettingError
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.ablation import Ablation
@@ -24,8 +25,6 @@ from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.logit.components import Component, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
 from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import Recording, check_token, record
-
-TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)

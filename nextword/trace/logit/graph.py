@@ -25,14 +25,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from nextword.base.types import TokenText
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Norm, Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import Quantity
 from nextword.trace.logit.linearized import Flow, flow
 from nextword.trace.recording import block_of, check_token, record
 
-Tensor = torch.Tensor
-TokenText = Callable[[int], str]
 Granularity = Literal["mlp", "neuron"]
 Kind = Literal["token", "position", "bias", "read", "mlp", "neuron", "logit"]
 

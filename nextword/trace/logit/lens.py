@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recording
-
-Tensor = torch.Tensor
 
 
 @torch.no_grad()

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recorder
-
-Tensor = torch.Tensor
 
 
 class LinearizingHook:

@@ -30,8 +30,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nextword.base.types import TokenText
 from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
-from nextword.trace.logit.explanation import Explanation, TokenText
+from nextword.trace.logit.explanation import Explanation
 
 VERSION = 3
 ROWS = 10  # of the odds; the rest is one row

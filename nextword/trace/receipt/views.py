@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from nextword.base.types import Json
 from nextword.corpus.index import Index
 from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
@@ -24,8 +25,6 @@ from nextword.trace.receipt.leave_one_out import leave_one_out, words
 from nextword.trace.recording import Recording
 from nextword.trace.weights.bigrams import bigrams, top_bigrams
 from nextword.trace.weights.heads import head_roles
-
-Json = dict[str, Any]
 
 PLACES = 24  # of the text that are told one by one: the first token and the last ones
 WORDS = 24  # that are left out of a text, one at a time

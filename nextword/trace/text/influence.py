@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import check_prompt, check_token
-
-Tensor = torch.Tensor
 
 
 def influences(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from nextword.trace.logit.explanation import TokenText
+from nextword.base.types import TokenText
 from nextword.trace.text import evidence
 from nextword.trace.text.evidence import Seen, TokenEvidence
 from nextword.trace.text.indexed import IndexedText, Place, training_order

@@ -21,20 +21,19 @@ the whole second word: the product along its tokens, each read after those befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from nextword.base.types import TokenText
 from nextword.corpus.index import Index
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import EmptyPrompt
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import check_prompt, check_token
-
-Tensor = torch.Tensor
-TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)

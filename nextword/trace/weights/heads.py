@@ -15,9 +15,9 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recorder, check_prompt, check_token
 
-Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 
 

@@ -6,8 +6,7 @@ read what others wrote, that is a view and not a measurement. Only a head's role
 
 from __future__ import annotations
 
-from typing import Any
-
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
@@ -20,8 +19,6 @@ from nextword.trace.weights.vocabulary import (
     neuron_vocabulary,
     singular_directions,
 )
-
-Json = dict[str, Any]
 
 
 def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:

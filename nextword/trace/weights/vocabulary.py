@@ -14,10 +14,9 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import through_norm, value_bias
 from nextword.trace.recording import block_of, check_token
-
-Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.web.openai.collect import Entry, StreamChunk, TextJob
@@ -14,7 +15,6 @@ from nextword.web.openai.service import Service
 from nextword.web.openai.tool_calls import OPEN, CallReader
 from nextword.web.problems import BadRequest
 
-Json = dict[str, Any]
 DEEPEST = 50  # objects and lists within each other
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.web.openai.collect import Entry, StreamChunk, TextJob
 from nextword.web.openai.schemas import MOST_CHOICES, CompletionRequest
 from nextword.web.openai.service import Service
 from nextword.web.problems import BadRequest
-
-Json = dict[str, Any]
 
 
 def texts_of(service: Service, request: CompletionRequest) -> list[TextJob]:

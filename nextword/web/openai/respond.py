@@ -11,20 +11,20 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from nextword.base.types import Json
 from nextword.errors import NextwordError
 from nextword.web import problems
 from nextword.web.openai.collect import Answer, StreamChunk, TextJob
 from nextword.web.openai.schemas import GenerationRequest
 from nextword.web.openai.service import Service
 
-Json = dict[str, Any]
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once: there is an event for each token
 
 

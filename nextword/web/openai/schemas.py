@@ -20,10 +20,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from nextword.api import DEFAULT_SAMPLING
+from nextword.base.types import Json
 from nextword.sample.sampler import Sampling
 from nextword.web.problems import BadRequest
 
-Json = dict[str, Any]
 MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_NAME = 256  # characters

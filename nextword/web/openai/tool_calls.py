@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any
 
-Json = dict[str, Any]
+from nextword.base.types import Json
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 

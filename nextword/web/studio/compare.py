@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nextword.base.types import Json
 from nextword.errors import InputError
 from nextword.web.studio.requests import DifferenceRequest, DrawRequest
-from nextword.web.studio.views import Json, Views
+from nextword.web.studio.views import Views
 
 SIDES = ("left", "right")
 

@@ -10,15 +10,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from nextword.base.types import Json
 from nextword.errors import InputError
 from nextword.parameters.checkpoints import checkpoint_steps
 from nextword.run_checkpoint import as_checkpoint, open_checkpoint
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.views import Views
-
-Json = dict[str, Any]
 
 KEPT = 3  # what is watched, and two that are compared
 

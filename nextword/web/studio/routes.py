@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from nextword.api import GPT
+from nextword.base.types import Json
 from nextword.corpus.worlds import WORLDS
 from nextword.errors import NextwordError
 from nextword.web.studio.compare import compare, difference
@@ -38,7 +39,7 @@ from nextword.web.studio.requests import (
 )
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.training import Training
-from nextword.web.studio.views import Json, Views
+from nextword.web.studio.views import Views
 
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _POLICY = (

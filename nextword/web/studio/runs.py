@@ -16,14 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from nextword.base.types import Json
 from nextword.corpus.document import WORLD
 from nextword.corpus.language import World, text_of, words_of
 from nextword.corpus.worlds import WORLDS, world
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ContextOverflow, InputError
 from nextword.parameters.checkpoints import checkpoint_steps
-
-Json = dict[str, Any]
 
 MOST = 300  # points of a curve
 SAMPLES = 40

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.api import DEFAULT_SAMPLING, GPT
+from nextword.base.types import Json
 from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
 from nextword.sample.draw import uniform
@@ -27,7 +28,6 @@ from nextword.web.studio.requests import SETTINGS, AblationRequest, DrawRequest,
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
 
-Json = dict[str, Any]
 
 KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
 

@@ -15,6 +15,7 @@ from nextword import cli
 from nextword.errors import EmptyPrompt, UnknownToken
 from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 from nextword.trace.logit.attribution import Quantity
@@ -23,7 +24,6 @@ from nextword.trace.logit.linearized import LinearizingHook, freeze
 from tests.tiny import VARIANTS
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 
-Tensor = torch.Tensor
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ALL = 10**6
 SHORT = PROMPT[:4]
