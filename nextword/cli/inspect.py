@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nextword.corpus.index import Index
     from nextword.encode.tokenizer import Tokenizer
     from nextword.model.architecture import Architecture
-    from nextword.trace.logit.graph import Graph, Node
+    from nextword.trace.logit.graph import Graph
     from nextword.trace.text.history import History
     from nextword.trace.weights.bigrams import Bigram
 
@@ -311,7 +311,7 @@ def graph(
         id = int(gpt.predict(ids).distribution.logits[: gpt.tokenizer.vocab_size].argmax())
     quantity = Quantity(id, "expected" if contrast is None else gpt.tokenizer.encode_one(utf8(contrast)))
     with terminal.busy("tracing"):
-        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, grain=grain.value)
+        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, granularity=grain.value)
     if as_json:
         emit(found.to_json(gpt.tokenizer.token_text))
     else:
@@ -329,30 +329,9 @@ def _tell_graph(found: Graph, decode_token: TokenText) -> None:
     console.print(Line(printable(told), "bold"), soft_wrap=True)
     console.print(Line(f"remainder of all inputs {found.remainder:+.0e}", "dim"))
     for node, influence in found.influences.items():
-        words = printable(_words(node, found, decode_token))
+        words = printable(found.words(node, decode_token))
         console.print(Line.assemble((f"{influence:+8.2f}  ", "bold"), words), soft_wrap=True)
         flows = [(flow, writer) for (writer, reader), flow in found.edges.items() if reader == node]
         for flow, writer in sorted(flows, key=lambda pair: -abs(pair[0]))[:_FROM]:
-            line = f"{'':10}{flow:+8.2f}  from {printable(_words(writer, found, decode_token))}"
+            line = f"{'':10}{flow:+8.2f}  from {printable(found.words(writer, decode_token))}"
             console.print(Line(line, "dim"), soft_wrap=True)
-
-
-def _words(node: Node, found: Graph, decode_token: TokenText) -> str:
-    """A node as a phrase."""
-    at = f"{decode_token(found.ids[node.position])!r} (position {node.position})"
-    match node.kind:
-        case "token":
-            return f"the token {at}"
-        case "position":
-            return f"the vector of position {node.position}"
-        case "bias":
-            return f"the bias {node.name} at {at}"
-        case "read":
-            assert node.source is not None
-            source = f"{decode_token(found.ids[node.source])!r} (position {node.source})"
-            return f"head {node.layer}.{node.head} from {source} to {at}"
-        case "mlp":
-            return f"layer {node.layer}'s MLP at {at}"
-        case "neuron":
-            return f"neuron {node.layer}.{node.neuron} at {at}"
-    return "the logit"

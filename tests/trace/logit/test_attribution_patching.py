@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nextword.trace.logit.ablation import removals
+from nextword.trace.logit.ablation import ablation_writes
 from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.attribution_patching import _readers, estimate_effects
 from nextword.trace.logit.audit import _measure
@@ -22,8 +22,8 @@ def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
     recording = record(random_model(KINDS[kind]), PROMPT)
     (attribution,) = attribute(recording, [Quantity(TOKEN, "expected")])
     changes = [
-        *removals(recording, attribution.top(12), "zero"),
-        *removals(recording, attribution.top(12, "layer"), "mean"),
+        *ablation_writes(recording, attribution.top(12), "zero"),
+        *ablation_writes(recording, attribution.top(12, "layer"), "mean"),
     ]
     tiny = [{point: 1e-5 * vector for point, vector in change.items()} for change in changes]
     log_p = _measure(recording, [{}, *tiny]).log_softmax(-1)[:, TOKEN].numpy()
@@ -35,7 +35,7 @@ def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
 def test_what_only_the_last_norm_reads_is_foreseen_as_it_is_up_to_the_softmax(kind: str, ablation: str) -> None:
     recording = record(random_model(KINDS[kind]), PROMPT)
     last = recording.model.architecture.n_layers - 1
-    changes = removals(recording, [Layer(last, "mlp"), Bias("norm.bias")], ablation)
+    changes = ablation_writes(recording, [Layer(last, "mlp"), Bias("norm.bias")], ablation)
     without, before = _measure(recording, changes), recording.logits
     slope = -before.softmax(-1)
     slope[TOKEN] += 1

@@ -9,7 +9,7 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.ablation import removals
+from nextword.trace.logit.ablation import ablation_writes
 from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.audit import Finding, audit, rank_correlation
 from nextword.trace.logit.components import (
@@ -24,7 +24,7 @@ from nextword.trace.logit.components import (
     Token,
     ValueBias,
 )
-from nextword.trace.recording import Recording, record, replay
+from nextword.trace.recording import Recording, record, rerun_last
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -124,8 +124,8 @@ def test_with_everything_else_frozen_a_removal_takes_exactly_what_was_expected(k
     components += [Layer(0, "mlp"), ValueBias(1, 2), Bias("norm.bias"), Bias("blocks.1.mlp.down.bias")]
     components += [Bias("blocks.0.attention.output.bias")]
     findings = audit(recording, attribution, components, ablation).findings
-    for finding, change in zip(findings, removals(recording, components, ablation), strict=True):
-        logits = replay(recording, 1, lambda rows, change=change: LinearizingHook(recording, dict(change)))
+    for finding, change in zip(findings, ablation_writes(recording, components, ablation), strict=True):
+        logits = rerun_last(recording, 1, lambda rows, change=change: LinearizingHook(recording, dict(change)))
         assert finding.expected == pytest.approx(float(recording.logits[TOKEN] - logits[0, TOKEN]), abs=1e-10)
         assert finding.claim == pytest.approx(attribution.contribution(finding.component))
 

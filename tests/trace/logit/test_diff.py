@@ -11,8 +11,8 @@ import torch
 from nextword.errors import InputError, UnknownToken
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import Quantity
-from nextword.trace.logit.components import Component, Head, Layer, Neuron
-from nextword.trace.logit.diff import compare_models, compare_texts, words
+from nextword.trace.logit.components import Component, Head, Layer, Neuron, component_name
+from nextword.trace.logit.diff import compare_models, compare_texts
 from tests.trace.models import KINDS, PROMPT, random_model
 
 
@@ -70,10 +70,10 @@ def test_every_cause_has_words() -> None:
     components: set[Component] = set()
     for granularity in ("finest", "head", "source", "layer", "neuron"):
         components |= set(found.change.contributions(granularity))
-    assert len({words(component) for component in components}) == len(components)
-    assert words(Head(3, 5)) == "head 3.5"
-    assert words(Layer(1, "mlp")) == "layer 1's MLP"
-    assert words(Neuron(1, 4)) == "neuron 1.4"
+    assert len({component_name(component) for component in components}) == len(components)
+    assert component_name(Head(3, 5)) == "head 3.5"
+    assert component_name(Layer(1, "mlp")) == "layer 1's MLP"
+    assert component_name(Neuron(1, 4)) == "neuron 1.4"
 
 
 def test_what_cannot_be_compared_is_refused_by_name() -> None:

@@ -43,7 +43,7 @@ def test_a_copied_word_is_said_to_be_copied() -> None:
 
 def test_it_shows_itself_in_one_line() -> None:
     found = explain(induction_model(), COPY, decode_token)
-    assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 causes>"
+    assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 components>"
 
 
 def test_what_is_no_grain_or_no_cause_at_all_is_refused() -> None:
@@ -123,7 +123,7 @@ def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
         gpt.explain("She", "zebra crossing")
     with pytest.raises(UnknownToken, match="no token 320"):
         gpt.explain("She", 320)
-    with pytest.raises(InputError, match="own rival"):
+    with pytest.raises(InputError, match="own contrast"):
         gpt.explain("She", "a", "a")
     with pytest.raises(InputError, match="under edits"):
         gpt.with_edit(Scale("blocks.0.mlp", 0.0)).explain("She")

@@ -51,11 +51,11 @@ def test_inputs_are_the_logit_in_every_family(tiny_folder: Callable[[str], Path]
 
 
 @every_kind
-@pytest.mark.parametrize(("grain", "quantity"), [("neuron", Quantity(5)), ("mlp", Quantity(5, "expected"))])
-def test_what_flows_into_a_node_flows_out_of_it(kind: str, grain: str, quantity: Quantity) -> None:
+@pytest.mark.parametrize(("granularity", "quantity"), [("neuron", Quantity(5)), ("mlp", Quantity(5, "expected"))])
+def test_what_flows_into_a_node_flows_out_of_it(kind: str, granularity: str, quantity: Quantity) -> None:
     """With nothing pruned; every node's edges come from its own read and write vectors, influences from gradients."""
-    short = PROMPT[:2] if grain == "neuron" else SHORT
-    graph = attribution_graph(random_model(KINDS[kind]), short, quantity, count=ALL, grain=grain)  # type: ignore[arg-type]
+    short = PROMPT[:2] if granularity == "neuron" else SHORT
+    graph = attribution_graph(random_model(KINDS[kind]), short, quantity, count=ALL, granularity=granularity)  # type: ignore[arg-type]
     scale = max(map(abs, graph.influences.values()))
     into, out = Counter[Node](), Counter[Node]()
     for (writer, reader), flow in graph.edges.items():
@@ -89,7 +89,7 @@ class Removing:
 def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> None:
     model = random_model(KINDS[kind])
     points, row = freeze(model, SHORT), torch.tensor([SHORT])
-    graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, grain="neuron")
+    graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, granularity="neuron")
     whole = float(model(row, hook=LinearizingHook(points))[0, -1, 5])
     assert whole == pytest.approx(graph.total, abs=1e-11)
 
@@ -133,7 +133,7 @@ def test_a_pruned_graph_says_what_it_does_not_show() -> None:
 
 def test_nothing_outside_a_hand_made_circuit_has_influence() -> None:
     """... 4 7 ... 4: the induction head copies 7 from its place. Where it looks is frozen, and is no edge."""
-    graph = attribution_graph(induction_model(), [1, 4, 7, 2, 5, 9, 4], Quantity(7), count=ALL, grain="neuron")
+    graph = attribution_graph(induction_model(), [1, 4, 7, 2, 5, 9, 4], Quantity(7), count=ALL, granularity="neuron")
     word, read, end = Node("token", 2), Node("read", 6, 1, 0, 2), Node("logit", 6)
     assert set(graph.influences) == {word, read, end}
     assert set(graph.edges) == {(word, read), (read, end)}
