@@ -1,23 +1,27 @@
-"""The receipt of one token: draw, filters, logit, ledger, audit and text as one JSON value that can be checked again.
+"""The receipt of one token: draw, filters, logit, attribution, audit and text as one JSON value that can be replayed.
 
-    receipt   version of this schema: 2        nextword   the version that wrote it
-    model     name as it was opened, layers, heads, width, vocab, context
-    hashes    weights, tokenizer: SHA-256; corpus: the hash of the indexed text, null without one
-    asked     what `replay` asks again: token, against, count, by, ablation, reference, sampling, seed, text
-    prompt    text, ids, tokens                lens       what each layer would have said
-    odds      rows, more, filters, sampling    draw       how, seed, position, number, interval, segments
-    why       the explanation: the logit, its ledger, causes and audit (nextword.trace.logit.explanation)
-    sources   what the indexed text says, or null and how to get it (nextword.trace.text.sources)
-    views     only where a page is made of it: what is drawn beside the account (nextword.trace.receipt.views)
+    receipt       version of this schema: 3
+    nextword      version of the package that wrote it
+    model         name as it was opened, layers, heads, width, vocab, context
+    hashes        weights, tokenizer: SHA-256; corpus: the hash of the indexed text, null without one
+    request       what `replay` asks for again: token, contrast, count, granularity, ablation, reference, sampling,
+                  seed, text
+    prompt        text, ids, tokens
+    lens          what the model would have predicted after each layer
+    distribution  rows, more, filters, sampling, chosen, reference
+    draw          how, token, seed, position, number, interval, segments
+    why           the explanation: the logit, its attribution, components and audit (nextword.trace.logit.explanation)
+    sources       what the indexed text says, or null and how to get it (nextword.trace.text.sources)
+    views         only where a page is made of it: what is drawn beside the rest (nextword.trace.receipt.views)
 
 Model and text are named as they were typed, the text's files by their names: a receipt is given away, and says nothing
 else about where its writer keeps things. `web/pages/elements/README.md` has every key. The distribution is that of the
 engine that writes, the attribution is of the reference model in float32; `distribution.reference` has both log p of the
 token side by side. Nothing is rounded but `views.attention`.
 
-The version goes up by one whenever a key is added, dropped or means something else; `request`, `prompt`, `model` and
-`hashes` only ever gain keys, so that `replay.py` can ask again what any earlier receipt asked. Version 2
-added the foreseen changes of the audit and how often a passage was read.
+The version goes up by one whenever a key is added, dropped, renamed or means something else; `request`, `prompt`,
+`model` and `hashes` only ever gain keys, so that `replay.py` can ask again what any earlier receipt asked. Version 2
+added estimated effects and the number of times that a passage was read; version 3 renamed keys (`replay._RENAMED`).
 """
 
 from __future__ import annotations
@@ -30,19 +34,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextword.base.types import TokenText
+from nextword.base.types import Json, TokenText
 from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
 from nextword.trace.logit.explanation import Explanation
 
 VERSION = 3
-ROWS = 10  # of the odds; the rest is one row
+ROWS = 10  # tokens: of the distribution that have a row; all others are one row
 
 How = Literal["drawn", "greedy", "named"]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """How the token was come by: drawn (`sampled`, with `seed`), the most probable, or named by whoever asked."""
+    """A token and how it was chosen.
+
+    Args:
+        how: "drawn"; "greedy": it is the most probable; "named": the caller gave it.
+        id: Of the token.
+        distribution: Of the next token, before and after the sampling settings.
+        n_tokens: The number of ids that stand for tokens, from 0 on.
+        sampling: The settings of a draw, None without one.
+        seed: Of a draw.
+        sampled: The account of a draw.
+    """
 
     how: How
     id: int
@@ -57,8 +71,13 @@ class Chosen:
 class Receipt:
     """A receipt being written.
 
-    sources: what trace/text/sources.py tells. facts: nextword (the version), model, hashes and asked. views: makes what
-    is drawn beside the account.
+    Args:
+        explanation: Of the token.
+        chosen: The token, and how it was chosen.
+        prompt: The text before it.
+        sources: What the indexed text says (nextword.trace.text.sources).
+        facts: The keys nextword (the version), model, hashes and request.
+        views: Makes what is drawn beside the rest.
     """
 
     explanation: Explanation
@@ -68,12 +87,12 @@ class Receipt:
     facts: Mapping[str, Any]
     views: Callable[[], Mapping[str, Any]]
 
-    def with_views(self) -> dict[str, Any]:
-        """As JSON values with the views; they take some readings of the prompt more."""
+    def with_views(self) -> Json:
+        """As JSON values with the views, which take some more forward passes."""
         return {**self.to_json(), "views": dict(self.views())}
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values, as the module says."""
+    def to_json(self) -> Json:
+        """As JSON values, with the keys of the module's docstring."""
         why = self.explanation.to_json()
         ids, tokens, lens = why.pop("ids"), why.pop("tokens"), why.pop("lens")
         decode_token = self.explanation.decode_token
@@ -93,8 +112,8 @@ class Receipt:
         }
 
 
-def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
-    """The most probable tokens and the chosen one, one row for all others, and what the filters took."""
+def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
+    """The most probable tokens and the chosen one, one row for all others, and what each filter removed."""
     shown = _shown(chosen)
     others = np.ones(len(chosen.distribution.logits), bool)
     others[shown] = False
@@ -114,12 +133,14 @@ def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, A
 
 
 def _shown(chosen: Chosen) -> list[int]:
+    """The ids that have a row: the most probable ones, the chosen one among them, in the order of their logits."""
     logits = chosen.distribution.logits[: chosen.n_tokens]
     best = np.argsort(-logits, kind="stable")[:ROWS].tolist()
     return best if chosen.id in best else [*best[: ROWS - 1], chosen.id]
 
 
-def _row(chosen: Chosen, id: int, decode_token: TokenText) -> dict[str, Any]:
+def _row(chosen: Chosen, id: int, decode_token: TokenText) -> Json:
+    """One token of the distribution."""
     distribution = chosen.distribution
     return {
         "id": id,
@@ -133,9 +154,9 @@ def _row(chosen: Chosen, id: int, decode_token: TokenText) -> dict[str, Any]:
     }
 
 
-def draw_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
-    """Where the random number fell on the line of the filtered probabilities, laid end to end in the order of ids."""
-    payload: dict[str, Any] = {"how": chosen.how, "token": {"id": chosen.id, "token": decode_token(chosen.id)}}
+def draw_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
+    """The random number of a draw, and its place among the filtered probabilities laid end to end by id."""
+    payload: Json = {"how": chosen.how, "token": {"id": chosen.id, "token": decode_token(chosen.id)}}
     if chosen.sampled is None:
         return payload | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
     ends = np.cumsum(chosen.distribution.filtered)
@@ -154,7 +175,11 @@ def draw_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
     }
 
 
-def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
-    """The settings; the logit bias as pairs [id, bias], null for -inf."""
+def sampling_to_json(sampling: Sampling) -> Json:
+    """The settings; the logit bias as pairs [id, bias], with null for -inf.
+
+    >>> sampling_to_json(Sampling(top_k=40, logit_bias={7: -math.inf}))["logit_bias"]
+    [[7, None]]
+    """
     bias = [[id, None if value == -math.inf else value] for id, value in sampling.logit_bias.items()]
     return {**dataclasses.asdict(sampling), "logit_bias": bias}
