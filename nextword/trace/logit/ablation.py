@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ from nextword.trace.logit.components import (
     ValueBias,
 )
 from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
+from nextword.trace.settings import Ablation
 
-Ablation = Literal["zero", "mean", "resample"]
 Writes = Mapping[str, Tensor]
 """Vectors [width] that are written at the last position, by hook point."""
 REFERENCE_TOKENS = 512  # tokens: of a reference text that are used, from its first on
@@ -220,7 +220,7 @@ def ablation_writes(
         InputError: The reference is too short.
         SettingError: The name of the ablation is unknown.
     """
-    if ablation not in ("zero", "mean", "resample"):
+    if ablation not in get_args(Ablation) or ablation == "none":
         raise SettingError(f"A component can be ablated by zero, mean or resample, not {ablation!r:.40}.")
     own = PositionState.of(recording)
     if ablation != "zero":

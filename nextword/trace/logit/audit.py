@@ -18,11 +18,12 @@ import numpy.typing as npt
 import torch
 
 from nextword.model.types import Tensor
-from nextword.trace.logit.ablation import Ablation, AddingHook, Writes, ablation_writes, stacked
+from nextword.trace.logit.ablation import AddingHook, Writes, ablation_writes, stacked
 from nextword.trace.logit.attribution import LogitAttribution, through_norm
 from nextword.trace.logit.attribution_patching import estimate_effects
 from nextword.trace.logit.components import Bias, Component, ValueBias
 from nextword.trace.recording import Recording, log_probability, rerun_last
+from nextword.trace.settings import Ablation
 
 Floats = npt.NDArray[np.floating[Any]]
 LEAST = 0.25  # fraction: of the expected effect that must be measured for a claim to hold

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from nextword.base.types import Json, TokenText
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.components import component_name
 from nextword.trace.recording import Recording, log_probability, record
+from nextword.trace.settings import Granularity
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,18 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 
 from nextword.base.types import Json, TokenText
-from nextword.errors import InputError, SettingError
+from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.logit.components import Component, Head, Layer, Position, Read, Source, Token, component_name
 from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import Recording, check_token, log_probability, record
+from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 
 
 @dataclass(frozen=True)
@@ -193,9 +192,9 @@ def explain(
     token: int | None = None,
     contrast: int | None = None,
     *,
-    count: int = 12,
-    granularity: Granularity = "finest",
-    ablation: Ablation | None = "zero",
+    count: int = EXPLAIN.count,
+    granularity: Granularity = EXPLAIN.granularity,
+    ablation: Ablation = EXPLAIN.ablation,
     reference: Sequence[int] | None = None,
     n_tokens: int | None = None,
 ) -> Explanation:
@@ -209,7 +208,7 @@ def explain(
         contrast: Id of the token to compare it with, None: the mean by the model's own probabilities.
         count: The number of components to list.
         granularity: What the components are (`LogitAttribution.contributions`).
-        ablation: How the audit ablates them, None: no audit.
+        ablation: How the audit ablates them, "none": no audit.
         reference: Token ids that means and resamples are taken from, None: the prompt without its last token.
         n_tokens: The number of ids that stand for tokens, from 0 on; None: all of the vocabulary.
 
@@ -220,10 +219,7 @@ def explain(
         SettingError: The name of the granularity or ablation is unknown, or `count` is below 1.
         InputError: The contrast is the token itself, or the reference is too short.
     """
-    if granularity not in get_args(Granularity):
-        raise SettingError(f"The granularity is one of {', '.join(get_args(Granularity))}, not {granularity!r}.")
-    if count < 1:
-        raise SettingError(f"At least one component is listed, not {count}.")
+    ExplainSettings(count, granularity, ablation)
     for id in (token, contrast):
         if id is not None:
             check_token(id, model.architecture)
@@ -244,7 +240,7 @@ def explain(
         above_mean,
         claims,
         components,
-        None if ablation is None else audit(recording, claims, components, ablation, reference=reference),
+        None if ablation == "none" else audit(recording, claims, components, ablation, reference=reference),
         _lens(recording, token, n_tokens),
         decode_token,
     )

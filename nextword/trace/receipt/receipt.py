@@ -35,7 +35,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nextword.base.types import Json, TokenText
-from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
+from nextword.sample.sampler import Distribution, SampledToken, clamped_log
+from nextword.sample.settings import Sampling
 from nextword.trace.logit.explanation import Explanation
 
 VERSION = 3

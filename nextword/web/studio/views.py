@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.api import DEFAULT_SAMPLING, GPT
+from nextword.api import GPT
+from nextword.base.settings import settings_of
 from nextword.base.types import Json
 from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
 from nextword.sample.draw import uniform
-from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log, distribute, sample_token
-from nextword.web.studio.requests import SETTINGS, AblationRequest, DrawRequest, TextRequest, WhyRequest
+from nextword.sample.sampler import Distribution, SampledToken, clamped_log, distribute, sample_token
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
+from nextword.web.studio.requests import SLIDERS, AblationRequest, DrawRequest, TextRequest, WhyRequest
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
@@ -51,7 +53,7 @@ class Views:
             "width": a.width,
             "vocab": self._gpt.tokenizer.vocab_size,
             "context": a.context,
-            "sampling": {name: getattr(DEFAULT_SAMPLING, name) for name in SETTINGS},
+            "sliders": [_slider(name) for name in SLIDERS],
         }
 
     def ids_of(self, request: TextRequest) -> list[int]:
@@ -160,7 +162,7 @@ class Views:
                 "filtered_probability": float(distribution.filtered[others].sum()),
             },
             "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in distribution.removed],
-            "sampling": {name: getattr(sampling, name) for name in SETTINGS},
+            "sampling": {name: getattr(sampling, name) for name in SLIDERS},
             "chosen": next(row for row in rows if row["chosen"]),
             "reference": {"logprob": None, "logprob_engine": clamped_log(sampled.probability)},
         }
@@ -281,3 +283,11 @@ class Views:
         ]
         rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
         return {"layer": request.layer, "head": request.head, "rows": rows, "rest": rest, "more": n - len(rows)}
+
+
+def _slider(name: str) -> Json:
+    """A setting as the page's control for it: ends, step, the value it begins at, and what it does."""
+    setting, slider = settings_of(Sampling)[name], SLIDERS[name]
+    off, word = slider.off
+    ends = {"minimum": slider.minimum, "maximum": slider.maximum, "step": slider.step}
+    return {"name": name, **ends, "value": getattr(DEFAULT_SAMPLING, name), "off": [off, word], "doc": setting.doc}
