@@ -170,7 +170,7 @@ def model_of(receipt: Mapping[str, Any]) -> str:
 
 
 def has_text(receipt: Mapping[str, Any]) -> bool:
-    """Whether a receipt tells of an indexed text, its own or one that was asked for."""
+    """Whether a receipt refers to an indexed text, the model's own or one that was requested."""
     return _hash(receipt, "corpus") is not None
 
 

@@ -86,7 +86,7 @@ class Removing:
 
 
 @every_kind
-def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> None:
+def test_influences_are_what_ablation_takes_from_the_frozen_model(kind: str) -> None:
     model = random_model(KINDS[kind])
     points, row = freeze(model, SHORT), torch.tensor([SHORT])
     graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, granularity="neuron")
@@ -143,14 +143,14 @@ def test_nothing_outside_a_hand_made_circuit_has_influence() -> None:
 
 
 def test_as_json_edges_go_between_nodes() -> None:
-    told = json.loads(json.dumps(graph_of("qk-norm", Quantity(5, 17), count=10).to_json(str)))
-    assert told["contrast"]["id"] == 17
-    ids = [node["id"] for node in told["nodes"]]
+    payload = json.loads(json.dumps(graph_of("qk-norm", Quantity(5, 17), count=10).to_json(str)))
+    assert payload["contrast"]["id"] == 17
+    ids = [node["id"] for node in payload["nodes"]]
     assert ids == list(range(11))
-    assert told["nodes"][0]["kind"] == "logit"
-    assert told["nodes"][0]["influence"] == told["total"]
-    assert all(edge["from"] in ids and edge["to"] in ids for edge in told["edges"])
-    assert told["remainder"] == told["total"] - told["inputs"]
+    assert payload["nodes"][0]["kind"] == "logit"
+    assert payload["nodes"][0]["influence"] == payload["total"]
+    assert all(edge["from"] in ids and edge["to"] in ids for edge in payload["edges"])
+    assert payload["remainder"] == payload["total"] - payload["inputs"]
 
 
 def test_float32_is_complete_up_to_rounding() -> None:
@@ -159,11 +159,11 @@ def test_float32_is_complete_up_to_rounding() -> None:
     assert abs(graph.remainder) <= 1e-5 * max(map(abs, graph.influences.values()))
 
 
-def test_the_verb_tells_nodes_and_edges() -> None:
+def test_the_verb_prints_nodes_and_edges() -> None:
     result = CliRunner().invoke(cli.app, ["graph", "She ate an apple", "--token", " pie", "--nodes", "8", "--json"])
-    told = json.loads(result.stdout)
-    assert (len(told["nodes"]), told["token"]["token"]) == (9, " pie")
-    assert abs(told["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in told["nodes"])
+    payload = json.loads(result.stdout)
+    assert (len(payload["nodes"]), payload["token"]["token"]) == (9, " pie")
+    assert abs(payload["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in payload["nodes"])
     contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--grain", "neuron"]
     shown = CliRunner().invoke(cli.app, contrast)
     assert shown.exit_code == 0

@@ -1,4 +1,4 @@
-"""Omission: each chance is that of the shorter text read on its own; words are cut where a reader would."""
+"""Leave one out: each probability is that of the shorter text read on its own; words are cut where a reader would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import nextword
 from nextword.trace.receipt.leave_one_out import leave_one_out, word_spans
 
 
-def test_each_chance_is_that_of_the_shorter_text() -> None:
+def test_each_probability_is_that_of_the_shorter_text() -> None:
     gpt = nextword.open("tales")
     ids = gpt.tokenizer.encode_prompt("The king had three sons, and the youngest")
     spans = word_spans([b"", *(gpt.tokenizer.token_bytes(id) for id in ids[1:])])
