@@ -7,39 +7,30 @@ Opening reads settings, tokenizer and the table of tensors; weights are loaded b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from nextword.base.callbacks import Spinner
-from nextword.base.version import __version__
-from nextword.encode.tokenizer import Tokenizer, TokenSpan
-from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
-from nextword.model.architecture import Architecture
+from nextword.encode.tokenizer import TokenSpan
+from nextword.errors import ContextOverflow, EmptyPrompt, InputError
 from nextword.parameters.open import Stored, open_stored
 from nextword.predict.engine import Engine, Session
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
-from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, distribute, sample_token
+from nextword.sample.results import Prediction, Score
+from nextword.sample.sampler import distribute
 from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
-from nextword.trace.settings import EXPLAIN, Ablation, Granularity
+from nextword.trace.facade import Inspection, Prompt
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from nextword.model.transformer import Transformer
     from nextword.trace.interventions import Edit
-    from nextword.trace.logit.explanation import Explanation
-    from nextword.trace.receipt.receipt import Chosen, Receipt
-    from nextword.trace.receipt.views import Viewer
-    from nextword.trace.text.indexed import IndexedText
+    from nextword.trace.text.history import History
 
 DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
@@ -60,13 +51,14 @@ def open(
 ) -> GPT:
     """Open a model.
 
-    model: "tales", which comes with nextword, a pulled name ("smollm2", "owner/model"), a Hugging Face folder, the
-    folder of a run, one of its checkpoints (RUN@STEP), or a `.gguf` file.
-    device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
-    weights: how a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
-    in (nextword.predict.cpu.packed).
-    kv_cache: how a CPU holds keys and values: "fp32", "fp16", "int8", or "auto" for fp16 beside weights of 4 or 8 bits
-    and fp32 beside others (nextword.predict.cpu.kernels.forward).
+    Args:
+        model: "tales", which comes with nextword, a pulled name ("smollm2", "owner/model"), a Hugging Face folder, the
+            folder of a run, one of its checkpoints (RUN@STEP), or a `.gguf` file.
+        device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
+        weights: How a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
+            in (nextword.predict.cpu.packed).
+        kv_cache: How a CPU holds keys and values: "fp32", "fp16", "int8", or "auto" for fp16 beside weights of 4 or 8
+            bits and fp32 beside others.
 
     Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
     """
@@ -81,37 +73,105 @@ def _open_checkpoint(model: str | Path) -> Stored:
     return open_named(model)
 
 
-class GPT:
-    """An opened model. Not to be shared between threads."""
+def history(run: str | Path, prompt: str, token: str, *, roles: bool = False, last: int | None = None) -> History:
+    """When a run learned a token: its log p at every checkpoint, and what was read when it rose most.
 
-    def __init__(self, stored: Stored, *, device: str = "auto", weights: str = "auto", kv_cache: str = "auto") -> None:
-        self._stored = stored
+    Args:
+        run: The run folder.
+        prompt: What comes before.
+        token: A text that is one token, with its space.
+        roles: Whether to score what kind of head each head is, at every checkpoint.
+        last: The step of the last checkpoint that is looked at; None: all are.
+
+    Raises ModelNotFound, CorruptFile, EmptyPrompt, ContextOverflow or UnknownToken.
+    """
+    from nextword.trace.text.history import trace_history
+    from nextword.trace.text.indexed import open_indexed, training_order
+
+    order, _ = training_order(Path(run))
+    text = open_indexed(Path(run))
+    ids, id = text.tokenizer.encode_prompt(prompt), text.tokenizer.encode_one(token)
+    return trace_history(Path(run), ids, id, text, order, roles=roles, begin=text.tokenizer.bos_id, last=last)
+
+
+def influences(
+    run: str | Path, prompt: str, token: str, documents: Sequence[str], *, steps: Sequence[int] | None = None
+) -> npt.NDArray[np.float64]:
+    """How much each document speaks for a token, averaged over checkpoints of a run (nextword.trace.text.influence).
+
+    Args:
+        run: The run folder.
+        prompt: What comes before.
+        token: A text that is one token, with its space.
+        documents: Texts; those that the run read are meant.
+        steps: The checkpoints; None: all of them, which takes a gradient of every document at each.
+
+    Returns:
+        A number for each document, float64: more is more support, below zero speaks against the token.
+
+    Raises ModelNotFound, InputError for a step without a checkpoint, CorruptFile, ContextOverflow or UnknownToken.
+    """
+    from nextword.parameters.run_folder import RunFolder
+    from nextword.predict.torch_engine import checkpoint_model
+    from nextword.trace.text.influence import influences as measure
+
+    folder = RunFolder(Path(run))
+    steps = folder.run_steps() if steps is None else steps
+    tokenizer = folder.stored_checkpoint(steps[0]).tokenizer
+    ids, rows = tokenizer.encode_prompt(prompt), [tokenizer.encode(each, begin=True) for each in documents]
+    models = (checkpoint_model(folder.path, step) for step in steps)
+    return measure(models, ids, tokenizer.encode_one(token), rows)
+
+
+class GPT(Inspection):
+    """An opened model. Not to be shared between threads.
+
+    Methods that look inside are in nextword.trace.facade, which is the other half of this class.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        *,
+        device: str = "auto",
+        weights: str = "auto",
+        kv_cache: str = "auto",
+        edits: Sequence[Edit] = (),
+        original: GPT | None = None,
+    ) -> None:
+        """Wrap an opened model; nothing is loaded before it is needed.
+
+        Args:
+            stored: The opened model.
+            device: As in `open`.
+            weights: As in `open`.
+            kv_cache: As in `open`.
+            edits: Edits that every forward pass is under.
+            original: The GPT that this one is made of by edits: its reference model is shared and computes here, too.
+        """
+        self._stored, self._original = stored, original
         self._device, self._weights, self._kv_cache = device, weights, kv_cache
-        self._edits: tuple[Edit, ...] = ()
+        self.edits = tuple(edits)
+        self.architecture, self.tokenizer, self.path = stored.architecture, stored.tokenizer, stored.path
 
-    @property
-    def architecture(self) -> Architecture:
-        """What the model computes."""
-        return self._stored.architecture
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """What cuts text into tokens."""
-        return self._stored.tokenizer
+    def __repr__(self) -> str:
+        a = self.architecture
+        facts = f"{a.n_layers} layers of {a.width}, {a.n_heads} heads, {self.tokenizer.vocab_size:,} tokens"
+        under = f", under {len(self.edits)} edits" if self.edits else ""
+        return f"<GPT {self.path.name}: {facts}, context {a.context:,}{under}>"
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
         return self._stored.stop_ids
 
-    @property
-    def path(self) -> Path:
-        """The file or folder that holds the model."""
-        return self._stored.path
-
     @cached_property
     def engine(self) -> Engine:
         """What reads tokens and answers with logits; loads the weights when first asked for."""
+        if self._original is not None:
+            from nextword.trace.interventions import edited_engine
+
+            return edited_engine(self.reference_model, self.edits)
         stored = self._stored
         return open_engine(
             stored.architecture,
@@ -125,43 +185,46 @@ class GPT:
 
     @cached_property
     def reference_model(self) -> Transformer:
-        """The equations themselves in float32, for looking inside and editing; loaded when first asked for."""
+        """The equations in float32, for looking inside and editing; loaded when first asked for."""
+        if self._original is not None:
+            return self._original.reference_model
         from nextword.predict.torch_engine import TorchEngine, pick_device
 
         return TorchEngine(self.architecture, self._stored.tensors, pick_device(self._device)).transformer
 
-    @cached_property
-    def viewer(self) -> Viewer:
-        """What makes the views of a page; it measures the roles of heads once."""
-        from nextword.trace.receipt.views import Viewer
-
-        return Viewer(self.reference_model, self.engine, self.tokenizer)
-
     def hashes(self) -> dict[str, str]:
-        """SHA-256 (hex) of the files that hold the weights, and of what determines the tokens."""
-        return {"weights": self._stored.hash(), "tokenizer": self.tokenizer.hash}
+        """SHA-256 (hex) of the files that hold the weights, read once, and of what determines the tokens."""
+        return {"weights": self._stored.hash, "tokenizer": self.tokenizer.hash}
 
-    def encode(self, text: str) -> list[int]:
-        """The text's token ids. Special tokens spelled out in the text are plain text."""
-        return self.tokenizer.encode(text)
+    def encode(self, text: str, *, begin: bool = False) -> list[int]:
+        """The text's token ids, without the beginning token; special tokens spelled out in the text are plain text.
+
+        `predict`, `generate`, `explain` and `score` put the model's beginning token, where it has one, before a text,
+        and read ids as they are: give them `encode(text, begin=True)` for the same answer.
+        """
+        return self.tokenizer.encode(text, begin=begin)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids. Raises UnknownToken for an id outside the vocabulary."""
         return self.tokenizer.decode(ids)
 
-    def predict(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Prediction:
-        """The odds of every token to come next, raw and as `sampling` (default: none) changes them.
+    def predict(self, prompt: Prompt, sampling: Sampling | None = None) -> Prediction:
+        """The probability of every token to come next, the model's own and as `sampling` (default: none) changes it.
 
-        Raises EmptyPrompt, ContextOverflow or UnknownToken.
+        Raises EmptyPrompt, ContextOverflow or UnknownToken; InputError for what is neither a text nor token ids.
+
+        >>> import nextword
+        >>> [row.token for row in nextword.open("tales").predict("Once upon a").top(1)]
+        [' time']
         """
         ids = self._ids(prompt)
         logits = self.engine.open_session(len(ids)).feed(ids)
         distribution = distribute(logits, sampling or Sampling(), ids, n_tokens=self.tokenizer.vocab_size)
-        return Prediction(ids, distribution, self.tokenizer)
+        return Prediction(ids, distribution, self.tokenizer, self.engine.description)
 
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         *,
         max_tokens: int = 200,
         sampling: Sampling = DEFAULT_SAMPLING,
@@ -170,10 +233,18 @@ class GPT:
     ) -> Generation:
         """Continue a prompt: an iterator over steps that computes each token when it is asked for.
 
-        max_tokens: stop after this many. stop: strings that end the text and are not shown.
-        seed: same seed, same text; None picks one, see `Generation.seed`.
+        Args:
+            prompt: A text, or token ids.
+            max_tokens: The largest number of tokens to generate.
+            sampling: How each token is chosen.
+            stop: Strings that end the text and are not shown.
+            seed: The same seed gives the same text; None picks one, see `Generation.seed`.
 
         Raises EmptyPrompt, SettingError at once; ContextOverflow or UnknownToken with the first step.
+
+        >>> import nextword
+        >>> nextword.open("tales").generate("Once upon a", max_tokens=1, sampling=nextword.Sampling(0)).finish().text
+        ' time'
         """
         ids = self._ids(prompt)
         session = self.engine.open_session(len(ids) + max(max_tokens, 1))
@@ -188,189 +259,61 @@ class GPT:
             raise InputError("This model has no chat template; use `generate` with it.")
         return Conversation(self, messages)
 
-    def score(self, text: str) -> Score:
-        """How probable the text is, token by token.
+    def score(self, text: Prompt) -> Score:
+        """How probable a text, or a row of token ids, is, token by token.
 
-        A text longer than the context is read in overlapping windows. Raises EmptyPrompt for an empty text.
+        Before a text stands the model's beginning token, where it has one; ids are read as they are, and the first is
+        not predicted. What is longer than the context is read in overlapping windows. Raises EmptyPrompt for nothing,
+        UnknownToken.
         """
-        if not text:
-            raise EmptyPrompt("There is nothing to score: give a text of at least one character.")
-        pieces = self.tokenizer.encode_with_offsets(text)
-        ids = [piece.id for piece in pieces]
-        before = self.tokenizer.encode("", begin=True)
-        scores = log_probabilities(self.engine, [*before, *ids])[max(len(before) - 1, 0) :]
-        return Score(pieces, scores, self.tokenizer)
+        if isinstance(text, str):
+            if not text:
+                raise EmptyPrompt("There is nothing to score: give a text of at least one character.")
+            pieces, before = self.tokenizer.encode_with_offsets(text), self.tokenizer.encode("", begin=True)
+        else:
+            self.tokenizer.decode_bytes(ids := self._ids(text))
+            pieces, before = [TokenSpan(id, 0, 0) for id in ids], []
+        ids = [*before, *(piece.id for piece in pieces)]
+        return Score(pieces, log_probabilities(self.engine, ids)[max(len(before) - 1, 0) :], self.tokenizer)
 
-    def explain(
-        self,
-        prompt: str | Sequence[int],
-        token: str | int | None = None,
-        contrast: str | int | None = None,
-        *,
-        count: int = EXPLAIN.count,
-        granularity: Granularity = EXPLAIN.granularity,
-        ablation: Ablation = EXPLAIN.ablation,
-        reference: str | None = EXPLAIN.reference,
-    ) -> Explanation:
-        """Why this token comes next: an exact account of its logit, its largest causes, each put to the test.
+    def export(self, path: str | Path, *, to: Literal["hf", "gguf"] = "hf", weights: str = "F32") -> None:
+        """Write the model in a form that other programs open (nextword.parameters.export).
 
-        token: a text that is one token, or an id; None: the model's favourite. against: a rival, None: the mean
-        logit by the model's own probabilities. count, by: how many causes, of what grain. ablation: how they are
-        removed, None: no test. reference: a text that means and resamples are taken from, None: the prompt.
+        Args:
+            path: The new folder (hf) or file (gguf).
+            to: "hf": a Hugging Face folder in float32; "gguf": llama.cpp's file.
+            weights: The form of a GGUF file's matrices: "F32", "F16", "Q8_0" or "Q4_1".
 
-        Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a text to resample from
-        that is too short and for a model under edits.
+        Raises:
+            InputError: The file exists, the folder is not empty, or the model is under edits.
+            UnsupportedModel, TokenizerError: The format cannot say something of the model.
+            NoDiskRoom: The disk is full.
         """
-        from nextword.trace.logit.explanation import explain
+        from nextword.parameters.export import export_gguf, export_hf
 
-        if self._edits:
-            raise InputError("A model under edits is not explained; explain the model it was made from.")
-        return explain(
-            self.reference_model,
-            self._ids(prompt),
-            self.tokenizer.token_text,
-            self._token_id(token),
-            self._token_id(contrast),
-            count=count,
-            granularity=granularity,
-            ablation=ablation,
-            reference=None if reference is None else self.encode(reference),
-            n_tokens=self.tokenizer.vocab_size,
-        )
-
-    def receipt(
-        self,
-        prompt: str | Sequence[int],
-        token: str | int | None = None,
-        contrast: str | int | None = None,
-        *,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        count: int = EXPLAIN.count,
-        granularity: Granularity = EXPLAIN.granularity,
-        ablation: Ablation = EXPLAIN.ablation,
-        reference: str | None = EXPLAIN.reference,
-        text: Path | None = None,
-        traced: bool = True,
-        name: str | None = None,
-    ) -> Receipt:
-        """The explanation of a token with how it was chosen, what the text says about it and hashes of everything.
-
-        token: None for one drawn with `sampling` and `seed` (None: a new one) as `generate` would draw it, or, where
-        `sampling` is None too, for the most probable. text: a folder that `nextword index` made; None: the model's
-        own (`indexed`). traced: whether a text is looked into at all. name: what the model is called, None: its file.
-
-        Raises what `explain` and, for a text, nextword.trace.text.indexed.open_indexed do; InputError for a token
-        that is both named and to be drawn.
-        """
-        from nextword.trace.receipt.receipt import Receipt, sampling_to_json
-        from nextword.trace.text.sources import sources_of, without_text
-
-        if token is not None and sampling is not None:
-            raise InputError("A token is either named or drawn: leave out the token, or the seed and the settings.")
-        ids = self._ids(prompt)
-        chosen = self._chosen(ids, self._token_id(token), sampling, seed)
-        contrast = self._token_id(contrast)
-        why = self.explain(
-            ids, chosen.id, contrast, count=count, granularity=granularity, ablation=ablation, reference=reference
-        )
-        indexed = self.indexed(text) if traced else None
-        decode_token = self.tokenizer.token_text
-        sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, decode_token)
-        a = self.architecture
-        request = {
-            "token": None if token is None else chosen.id,
-            "contrast": contrast,
-            "sampling": None if sampling is None else sampling_to_json(sampling),
-            "seed": chosen.seed,
-            "count": count,
-            "granularity": granularity,
-            "ablation": ablation,
-            "reference": reference,
-            "text": None if text is None else str(text),
-        }
-        facts = {
-            "nextword": __version__,
-            "model": {
-                "name": name or self.path.name,
-                "layers": a.n_layers,
-                "heads": a.n_heads,
-                "width": a.width,
-                "vocab": self.tokenizer.vocab_size,
-                "context": a.context,
-            },
-            "hashes": {**self.hashes(), "corpus": sources["text"] and sources["text"]["hash"]},
-            "request": request,
-        }
-
-        def views() -> Mapping[str, Any]:
-            probability, index = (
-                float(chosen.distribution.probability[chosen.id]),
-                None if indexed is None else indexed.index,
-            )
-            return self.viewer.all(why.recording, chosen.id, probability, index)
-
-        return Receipt(why, chosen, self.tokenizer.decode(ids, skip_special=True), sources, facts, views)
-
-    def _chosen(self, ids: Sequence[int], token: int | None, sampling: Sampling | None, seed: int | None) -> Chosen:
-        from nextword.trace.receipt.receipt import Chosen
-
-        distribution, n_tokens = self.predict(ids, sampling).distribution, self.tokenizer.vocab_size
-        if token is not None:
-            return Chosen("named", token, distribution, n_tokens)
-        if sampling is None or sampling.temperature == 0:
-            how = distribution.logits[:n_tokens] if sampling is None else distribution.filtered
-            return Chosen("greedy", int(how.argmax()), distribution, n_tokens, sampling)
-        seed = new_seed() if seed is None else check_seed(seed)
-        sampled = sample_token(distribution, uniform(seed, len(ids)), len(ids))
-        return Chosen("drawn", sampled.id, distribution, n_tokens, sampling, seed, sampled)
-
-    def indexed(self, text: Path | None = None, spinner: Spinner = nullcontext) -> IndexedText | None:
-        """The text that words are traced back to, with its index, which is built where it is missing.
-
-        text: a folder that `nextword index` made, or a run; None: the model's own, if it has one here
-        (nextword.trace.text.indexed.own_text). spinner: open while the index of a text that was named is built.
-
-        Raises what nextword.trace.text.indexed.open_indexed does.
-        """
-        from nextword.trace.text.indexed import open_indexed, own_text
-
-        where = own_text(self.path) if text is None else text
-        return None if where is None else open_indexed(where, tokenizer=self.tokenizer, spinner=spinner)
+        if self.edits:
+            raise InputError("Edits are no weights: export the model that they were made on.")
+        if to == "hf":
+            export_hf(self._stored, Path(path))
+        else:
+            export_gguf(self._stored, Path(path), weights)
 
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.interventions), on top of those it is under already.
 
-        `gpt.with_edit(Scale("blocks.3.attention.z", 0, unit=5)).generate(...)` writes without head 3.5.
+        `gpt.with_edit(Scale("blocks.3.attention.z", 0, unit=5)).generate(...)` writes without head 3.5. The reference
+        model computes then; `gpt.with_edit()`, without edits, is the baseline that the same engine computes.
         Raises InputError for an edit that does not fit the model.
         """
-        from nextword.trace.interventions import edited_engine
+        from nextword.trace.interventions import check_edits
 
-        edited = GPT(self._stored, device=self._device)
-        edited._edits = (*self._edits, *edits)
-        edited.reference_model = self.reference_model
-        edited.engine = edited_engine(self.reference_model, edited._edits)
-        return edited
-
-    def _token_id(self, token: str | int | None) -> int | None:
-        """The id of a text that is one token. Raises UnknownToken."""
-        if not isinstance(token, str):
-            if token is not None and not 0 <= token < self.tokenizer.vocab_size:
-                raise UnknownToken(f"There is no token {token}: ids go from 0 to {self.tokenizer.vocab_size - 1}.")
-            return token
-        return self.tokenizer.encode_one(token)
+        check_edits(edits, self.architecture)
+        return GPT(self._stored, device=self._device, edits=(*self.edits, *edits), original=self._original or self)
 
     def _calibration_text(self) -> tuple[list[int], int]:
         """The ids of CALIBRATION_TEXT, at most a context of it, and the number of bytes of all but the first."""
         ids = self.encode(CALIBRATION_TEXT)[: self.architecture.context]
         return ids, len(self.tokenizer.decode_bytes(ids[1:]))
-
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode_prompt(prompt)
-        if not prompt:
-            raise EmptyPrompt("There is nothing to continue: give at least one token.")
-        return list(prompt)
 
     def _write(
         self,
@@ -428,71 +371,3 @@ class Conversation:
         if self._answer is not None and self._answer.tokens:
             self.messages.append({"role": "assistant", "content": self._answer.text})
         self._answer = None
-
-
-@dataclass(frozen=True)
-class NextToken:
-    """One row of a prediction. `removed_by` is the filter that took the token away, None if it was kept."""
-
-    id: int
-    token: str
-    logit: float
-    probability: float
-    filtered_probability: float
-    removed_by: str | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The odds of every token after the prompt's `ids`."""
-
-    ids: Sequence[int]
-    distribution: Distribution
-    tokenizer: Tokenizer
-
-    @property
-    def removed_mass(self) -> float:
-        """Raw probability of all tokens that the filters removed."""
-        return sum((removed.mass for removed in self.distribution.removed), 0.0)
-
-    def top(self, count: int = 10) -> list[NextToken]:
-        """The most probable tokens, by the model's own odds, ties by id."""
-        logits = self.distribution.logits[: self.tokenizer.vocab_size]
-        return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
-
-    def row(self, id: int) -> NextToken:
-        """The odds of one token."""
-        return NextToken(
-            id=id,
-            token=self.tokenizer.token_text(id),
-            logit=float(self.distribution.logits[id]),
-            probability=float(self.distribution.probability[id]),
-            filtered_probability=float(self.distribution.filtered[id]),
-            removed_by=self.distribution.remover(id),
-        )
-
-
-@dataclass(frozen=True)
-class Score:
-    """How probable a text is.
-
-    pieces: its tokens with their places in the text. log_probabilities: natural logarithms, float64, of the
-    last `len(log_probabilities)` pieces: of all but the first where the model has no token that begins a text.
-    """
-
-    pieces: Sequence[TokenSpan]
-    log_probabilities: npt.NDArray[np.float64]
-    tokenizer: Tokenizer
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean surprise of a token; nan where nothing could be predicted."""
-        return math.exp(-self.log_probabilities.mean()) if len(self.log_probabilities) else math.nan
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Surprise in bits for each byte (UTF-8) of the predicted tokens; nan where nothing could be predicted."""
-        ids = [piece.id for piece in self.pieces]
-        given = ids[: len(ids) - len(self.log_probabilities)]
-        size = len(self.tokenizer.decode_bytes(ids)) - len(self.tokenizer.decode_bytes(given))
-        return float(-self.log_probabilities.sum() / math.log(2) / size) if size else math.nan

@@ -25,8 +25,8 @@ from rich.text import Text
 from nextword.base.text import printable, size
 
 if TYPE_CHECKING:
-    from nextword.api import NextToken
     from nextword.cli.doctor import Check
+    from nextword.sample.results import NextToken
     from nextword.trace.logit.explanation import Explanation
 
 # Bits of surprise below which a token has this style: pale to dark, which colour-blind eyes see too (YlOrRd).

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ class Stored:
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
 
+    @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of the files that hold the weights, in the order of their names."""
+        """SHA-256 (hex) of the files that hold the weights, in the order of their names; they are read once."""
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
         digest = hashlib.sha256()
         for file in files:

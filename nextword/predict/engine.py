@@ -43,9 +43,13 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """A model ready to read."""
+    """A model ready to read; `architecture` is what it computes."""
 
     architecture: Architecture
+
+    @property
+    def description(self) -> str:
+        """The implementation and the form of the weights in words, for people who compare numbers."""
 
     def open_session(self, capacity: int | None = None) -> Session:
         """A new text with room for `capacity` tokens, the model's context if None or more than that."""

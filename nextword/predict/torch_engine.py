@@ -28,6 +28,7 @@ class TorchEngine:
     """A model on a device, in float32. Implements nextword.predict.engine.Engine.
 
     Attributes:
+        architecture: What the model computes.
         transformer: The reference model, without gradients.
         make_hook: Makes the hook for tokens that are read from a position on; None reads without one.
     """
@@ -45,6 +46,12 @@ class TorchEngine:
         self.transformer = Transformer.of(architecture, weights).requires_grad_(False).to(device).eval()
         self.device = device
         self.make_hook: MakeHook | None = None
+
+    @property
+    def description(self) -> str:
+        """See nextword.predict.engine.Engine."""
+        dtype = str(self.transformer.embed.weight.dtype).removeprefix("torch.")
+        return f"the reference model in {dtype}" + (", under edits" if self.make_hook else "")
 
     @classmethod
     def of(cls, transformer: Transformer, make_hook: MakeHook | None = None) -> TorchEngine:

@@ -50,7 +50,7 @@ def origin_of(stored: Stored, model: str, recipe: Recipe, corpus: Corpus, device
         before = evaluate(model_now, corpus.heldout, _MEASURED).bits_per_byte
         on_note(f"{model}, as it is, needs {before:.4f} bits per byte on a sample of the held-out text.")
     stops = sorted(stored.stop_ids)
-    return Origin(model, stored.hash(), stored.family.model_type, stored.architecture.context, stops, before)
+    return Origin(model, stored.hash, stored.family.model_type, stored.architecture.context, stops, before)
 
 
 def recipe_from(architecture: Architecture, budget: Budget, n_tokens: int, seed: int, device: str) -> Recipe:

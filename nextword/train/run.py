@@ -231,6 +231,9 @@ class Run:
         self._stop: Callable[[], bool] = lambda: False
         self._measurements = Measurements(self._files, self.trainer, self.clock, self._heed)
 
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: step {self.trainer.step:,} of {self.trainer.steps:,}>"
+
     @property
     def recipe(self) -> Recipe:
         """What is trained, and how."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from nextword.api import NextToken
 from nextword.base.text import size
 from nextword.cli import terminal
+from nextword.sample.results import NextToken
 
 WIDTH = 20
 

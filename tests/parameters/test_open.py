@@ -192,11 +192,11 @@ def test_export_does_not_write_over_anything(tiny_folder: Folder, tmp_path: Path
 
 def test_the_hash_follows_the_weights(changed: Callable[..., Path], tiny_folder: Folder) -> None:
     folder = changed()
-    assert open_stored(folder).hash() == open_stored(tiny_folder("llama")).hash()
+    assert open_stored(folder).hash == open_stored(tiny_folder("llama")).hash
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"] + 1
     save_file(weights, folder / "model.safetensors")
-    assert open_stored(folder).hash() != open_stored(tiny_folder("llama")).hash()
+    assert open_stored(folder).hash != open_stored(tiny_folder("llama")).hash
 
 
 def test_mappings_are_inverse_in_both_directions(tiny_folder: Folder) -> None:

@@ -94,7 +94,7 @@ def test_it_begins_where_the_weights_are_and_gets_better_on_the_new_text(base: P
     assert first.progress.bits_per_byte == pytest.approx(last_of_base, rel=0.15)
     card = json.loads((new.folder / "card.json").read_text())
     assert card["from"]["model"] == str(base)
-    assert card["from"]["hash"] == open_stored(base).hash()
+    assert card["from"]["hash"] == open_stored(base).hash
     assert card["results"]["bits_per_byte"] < card["from"]["bits_per_byte"]
     assert card["forecast"]["bits_per_byte"] is None
     assert card["corpus"]["tokenizer"] == nextword.open(base).tokenizer.hash

@@ -34,6 +34,7 @@ from nextword.predict.cpu.kernel_cache import compiled
 from nextword.predict.cpu.layout import (
     EMBED,
     FINAL_NORM,
+    FORM_NAMES,
     FP16,
     FP32,
     GELU_ERF,
@@ -94,6 +95,12 @@ class CpuEngine:
         self._pool = ThreadPool(threads or _cores(), compiled())
         self._buffers = ScratchBuffers(self._model, self._pool.size, PASS_ROWS)
         self._one_pass = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """See nextword.predict.engine.Engine."""
+        forms = sorted({FORM_NAMES[each.form] for each in self._packed.values() if len(each.shape) > 1})
+        return f"the CPU kernels with weights in {' and '.join(forms)}"
 
     def open_session(self, capacity: int | None = None) -> CpuSession:
         """A new text; see nextword.predict.engine.Engine."""

@@ -29,6 +29,7 @@ PARKED, POLLING, POSTED, RUNNING = range(4)  # states
 
 # Codes of the forms of weights; their tiles are described in `kernels/matmul.py`.
 FP32, BF16, FP16, INT8, INT4, INT4_WIDE = range(6)
+FORM_NAMES = ("fp32", "bf16", "fp16", "int8", "int4", "int4")  # words: for each of these
 FP32_BYTES, HALF_BYTES = 4 * LANES * GROUP, 2 * LANES * GROUP
 INT8_BYTES, INT4_BYTES, INT4_WIDE_BYTES = (2 + GROUP) * LANES, (4 + GROUP // 2) * LANES, (8 + GROUP // 2) * LANES
 GROUP_BYTES = {  # bytes: of one group of columns of one tile

@@ -68,7 +68,7 @@ class Chosen:
     sampled: SampledToken | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Receipt:
     """A receipt being written.
 
@@ -87,6 +87,12 @@ class Receipt:
     sources: Mapping[str, Any]
     facts: Mapping[str, Any]
     views: Callable[[], Mapping[str, Any]]
+
+    def __repr__(self) -> str:
+        why, name = self.explanation, self.facts["model"]["name"]
+        token = why.decode_token(why.token)
+        what = f"{token!r} after {len(why.recording.ids)} tokens of {name}"
+        return f"<Receipt of {what}: {why.probability:.2%}, {self.chosen.how}>"
 
     def with_views(self) -> Json:
         """As JSON values with the views, which take some more forward passes."""

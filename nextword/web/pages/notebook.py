@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from nextword.api import Prediction
 from nextword.base import html
 from nextword.base.text import printable
 from nextword.base.types import Json
 from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
 from nextword.sample.generation import Generation
+from nextword.sample.results import Prediction
 from nextword.sample.sampler import SampledToken, clamped_log
 from nextword.trace.receipt.receipt import Chosen, Receipt, distribution_to_json
 from nextword.web.pages.receipt import page_css, page_script, render

@@ -1,0 +1,100 @@
+"""What a model answers: the probability of every next token, and of a given text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nextword.encode.tokenizer import Tokenizer, TokenSpan
+from nextword.sample.sampler import Distribution
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """One row of a prediction. `removed_by` is the filter that took the token away, None if it was kept."""
+
+    id: int
+    token: str
+    logit: float
+    probability: float
+    filtered_probability: float
+    removed_by: str | None
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The probability of every token after a prompt.
+
+    Args:
+        ids: The prompt's token ids, the beginning token included where the model has one.
+        distribution: The model's own probabilities and what sampling made of them.
+        tokenizer: The model's.
+        computed_by: The engine that computed the logits, in words. Engines agree up to rounding only: compare
+            predictions of one engine.
+    """
+
+    ids: Sequence[int]
+    distribution: Distribution
+    tokenizer: Tokenizer
+    computed_by: str
+
+    def __repr__(self) -> str:
+        rows = [f"  {row.token!r:<16} {row.probability:8.2%}" for row in self.top(5)]
+        return "\n".join([f"<Prediction after {len(self.ids)} tokens, by {self.computed_by}>", *rows])
+
+    @property
+    def removed_mass(self) -> float:
+        """Raw probability of all tokens that the filters removed."""
+        return sum((removed.mass for removed in self.distribution.removed), 0.0)
+
+    def top(self, count: int = 10) -> list[NextToken]:
+        """The most probable tokens, by the model's own probabilities, ties by id."""
+        logits = self.distribution.logits[: self.tokenizer.vocab_size]
+        return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
+
+    def row(self, id: int) -> NextToken:
+        """What is known of one token."""
+        return NextToken(
+            id=id,
+            token=self.tokenizer.token_text(id),
+            logit=float(self.distribution.logits[id]),
+            probability=float(self.distribution.probability[id]),
+            filtered_probability=float(self.distribution.filtered[id]),
+            removed_by=self.distribution.remover(id),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Score:
+    """How probable a text is.
+
+    Args:
+        pieces: Its tokens with their places in the text; ids alone have none.
+        log_probabilities: Natural logarithms, float64, of the last `len(log_probabilities)` pieces: of all but the
+            first where the model has no token that begins a text.
+        tokenizer: The model's.
+    """
+
+    pieces: Sequence[TokenSpan]
+    log_probabilities: npt.NDArray[np.float64]
+    tokenizer: Tokenizer
+
+    def __repr__(self) -> str:
+        return f"<Score of {len(self.pieces)} tokens: {self.bits_per_byte:.4f} bits per byte>"
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean surprisal of a token; nan where nothing could be predicted."""
+        return math.exp(-self.log_probabilities.mean()) if len(self.log_probabilities) else math.nan
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Surprisal in bits for each byte (UTF-8) of the predicted tokens; nan where nothing could be predicted."""
+        ids = [piece.id for piece in self.pieces]
+        given = ids[: len(ids) - len(self.log_probabilities)]
+        size = len(self.tokenizer.decode_bytes(ids)) - len(self.tokenizer.decode_bytes(given))
+        return float(-self.log_probabilities.sum() / math.log(2) / size) if size else math.nan
