@@ -24,13 +24,13 @@ from nextword.trace.weights.vocabulary import (
 Json = dict[str, Any]
 
 
-def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
+def inspect_neuron(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
     """What drives a neuron most, and what it then says. Raises InputError for one that does not exist."""
     payload = _vocabulary(neuron_vocabulary(model, layer, neuron, count), tokenizer)
     return {"kind": "neuron", "layer": layer, "neuron": neuron, **payload}
 
 
-def head_part(
+def inspect_head(
     model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int | None = None, count: int = 8
 ) -> Json:
     """What kind of head it is, the strongest directions that it carries on, and what it does with `token`.
