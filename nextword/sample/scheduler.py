@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from nextword.errors import Busy, Closing, ModelError, NextwordError
-from nextword.predict.engine import Engine, Logits, Session, is_batch_invariant
+from nextword.predict.engine import Engine, Logits, Session, cached_prefix, is_batch_invariant
 from nextword.sample.generation import SamplingLoop, Step
 
 CHUNK = 128  # tokens of prompts read in a turn
@@ -206,7 +206,7 @@ class Scheduler:
     def _free_row(self, job: Job) -> _Row | None:
         """The free row that holds most of the job's prompt already; among equals the one unused for longest."""
         free = [row for row in self._rows if row.job is None]
-        return max(free, key=lambda row: (_shared(row.session.ids, job.prompt), -row.last_used), default=None)
+        return max(free, key=lambda row: (cached_prefix(row.session.ids, job.prompt), -row.last_used), default=None)
 
     def _piece(self, row: _Row, budget: int) -> Sequence[int]:
         """What is to be read in a row now: the token drawn last, or at most `budget` tokens of its prompt."""
@@ -232,9 +232,9 @@ class Scheduler:
         assert job is not None
         if job.scores or not is_batch_invariant(row.session):
             return False
-        known = max(_shared(each.session.ids, job.prompt) for each in self._rows)
+        known = max(cached_prefix(each.session.ids, job.prompt) for each in self._rows)
         session = (each for each in self._busy() if each.unread is not None and each.next is None)
-        return any(each.job is not None and _shared(each.job.prompt, job.prompt) > known for each in session)
+        return any(each.job is not None and cached_prefix(each.job.prompt, job.prompt) > known for each in session)
 
     def _recall(self, row: _Row, prompt: Sequence[int]) -> int:
         """Make the row begin as the prompt does, as far as any row has read that; how many tokens that is.
@@ -243,11 +243,11 @@ class Scheduler:
         """
         if not is_batch_invariant(row.session):  # reading it again would not give the same bits
             return 0
-        best = max(self._rows, key=lambda each: (_shared(each.session.ids, prompt), each is row))
-        length = _shared(best.session.ids, prompt)
+        best = max(self._rows, key=lambda each: (cached_prefix(each.session.ids, prompt), each is row))
+        length = cached_prefix(best.session.ids, prompt)
         if best is not row and hasattr(row.session, "copy_from"):
             row.session.copy_from(best.session, length)
-        return min(length, _shared(row.session.ids, prompt))
+        return min(length, cached_prefix(row.session.ids, prompt))
 
     def _read_on(self, rows: Sequence[_Row], pieces: Sequence[Sequence[int]]) -> None:
         """Read a piece in each row; draw where there is nothing more to read.
@@ -320,13 +320,3 @@ def _tell(job: Job, error: NextwordError | None) -> None:
 
 def _wants_scores(row: _Row) -> bool:
     return row.job is not None and row.job.scores and row.next is None
-
-
-def _shared(known: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many tokens, short of the last, a prompt begins with that are known."""
-    shared = 0
-    for old, new in zip(known, prompt[:-1], strict=False):
-        if old != new:
-            break
-        shared += 1
-    return shared

@@ -18,6 +18,7 @@ import numpy as np
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import NextwordError
 from nextword.predict.engine import Logits
+from nextword.predict.score import log_softmax
 from nextword.sample.generation import SamplingLoop, Step
 from nextword.sample.scheduler import Job, Scheduler
 
@@ -142,7 +143,7 @@ class _Listener:
         if first == 0:
             self._entries.append(Entry(prompt[0], None, (), 0))
         for id, row in zip(prompt[first + 1 :], logits, strict=False):
-            self._entries.append(self._entry(id, _logprobs(row), top, 0))
+            self._entries.append(self._entry(id, log_softmax(row), top, 0))
         if len(self._entries) == len(prompt):
             self._echo()
 
@@ -162,7 +163,7 @@ class _Listener:
         self._shown += len(step.text)
         finish = loop.finish_reason
         if self.text.top is not None and not (finish == "stop" and id in loop.stop_ids):
-            logprobs = np.log(np.maximum(loop.distribution.probability, 1e-300))
+            logprobs = log_softmax(loop.distribution.logits)
             self._entries.append(self._entry(id, logprobs, self.text.top, loop.begins + len(self.text.echo or "")))
         cut = finish == "stop"
         ready = [entry for entry in self._entries if entry.offset < self._shown or (finish is not None and not cut)]
@@ -181,13 +182,6 @@ class _Listener:
         if count and id not in ids:
             ids.append(id)
         return Entry(id, _number(logprobs[id]), tuple((each, _number(logprobs[each])) for each in ids), offset)
-
-
-def _logprobs(logits: Logits) -> Any:
-    """float64 [vocab]."""
-    scores = logits.astype(np.float64)
-    scores -= scores.max()
-    return scores - np.log(np.exp(scores).sum())
 
 
 def _number(logprob: float) -> float:

@@ -19,7 +19,7 @@ from nextword.base.text import printable
 from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import SampledToken, clamped_log
+from nextword.sample.sampler import SampledToken
 from nextword.trace.receipt.receipt import Chosen, Receipt, distribution_to_json
 from nextword.web.pages.receipt import page_css, page_script, render
 
@@ -39,11 +39,13 @@ def prediction_html(prediction: Prediction) -> str:
     distribution, tokenizer = prediction.distribution, prediction.tokenizer
     n_tokens = tokenizer.vocab_size
     top1 = int(distribution.logits[:n_tokens].argmax())
-    payload = distribution_to_json(Chosen("greedy", top1, distribution, n_tokens), tokenizer.token_text)
-    if not np.array_equal(distribution.filtered, distribution.probability):
-        payload["sampling"] = {}
-    log_p = clamped_log(payload["chosen"]["probability"])
-    payload["reference"] = {"logprob": None, "logprob_engine": log_p}
+    is_filtered = not np.array_equal(distribution.filtered, distribution.probability)
+    payload = distribution_to_json(
+        Chosen("greedy", top1, distribution, n_tokens),
+        tokenizer.token_text,
+        settings={} if is_filtered else None,  # a prediction does not keep its settings
+        reference=None,
+    )
     ids = list(prediction.ids)
     tokens = {"ids": ids, "tokens": [tokenizer.token_text(id) for id in ids]}
     return _frame(_page({"distribution": payload, "tokens": tokens, "merges": Merges(tokenizer).of_last(ids)}), 560)

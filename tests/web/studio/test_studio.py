@@ -443,7 +443,7 @@ def test_what_lies_between_two_texts_adds_up(address: str) -> None:
 def test_models_with_other_tokens_are_compared_by_bytes() -> None:
     class Two:
         def __init__(self, name: str, tokens: list[bytes], odds: list[float]) -> None:
-            self.name, self.spellings, self._odds = name, tokens, np.array(odds)
+            self.name, self.token_bytes, self._odds = name, tokens, np.array(odds)
 
         def is_like(self, other: Any) -> bool:
             return False
@@ -452,7 +452,7 @@ def test_models_with_other_tokens_are_compared_by_bytes() -> None:
             return self._odds
 
         def decode_token(self, id: int) -> str:
-            return self.spellings[id].decode()
+            return self.token_bytes[id].decode()
 
     views: Any = (Two("a", [b"x", b"y"], [0.9, 0.1]), Two("b", [b"z", b"x"], [0.5, 0.5]))
     told = compare(views[0], DrawRequest(prompt="p"), views[1], DrawRequest(prompt="p"))
