@@ -24,10 +24,11 @@ import torch
 
 from nextword.model.architecture import tensor_shapes
 from nextword.optimize import muon, trainer
-from nextword.optimize.optimizer import Adam, Optimizer, Rates
+from nextword.optimize.initialize import initial_weights
+from nextword.optimize.optimizer import Adam, Optimizer
 from nextword.optimize.preflight import pick_dtype, shape
-from nextword.optimize.recipe import Recipe, initial_weights
-from nextword.train.plan import Corpus, prepare
+from nextword.optimize.recipe import Rates, Recipe
+from nextword.train.prepare import Corpus, prepare
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]
@@ -53,7 +54,7 @@ class AdamOnly(Optimizer):
         self._all, self._share = Adam(weights), share
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
-        self._all.step(gradients, rates.others * self._share, number)
+        self._all.step(gradients, rates.adam_lr * self._share, number)
 
 
 class TorchMuon(Optimizer):
@@ -68,9 +69,9 @@ class TorchMuon(Optimizer):
         for name, matrix in self._matrices.items():
             matrix.grad = gradients[name]
         for group in self._torch.param_groups:
-            group["lr"], group["momentum"], group["weight_decay"] = rates.matrices, rates.momentum, rates.decay
+            group["lr"], group["momentum"], group["weight_decay"] = rates.muon_lr, rates.momentum, rates.weight_decay
         self._torch.step()
-        self._adam.step(gradients, rates.others, number)
+        self._adam.step(gradients, rates.adam_lr, number)
 
 
 class PlainDecay(Optimizer):
@@ -82,8 +83,8 @@ class PlainDecay(Optimizer):
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
         for matrix in self._matrices:
-            matrix.mul_(1 - rates.matrices * rates.decay)
-        super().step(gradients, number, replace(rates, decay=0.0))
+            matrix.mul_(1 - rates.muon_lr * rates.weight_decay)
+        super().step(gradients, number, replace(rates, weight_decay=0.0))
 
 
 def drawn_projections(weights: Weights) -> Weights:
@@ -116,10 +117,10 @@ VARIANTS = {
     "10 times the weight decay": Variant(lambda r: replace(r, weight_decay=0.1)),
     "rates fall in the last fifth": Variant(lambda r: replace(r, decay=0.2)),
     "rates fall from the start": Variant(lambda r: replace(r, decay=1.0)),
-    "half the matrix rate": Variant(lambda r: replace(r, matrix_rate=r.matrix_rate / 2)),
-    "twice the matrix rate": Variant(lambda r: replace(r, matrix_rate=r.matrix_rate * 2)),
-    "half the other rate": Variant(lambda r: replace(r, other_rate=r.other_rate / 2)),
-    "twice the other rate": Variant(lambda r: replace(r, other_rate=r.other_rate * 2)),
+    "half the matrix rate": Variant(lambda r: replace(r, muon_lr=r.muon_lr / 2)),
+    "twice the matrix rate": Variant(lambda r: replace(r, muon_lr=r.muon_lr * 2)),
+    "half the other rate": Variant(lambda r: replace(r, adam_lr=r.adam_lr / 2)),
+    "twice the other rate": Variant(lambda r: replace(r, adam_lr=r.adam_lr * 2)),
     "embedding not tied": Variant(lambda r: replace(r, architecture=replace(r.architecture, tied=False))),
 }
 

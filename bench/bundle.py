@@ -21,13 +21,16 @@ from typing import Any
 from tales import measure
 
 import nextword
-from nextword.api import DEFAULT_SAMPLING, GPT
+from nextword.api import GPT
 from nextword.corpus.documents import Report, read_documents
 from nextword.corpus.index import copied_share
 from nextword.parameters.bundled import FOLDER
 from nextword.parameters.export import export_gguf, to_json
 from nextword.parameters.open import open_stored
+from nextword.parameters.run_folder import RunFolder
+from nextword.sample.settings import DEFAULT_SAMPLING
 from nextword.trace.text.indexed import open_indexed
+from nextword.train.events import HELDOUT
 
 PROMPT, SAMPLES, LENGTH = "Once upon a time", 20, 160
 
@@ -52,7 +55,7 @@ def main() -> None:
     export_gguf(open_stored(given.run), path, "Q4_1")
     data = path.read_bytes()
     file = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    card = json.loads((given.run / "card.json").read_text())
+    card = RunFolder(given.run).card().values
     allowed = licences(card["corpus"]["paths"])  # before what takes long: the text may be gone
     bits = {name: measure(str(model), given.heldout, None) for name, model in (("fp32", given.run), ("shipped", path))}
     card = {
@@ -61,7 +64,7 @@ def main() -> None:
         "licences": allowed,
         "heldout_bits_per_byte": {name: round(found.bits_per_byte, 4) for name, found in bits.items()},
         **card,
-        "curve": curve(given.run / "log.jsonl"),
+        "curve": curve(RunFolder(given.run)),
         **samples(nextword.open(path), given.run),
     }
     for key in ("paths", "holdout"):
@@ -78,10 +81,9 @@ def licences(paths: list[str]) -> dict[str, int]:
     return dict(count.most_common())
 
 
-def curve(log: Path) -> list[list[float]]:
+def curve(run: RunFolder) -> list[list[float]]:
     """[step, bits per byte of a sample of the held-out text], as measured on the way."""
-    records = (json.loads(line) for line in log.read_text().splitlines())
-    return [[each["step"], each["heldout_bits_per_byte"]] for each in records if "heldout_bits_per_byte" in each]
+    return [[each["step"], each[HELDOUT]] for each in run.records() if HELDOUT in each]
 
 
 def samples(gpt: GPT, run: Path) -> dict[str, Any]:

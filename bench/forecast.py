@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nextword.parameters.run_folder import RunFolder
+
 
 def library(folder: Path) -> Path:
     """The standard library as one record a module, without its tests."""
@@ -35,8 +37,7 @@ def run(text: str, out: Path, *words: str) -> dict[str, Any]:
     began = time.monotonic()
     command = [sys.executable, "-m", "nextword", "train", text, "--out", str(out), *words]
     subprocess.run(command, check=True, capture_output=True)
-    card: dict[str, Any] = json.loads((out / "card.json").read_text())
-    return {**card, "wall": time.monotonic() - began}
+    return {**RunFolder(out).card().values, "wall": time.monotonic() - began}
 
 
 def beside(forecast: float | None, result: float | None, scale: float = 1.0, digits: int = 2) -> str:

@@ -23,8 +23,9 @@ import numpy as np
 from nextword.corpus.documents import Report, deduplicate, is_heldout, read_documents
 from nextword.corpus.index import build_index, copied_share
 from nextword.encode.prepare import encode_documents, token_sizes
-from nextword.encode.shards import open_shards, write_shards
+from nextword.encode.shards import write_shards
 from nextword.encode.train import train_bpe
+from nextword.parameters.run_folder import RunFolder
 from nextword.trace.text.evidence import PROMPT, gather
 from nextword.trace.text.indexed import IndexedText, open_indexed
 
@@ -38,17 +39,19 @@ def prepare(path: str, vocab: int, folder: Path) -> None:
     documents = list(deduplicate(read_documents([path], report=Report()), Report()))
     tokenizer = train_bpe((each.text[:TOKENIZER_CHARACTERS] for each in documents[:TOKENIZER_DOCUMENTS]), vocab)
     tokenizer.save(folder)
-    for name, heldout in (("train", False), ("heldout", True)):
+    run = RunFolder(folder)
+    for path_to, heldout in ((run.text_path, False), (run.heldout_path, True)):
         chosen = (each for each in documents if is_heldout(each, HELDOUT_SHARE) == heldout)
         encoded = encode_documents(tokenizer, chosen, begin=0)
-        write_shards(folder / "corpus" / name, encoded, token_bytes=token_sizes(tokenizer))
+        write_shards(path_to, encoded, token_bytes=token_sizes(tokenizer))
 
 
 def build(folder: Path, wide: bool) -> str:
     """A row of the table of costs; `wide`: the same text with ids that need four bytes."""
-    shards = open_shards(folder / "corpus" / "train")
+    run = RunFolder(folder)
+    shards = run.text()
     tokens = shards.tokens.astype(np.uint32) + 100_000 if wide else shards.tokens
-    where = folder / "corpus" / ("wide" if wide else "index")
+    where = run.index_path.with_name("wide") if wide else run.index_path
     began = time.perf_counter()
     index = build_index(where, tokens, shards.starts, text=shards.hash)
     seconds = time.perf_counter() - began
@@ -122,7 +125,9 @@ def main(path: str, vocab: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "text"
         prepare(path, vocab, folder)
-        shards = open_shards(folder / "corpus" / "train")
+        run = RunFolder(folder)
+        shards, heldout_shards = run.text(), run.heldout()
+        assert heldout_shards is not None
         print(f"{len(shards.tokens):,} tokens of {shards.n_documents:,} documents, {shards.bytes / 1e6:.1f} MB\n")
         print("| index | seconds to build | GB of memory | bytes a token, tokens included | seconds to verify |")
         print("| --- | --- | --- | --- | --- |")
@@ -130,7 +135,7 @@ def main(path: str, vocab: int) -> None:
             with processes.Pool(1) as pool:
                 print(pool.apply(build, (folder, wide)))
         text = open_indexed(folder)
-        heldout = open_shards(folder / "corpus" / "heldout").tokens.tolist()
+        heldout = heldout_shards.tokens.tolist()
         print("\n| query | median ms | 95 % ms |\n| --- | --- | --- |")
         print("\n".join(queries(text, heldout)), "", *base_rates(text, heldout), sep="\n")
 

@@ -7,9 +7,8 @@ import statistics
 import sys
 
 import nextword
-from nextword.api import DEFAULT_SAMPLING
 from nextword.predict.cpu.engine import CpuSession
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 
 LIST = "- apple: 3 coins\n- pear: 4 coins\n- plum: 5 coins\n- cherry: 6 coins\n- grape: 7 coins\n- melon: 8 coins\n"
 PROMPTS = {

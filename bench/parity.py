@@ -20,7 +20,7 @@ import nextword
 from nextword.parameters.export import export_hf
 from nextword.parameters.open import open_stored
 from nextword.parameters.pull import pull
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 
 TEXT = """The old lighthouse keeper climbed the spiral stairs every evening just before sunset. He carried a small
 lamp in one hand and a worn notebook in the other, where he wrote down the weather, the ships he saw, and anything

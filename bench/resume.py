@@ -22,12 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters.run_folder import RunFolder
 
 STARTING = 4.0  # seconds in which a process starts
 AFTER = 0.3  # seconds after a step, at most
-DEFAULT_SAMPLING = 0.1  # seconds in which a checkpoint is written
-TIMINGS = ("seconds", "tokens_per_second", "share_of_peak")
+WRITING = 0.1  # seconds in which a checkpoint is written
+TIMINGS = ("seconds", "tokens_per_second", "mfu")
 NOT_COMPARED = {"resumed", "sample"}  # samples come by the clock
 
 
@@ -39,10 +39,10 @@ def train(*words: object) -> subprocess.Popen[str]:
 def prepare(folder: Path, *words: object) -> None:
     """A run before its first step."""
     with train(*words, "--out", folder) as process:
-        while process.poll() is None and not checkpoint_steps(folder):
+        while process.poll() is None and not RunFolder(folder).steps():
             time.sleep(0.01)
         process.kill()
-    for step in checkpoint_steps(folder)[1:]:
+    for step in RunFolder(folder).steps()[1:]:
         shutil.rmtree(folder / "checkpoints" / f"step-{step:06d}")
 
 
@@ -69,8 +69,11 @@ def kill_after(folder: Path, step: int, seconds: float) -> str:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in each.items() if k not in TIMINGS} for each in lines if not NOT_COMPARED & each.keys()]
+    return [
+        {k: v for k, v in each.items() if k not in TIMINGS}
+        for each in RunFolder(folder).records()
+        if not NOT_COMPARED & each.keys()
+    ]
 
 
 def main() -> None:
@@ -91,11 +94,11 @@ def main() -> None:
         shutil.copytree(whole, killed)
         print(f"uninterrupted: {given.steps} steps in {finish(whole):.1f} s, {given.threads} threads", flush=True)
         for number, step in enumerate(steps, 1):
-            kinds = {0: (0, STARTING), 2: (min(2 * checkpoint_steps(killed)[-1] or 1, step), DEFAULT_SAMPLING)}
+            kinds = {0: (0, STARTING), 2: (min(2 * RunFolder(killed).steps()[-1] or 1, step), WRITING)}
             at, within = kinds.get(number % 4, (step, AFTER))
             what = kill_after(killed, at, chance.uniform(0, within))
             left = "".join(f", left {path.name}" for path in killed.rglob("*.tmp"))
-            print(f"{number}: killed {what}; last checkpoint {checkpoint_steps(killed)[-1]}{left}", flush=True)
+            print(f"{number}: killed {what}; last checkpoint {RunFolder(killed).steps()[-1]}{left}", flush=True)
         finish(killed)
         files = [(run / "model.safetensors").read_bytes() for run in (whole, killed)]
         same = files[0] == files[1] and log(whole) == log(killed)

@@ -35,7 +35,7 @@ import nextword
 from nextword.parameters.export import export_gguf
 from nextword.parameters.open import open_stored
 from nextword.sample.generation import SamplingLoop
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 
 MODEL, STREAMS, TOKENS = "smollm2", 8, 64
 SETTINGS = {"temperature": 0.7, "min_p": 0.1, "top_k": 0, "top_p": 1.0}

@@ -23,7 +23,8 @@ from nextword.optimize.evaluate import evaluate
 from nextword.optimize.forecast import forecast_bits_per_byte
 from nextword.optimize.preflight import measure_pace, measure_peak, operations_per_step, pick_dtype
 from nextword.optimize.recipe import Recipe, standard
-from nextword.train.plan import Budget, open_corpus, plan, prepare
+from nextword.train.plan import Budget, plan
+from nextword.train.prepare import open_corpus, prepare
 from nextword.train.run import begin, resume
 
 WIDTH, LAYERS, CONTEXT, ROWS = 512, 10, 1024, 128
@@ -43,7 +44,7 @@ def train(folder: Path, minutes: float, device: str) -> None:
     assert corpus.heldout is not None
     budget, recipe = Budget(minutes=minutes), recipe_for(corpus.text.vocab, device)
     recipe, forecast = plan(corpus, budget, None, recipe.seed, device, began, print, recipe=recipe)
-    read = recipe.steps * recipe.rows * recipe.architecture.context
+    read = recipe.steps * recipe.batch_size * recipe.architecture.context
     bits = forecast_bits_per_byte(corpus.text, corpus.heldout, read)
     forecast = replace(forecast, bits_per_byte=bits)
     print(f"Forecast: {bits} bits per byte.", flush=True)
@@ -63,14 +64,14 @@ def paces(folder: Path, device: str) -> None:
     recipe = recipe_for(corpus.text.vocab, device)
     peak = measure_peak(recipe.dtype, torch.device(device))
     print(f"peak {peak / 1e12:.0f} TFLOP/s")
-    for each in (recipe, replace(recipe, dropout=0.0), replace(recipe, rows=ROWS // 2)):
+    for each in (recipe, replace(recipe, dropout=0.0), replace(recipe, batch_size=ROWS // 2)):
         began = time.monotonic()
         pace = measure_pace(each, corpus.text, device, 3.0)
-        share = operations_per_step(each) / pace / peak
+        mfu = operations_per_step(each) / pace / peak
         took = time.monotonic() - began
         print(
-            f"{each.rows} rows, dropout {each.dropout}: {pace:.4f} s, {each.rows * CONTEXT / pace:,.0f} tokens/s, "
-            f"{share:.0%} of peak, {took:.0f} s in all",
+            f"{each.batch_size} rows, dropout {each.dropout}: {pace:.4f} s, "
+            f"{each.batch_size * CONTEXT / pace:,.0f} tokens/s, {mfu:.0%} MFU, {took:.0f} s in all",
             flush=True,
         )
 

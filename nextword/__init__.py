@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextword.api import Prediction as Prediction
     from nextword.api import Score as Score
     from nextword.api import open as open
-    from nextword.sample.sampler import Sampling as Sampling
+    from nextword.sample.settings import Sampling as Sampling
 
 __all__ = ["GPT", "Conversation", "Prediction", "Sampling", "Score", "__version__", "open"]
 

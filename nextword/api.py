@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nextword.base.callbacks import Spinner
 from nextword.base.version import __version__
 from nextword.encode.tokenizer import Tokenizer, TokenSpan
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, UnknownToken
@@ -27,13 +29,13 @@ from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.generation import Generation
-from nextword.sample.sampler import Distribution, Sampling, distribute, sample_token
+from nextword.sample.sampler import Distribution, distribute, sample_token
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
+from nextword.trace.settings import EXPLAIN, Ablation, Granularity
 
 if TYPE_CHECKING:
     from nextword.model.transformer import Transformer
     from nextword.trace.interventions import Edit
-    from nextword.trace.logit.ablation import Ablation
-    from nextword.trace.logit.attribution import Granularity
     from nextword.trace.logit.explanation import Explanation
     from nextword.trace.receipt.receipt import Chosen, Receipt
     from nextword.trace.receipt.views import Viewer
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "tales"  # comes with nextword
 CHAT_MODEL = "smollm2"  # pulled when a conversation is first asked for
-# What `generate` and `chat` draw with unless told otherwise: a little bolder than the model, its long tail cut off, and
-# what was just said a little less likely, because small models go in circles (see the log).
-DEFAULT_SAMPLING = Sampling(temperature=0.8, min_p=0.1, repetition_penalty=1.1)
 
 
 # The text on which quantization error is measured.
@@ -62,7 +61,7 @@ def open(
     """Open a model.
 
     model: "tales", which comes with nextword, a pulled name ("smollm2", "owner/model"), a Hugging Face folder, the
-    folder of a run, or a `.gguf` file.
+    folder of a run, one of its checkpoints (RUN@STEP), or a `.gguf` file.
     device: "auto" (a CUDA device if there is one), "cpu", "cuda" or "mps".
     weights: how a CPU holds them in memory: "fp32", "bf16", "int8", "int4", or "auto" for the form they are stored
     in (nextword.predict.cpu.packed).
@@ -71,7 +70,15 @@ def open(
 
     Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
     """
-    return GPT(open_stored(model), device=device, weights=weights, kv_cache=kv_cache)
+    stored = _open_checkpoint(model) if "@" in str(model) else open_stored(model)
+    return GPT(stored, device=device, weights=weights, kv_cache=kv_cache)
+
+
+def _open_checkpoint(model: str | Path) -> Stored:
+    """Open what may be RUN@STEP; only for that is imported what knows run folders, which takes a while."""
+    from nextword.parameters.run_folder import open_named
+
+    return open_named(model)
 
 
 class GPT:
@@ -200,10 +207,10 @@ class GPT:
         token: str | int | None = None,
         contrast: str | int | None = None,
         *,
-        count: int = 12,
-        granularity: Granularity = "finest",
-        ablation: Ablation | None = "zero",
-        reference: str | None = None,
+        count: int = EXPLAIN.count,
+        granularity: Granularity = EXPLAIN.granularity,
+        ablation: Ablation = EXPLAIN.ablation,
+        reference: str | None = EXPLAIN.reference,
     ) -> Explanation:
         """Why this token comes next: an exact account of its logit, its largest causes, each put to the test.
 
@@ -239,18 +246,19 @@ class GPT:
         *,
         sampling: Sampling | None = None,
         seed: int | None = None,
-        count: int = 12,
-        granularity: Granularity = "finest",
-        ablation: Ablation | None = "zero",
-        reference: str | None = None,
+        count: int = EXPLAIN.count,
+        granularity: Granularity = EXPLAIN.granularity,
+        ablation: Ablation = EXPLAIN.ablation,
+        reference: str | None = EXPLAIN.reference,
         text: Path | None = None,
+        traced: bool = True,
         name: str | None = None,
     ) -> Receipt:
         """The explanation of a token with how it was chosen, what the text says about it and hashes of everything.
 
         token: None for one drawn with `sampling` and `seed` (None: a new one) as `generate` would draw it, or, where
         `sampling` is None too, for the most probable. text: a folder that `nextword index` made; None: the model's
-        own, if it lies in a run folder with an index. name: what the model is called, None: its file.
+        own (`indexed`). traced: whether a text is looked into at all. name: what the model is called, None: its file.
 
         Raises what `explain` and, for a text, nextword.trace.text.indexed.open_indexed do; InputError for a token
         that is both named and to be drawn.
@@ -266,7 +274,7 @@ class GPT:
         why = self.explain(
             ids, chosen.id, contrast, count=count, granularity=granularity, ablation=ablation, reference=reference
         )
-        indexed = self.indexed(text)
+        indexed = self.indexed(text) if traced else None
         decode_token = self.tokenizer.token_text
         sources = without_text() if indexed is None else sources_of(indexed, ids, chosen.id, decode_token)
         a = self.architecture
@@ -317,20 +325,18 @@ class GPT:
         sampled = sample_token(distribution, uniform(seed, len(ids)), len(ids))
         return Chosen("drawn", sampled.id, distribution, n_tokens, sampling, seed, sampled)
 
-    def own_text(self) -> Path | None:
-        """The folder of the text that the model learned from, if it is here with its index."""
-        run = self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path
-        return run if (run / "corpus" / "index").is_dir() else None
+    def indexed(self, text: Path | None = None, spinner: Spinner = nullcontext) -> IndexedText | None:
+        """The text that words are traced back to, with its index, which is built where it is missing.
 
-    def indexed(self, text: Path | None = None) -> IndexedText | None:
-        """The text in a folder that `nextword index` made; of None, the model's own, if it is here with its index.
+        text: a folder that `nextword index` made, or a run; None: the model's own, if it has one here
+        (nextword.trace.text.indexed.own_text). spinner: open while the index of a text that was named is built.
 
         Raises what nextword.trace.text.indexed.open_indexed does.
         """
-        from nextword.trace.text.indexed import open_indexed
+        from nextword.trace.text.indexed import open_indexed, own_text
 
-        where = text or self.own_text()
-        return None if where is None else open_indexed(where, tokenizer=self.tokenizer)
+        where = own_text(self.path) if text is None else text
+        return None if where is None else open_indexed(where, tokenizer=self.tokenizer, spinner=spinner)
 
     def with_edit(self, *edits: Edit) -> GPT:
         """The same model under edits (nextword.trace.interventions), on top of those it is under already.

@@ -15,7 +15,7 @@ import transformers
 
 import nextword
 from nextword.errors import ContextOverflow, EmptyPrompt, InputError, SettingError
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from tests import tiny
 
 Folder = Callable[[str], Path]

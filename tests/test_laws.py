@@ -19,7 +19,7 @@ from nextword.parameters.export import export_hf
 from nextword.parameters.open import open_stored
 from nextword.predict.score import log_probabilities
 from nextword.predict.torch_engine import TorchEngine
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from tests import tiny
 
 Folder = Callable[[str], Path]

@@ -5,7 +5,6 @@ A text is UTF-8 wherever it comes from; anything else is refused with one senten
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from nextword.base.settings import Setting, settings_of
 from nextword.errors import InputError
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 
 Text = Annotated[str | None, typer.Argument(show_default=False, help="The text; - or nothing reads stdin.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder, RUN@STEP or a .gguf file.")]
@@ -45,40 +46,28 @@ ServerUrl = Annotated[
 ]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.")]
 
-# Every field of Sampling as an option: its type and what it does.
-SAMPLING: dict[str, tuple[Any, str]] = {
-    "temperature": (float, "Divides the logits; 0 always takes the most probable token."),
-    "top_k": (int, "Keep the K most probable tokens; 0 keeps all."),
-    "top_p": (float, "Keep the fewest tokens that together have this probability."),
-    "min_p": (float, "Keep tokens at least this share as probable as the first."),
-    "typical_p": (float, "Keep the least untypical tokens that together have this probability."),
-    "repetition_penalty": (float, "Weaken tokens that stand in the text; 1 is off."),
-    "presence_penalty": (float, "Subtracted from the logits of tokens generated before."),
-    "frequency_penalty": (float, "The same, once for each time."),
-    "logit_bias": (list[str], "ID=BIAS, added to the logit of a token; -inf forbids it. Repeatable."),
-}
-
 
 class WritingCommand(TyperCommand):
     """A verb that writes text; its help ends with what it does unless told otherwise."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Written only when help is asked for: the settings are numpy's neighbours."""
-        from nextword.api import DEFAULT_SAMPLING
-        from nextword.sample.sampler import Sampling
-
-        neutral = dataclasses.asdict(Sampling())
-        settings = dataclasses.asdict(DEFAULT_SAMPLING).items()
-        told = [f"{_flag(name)} {value}" for name, value in settings if value != neutral[name]]
+        """The settings that a verb writes with unless told otherwise."""
+        changed = {
+            name: value
+            for name, each in settings_of(Sampling).items()
+            if each.default is not None and (value := getattr(DEFAULT_SAMPLING, name)) != each.default
+        }
         formatter.write_paragraph()
-        formatter.write_text(f"Unless told otherwise: {' '.join(told)}.")
+        formatter.write_text(
+            f"Unless told otherwise: {' '.join(f'{_flag(name)} {changed[name]}' for name in changed)}."
+        )
 
 
 def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb all sampling options in place of its parameter `given`: a dict of those that were used."""
 
     def command(**arguments: Any) -> None:
-        options = {name: arguments.pop(name) for name in SAMPLING}
+        options = {name: arguments.pop(name) for name in settings_of(Sampling)}
         given = {name: value for name, value in options.items() if value not in (None, [])}
         if "logit_bias" in given:
             given["logit_bias"] = dict(map(_bias, given["logit_bias"]))
@@ -86,17 +75,21 @@ def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
 
     own = inspect.signature(verb, eval_str=True).parameters.values()
     parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
-    parameters += [_sampling_option(name) for name in SAMPLING]
+    parameters += map(_sampling_option, settings_of(Sampling).values())
     command.__name__, command.__doc__ = verb.__name__, verb.__doc__
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
-def _sampling_option(name: str) -> inspect.Parameter:
-    kind, meaning = SAMPLING[name]
-    annotation = Annotated[kind | None, typer.Option(_flag(name), help=meaning)]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+_KINDS = {"float": (float, ""), "int": (int, ""), "Mapping[int, float]": (list[str], "ID=BIAS, repeatable: ")}
+
+
+def _sampling_option(setting: Setting) -> inspect.Parameter:
+    kind, how = _KINDS[setting.kind]
+    option = typer.Option(_flag(setting.name), help=how + setting.doc)
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _flag(field: str) -> str:

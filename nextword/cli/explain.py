@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextword.base.settings import settings_of
 from nextword.base.text import finite, printable, size
 from nextword.cli import terminal
 from nextword.cli.arguments import (
@@ -24,32 +24,16 @@ from nextword.cli.arguments import (
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model, tokenizer_of
 from nextword.errors import InputError
+from nextword.sample.settings import DEFAULT_SAMPLING
+from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextword.trace.logit.ablation import Ablation
     from nextword.trace.receipt.replay import Check
 
 
-class Granularity(StrEnum):
-    """What the causes of an explanation are."""
-
-    finest = "finest"
-    read = "read"
-    head = "head"
-    source = "source"
-    layer = "layer"
-    neuron = "neuron"
-
-
-class Removal(StrEnum):
-    """How the audit of an explanation removes a cause."""
-
-    zero = "zero"
-    mean = "mean"
-    resample = "resample"
-    none = "none"
+_SETTINGS = settings_of(ExplainSettings)
 
 
 @app.command()
@@ -62,14 +46,12 @@ def explain(
     ] = None,
     contrast: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
     model: Model = None,
-    top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
-    granularity: Annotated[Granularity, typer.Option(help="What a cause is.")] = Granularity.finest,
-    removal: Annotated[
-        Removal, typer.Option("--ablation", help="How causes are removed to test each claim; none: no test.")
-    ] = Removal.zero,
+    top: Annotated[int, typer.Option(min=1, help=_SETTINGS["count"].doc)] = EXPLAIN.count,
+    granularity: Annotated[Granularity, typer.Option(help=_SETTINGS["granularity"].doc)] = EXPLAIN.granularity,
+    ablation: Annotated[Ablation, typer.Option(help=_SETTINGS["ablation"].doc)] = EXPLAIN.ablation,
     reference: Annotated[
-        str | None, typer.Option(show_default="the prompt", help="A text that mean and resample are taken from.")
-    ] = None,
+        str | None, typer.Option(show_default="the prompt", help=_SETTINGS["reference"].doc)
+    ] = EXPLAIN.reference,
     seed: Seed = None,
     text: Annotated[
         Path | None,
@@ -88,12 +70,11 @@ def explain(
         raise typer.BadParameter("give --token, or --seed and sampling options, not both")
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
-    from nextword.api import DEFAULT_MODEL, DEFAULT_SAMPLING
+    from nextword.api import DEFAULT_MODEL
     from nextword.trace.text.sources import sentence
     from nextword.web.pages.receipt import write_page
 
     words, gpt = text_of(prompt), open_model(model, device)
-    ablations: dict[Removal, Ablation] = {Removal.zero: "zero", Removal.mean: "mean", Removal.resample: "resample"}
     with terminal.busy("reading"):
         receipt = gpt.receipt(
             words,
@@ -102,8 +83,8 @@ def explain(
             sampling=dataclasses.replace(DEFAULT_SAMPLING, **given) if drawn else None,
             seed=seed,
             count=top,
-            granularity=granularity.value,
-            ablation=ablations.get(removal),
+            granularity=granularity,
+            ablation=ablation,
             reference=reference,
             text=text,
             name=model or DEFAULT_MODEL,
@@ -144,7 +125,10 @@ def replay(
     gpt = open_model(name, device)
     replaying.check_tokenizer(receipt, gpt.hashes())
     with terminal.busy("computing it again"):
-        receipt_again = gpt.receipt(**request, text=text or replaying.text_folder_of(receipt), name=name)
+        where = text or replaying.text_folder_of(receipt)
+        # A receipt that was made without a text is compared with one that looks into none either.
+        traced = where is not None or replaying.has_text(receipt)
+        receipt_again = gpt.receipt(**request, text=where, traced=traced, name=name)
         again = receipt_again.with_views() if "views" in receipt else receipt_again.to_json()
     checks = replaying.compare(receipt, again)
     holds = all(check.holds for check in checks)
@@ -191,9 +175,9 @@ def index(
 
     began, built = time.monotonic(), True
     if out is not None:
-        text = index_files(paths, tokenizer_of(None, model), out, tell=terminal.note, busy=terminal.busy)
+        text = index_files(paths, tokenizer_of(None, model), out, on_note=terminal.note, spinner=terminal.busy)
     elif len(paths) == 1 and model is None:
-        text, built = reindex(Path(paths[0]), busy=terminal.busy)
+        text, built = reindex(Path(paths[0]), spinner=terminal.busy)
     else:
         raise typer.BadParameter("give the folder of one RUN; or PATHs of text and --out DIR")
     facts = {"tokens": len(text.shards.tokens), "documents": text.shards.n_documents, "bytes": text.index.n_bytes}

@@ -36,7 +36,7 @@ from nextword.errors import NextwordError
 if TYPE_CHECKING:
     from nextword.api import GPT, Conversation
     from nextword.sample.generation import Generation
-    from nextword.sample.sampler import Sampling
+    from nextword.sample.settings import Sampling
     from nextword.web.client import RemoteConversation, RemoteGeneration, Server
 
 
@@ -53,7 +53,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """The probability of every token to come next. With sampling options: what they make of it."""
-    from nextword.sample.sampler import Sampling
+    from nextword.sample.settings import Sampling
 
     sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights, kv_cache)
     with starting(), terminal.busy("reading"):
@@ -244,7 +244,7 @@ def _emit_steps(gpt: GPT, generation: Generation) -> None:
 
 
 def _writing(given: dict[str, Any]) -> Sampling:
-    from nextword.api import DEFAULT_SAMPLING
+    from nextword.sample.settings import DEFAULT_SAMPLING
 
     return dataclasses.replace(DEFAULT_SAMPLING, **given)
 

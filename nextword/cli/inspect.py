@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text as Line
 
+from nextword.base.settings import settings_of
 from nextword.base.text import printable
 from nextword.cli import terminal
 from nextword.cli.arguments import AsJson, Device, Model, Text, text_of, utf8
-from nextword.cli.explain import Granularity
 from nextword.cli.root import app
 from nextword.cli.shared import emit, open_model
 from nextword.errors import InputError
+from nextword.trace.settings import ExplainSettings, Granularity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextword.api import GPT
-    from nextword.corpus.index import Index
     from nextword.encode.tokenizer import Tokenizer
     from nextword.model.architecture import Architecture
     from nextword.trace.logit.graph import Graph, Node
@@ -57,7 +56,8 @@ def pairs(
     if more and not seconds:
         raise typer.BadParameter("give second words after --with")
     gpt = open_model(model, device)
-    first, index = word_ids(gpt.tokenizer, utf8(word)), _index(gpt, text)
+    first, indexed = word_ids(gpt.tokenizer, utf8(word)), gpt.indexed(text, terminal.busy)
+    index = None if indexed is None else indexed.index
     if prompt is None:
         ids = [*gpt.tokenizer.encode("", begin=True), *first]
     elif utf8(prompt).endswith(word.strip()):
@@ -107,14 +107,6 @@ _COLUMNS = {
     "lift": "lift, what this first word adds in the weights alone",
     "probability": "the model",
 }
-
-
-def _index(gpt: GPT, text: Path | None) -> Index | None:
-    """The index of the text that is given, or of the model's own if its folder has one."""
-    from nextword.trace.text.indexed import open_indexed
-
-    folder = gpt.path if text is None and (gpt.path / "corpus" / "train").is_dir() else text
-    return None if folder is None else open_indexed(folder, tokenizer=gpt.tokenizer, busy=terminal.busy).index
 
 
 def _table(rows: Sequence[Bigram], decode_token: TokenText) -> None:
@@ -171,7 +163,7 @@ def _explain_tokens(first: Sequence[int], rows: Sequence[Bigram], decode_token: 
 
 @app.command()
 def history(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run; RUN@STEP: its history up to there.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
     heads: Annotated[
@@ -180,16 +172,19 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """When a run learned a token: its log p at every checkpoint, and what was read when it rose most."""
+    from nextword.parameters.run_folder import checkpoint_named
     from nextword.trace.text.history import trace_history
     from nextword.trace.text.indexed import open_indexed, training_order
 
-    order, _ = training_order(run)
-    text = open_indexed(run, busy=terminal.busy)
+    named = None if Path(run).exists() else checkpoint_named(run)
+    folder, last = (Path(named[0]), named[1]) if named else (Path(run), None)
+    order, _ = training_order(folder)
+    text = open_indexed(folder, spinner=terminal.busy)
     tokenizer = text.tokenizer
     ids = tokenizer.encode_prompt(utf8(prompt))
     with terminal.busy("reading the checkpoints"):
         found = trace_history(
-            run, ids, tokenizer.encode_one(utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id
+            folder, ids, tokenizer.encode_one(utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id, last=last
         )
     if as_json:
         emit(found.to_json(tokenizer))
@@ -245,7 +240,7 @@ def diff(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
     top: Annotated[int, typer.Option(min=1, help="How many causes to show.")] = 12,
-    granularity: Annotated[Granularity, typer.Option(help="What a cause is.")] = Granularity.head,
+    granularity: Annotated[Granularity, typer.Option(help=settings_of(ExplainSettings)["granularity"].doc)] = "head",
     as_json: AsJson = False,
 ) -> None:
     """How a token's logit differs between two models of one shape, as an exact sum over its causes."""
@@ -258,7 +253,7 @@ def diff(
         raise InputError("The models have different tokenizers; compare models that cut text alike.")
     ids, id = tokenizer.encode_prompt(utf8(prompt)), tokenizer.encode_one(utf8(token))
     found = compare_models(first.reference_model, second.reference_model, ids, Quantity(id))
-    told = found.to_json(tokenizer.token_text, top, granularity.value)
+    told = found.to_json(tokenizer.token_text, top, granularity)
     if as_json:
         emit({"models": [before, after], **told})
         return

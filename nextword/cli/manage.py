@@ -81,16 +81,16 @@ def export(
 ) -> None:
     """Write a model in a form that other programs open."""
     from nextword.parameters.export import export_gguf, export_hf
-    from nextword.parameters.open import open_stored
+    from nextword.parameters.run_folder import open_named
 
     if to is Form.hf and weights is not Weights.f32:
         raise typer.BadParameter("--weights is for --to gguf; hf is written in f32")
     fetch_known(model)
     with terminal.busy("writing"):
         if to is Form.hf:
-            export_hf(open_stored(model), out)
+            export_hf(open_named(model), out)
         else:
-            export_gguf(open_stored(model), out, weights.upper())
+            export_gguf(open_named(model), out, weights.upper())
     print(out)
 
 

@@ -41,11 +41,6 @@ def open_model(model: str | None, device: str = "auto", weights: str = "auto", k
 
     name = gpt.DEFAULT_MODEL if model is None else model
     how = {"device": device, "weights": weights, "kv_cache": kv_cache}
-    if "@" in name and not Path(name).exists():
-        from nextword.run_checkpoint import as_checkpoint, open_checkpoint
-
-        if (checkpoint := as_checkpoint(name)) is not None:
-            return open_checkpoint(Path(checkpoint[0]), checkpoint[1], **how)
     fetch_known(name)
     with starting():
         return gpt.open(name, **how)

@@ -1,13 +1,13 @@
-"""From text to stored weights."""
+"""From text to stored weights: a run, its progress, and how it ends."""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,14 +17,22 @@ from nextword.cli import terminal
 from nextword.cli.arguments import (
     AsJson,
     Device,
-    utf8,
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, fetch_known, starting
 from nextword.corpus.formats import Undecodable
 
 if TYPE_CHECKING:
-    from nextword.train.run import Event, Run
+    from nextword.train.events import Event
+    from nextword.train.run import Run
+
+
+class Init(StrEnum):
+    """What the weights of a new model start from."""
+
+    random = "random"
+    bigrams = "bigrams"
+
 
 _GO_ON = "All up to the last checkpoint is kept; go on later with: nextword train --resume {folder}"
 
@@ -36,10 +44,10 @@ def train(
         typer.Argument(metavar="PATH...", help="Files or folders of text, world:pantry, or owner/name on the Hub."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new folder of the run.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after so many minutes, everything counted.")] = None,
-    steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after this time, everything counted.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after this number of steps instead.")] = None,
     until: Annotated[
-        float | None, typer.Option(metavar="BPB", help="End once held-out text takes so few bits per byte.")
+        float | None, typer.Option(metavar="BPB", help="End once held-out text takes no more bits per byte.")
     ] = None,
     holdout: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="Text to measure on, instead of a part of it. Repeatable.")
@@ -52,19 +60,12 @@ def train(
         Undecodable | None,
         typer.Option(show_default="skip", help="What to do with text that is not UTF-8: skip, replace or latin-1."),
     ] = None,
-    from_pairs: Annotated[
-        bool, typer.Option("--start-from-pairs", help="Count all pairs of the text first: better sooner.")
-    ] = False,
+    init: Annotated[
+        Init | None,
+        typer.Option(show_default="random", help="What the weights start from; the text's bigrams: better sooner."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of weights and order.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
-    before_exposure: Annotated[
-        Path | None,
-        typer.Option("--resume-before-exposure", metavar="RUN", help="Run it again from before it read --without."),
-    ] = None,
-    without: Annotated[str | None, typer.Option(metavar="PASSAGE", help="The words to be withheld this time.")] = None,
-    ask: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="PROMPT TOKEN", help="Compare this token's probability after it.")
-    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard, too.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -77,40 +78,26 @@ def train(
         require_tensorboard()
     given: dict[str, object] = {"PATH": paths, "--minutes": minutes, "--steps": steps, "--until": until}
     given |= {"--holdout": holdout, "--depth": depth, "--from": from_model, "--not-utf8": not_utf8}
-    given |= {"--start-from-pairs": from_pairs or None, "--seed": seed}
-    if before_exposure is not None:
-        _refuse({**given, "--resume": resume})
-        if without is None or out is None:
-            raise typer.BadParameter("give --without PASSAGE and --out RUN, the new run")
-        with _ended_in_order(out):
-            _train_without(before_exposure, utf8(without), out, ask, device, as_json, tensorboard)
-        return
-    if without is not None or ask is not None:
-        raise typer.BadParameter("--without and --ask go with --resume-before-exposure RUN")
+    given |= {"--init": init, "--seed": seed}
     if resume is not None:
-        _refuse({**given, "--out": out})
-        with _ended_in_order(resume):
-            with starting():
-                from nextword.train.run import resume as resume_run
-
-            run = resume_run(resume, device=device)
-            terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
-            _train(run, as_json, tensorboard)
+        if extra := [name for name, value in {**given, "--out": out}.items() if value not in (None, [])]:
+            raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+        _resume(resume, device, as_json, tensorboard)
         return
     if not paths or out is None:
         raise typer.BadParameter("give the PATHs of text and --out RUN; or --resume RUN")
     if (minutes is None) == (steps is None):
         raise typer.BadParameter("say how long: --minutes or --steps, one of them")
-    if from_model is not None and (depth is not None or from_pairs):
-        raise typer.BadParameter("a model has its own depth and weights: leave out --depth and --start-from-pairs")
-    with _ended_in_order(out):
+    if from_model is not None and (depth is not None or init is not None):
+        raise typer.BadParameter("a model has its own depth and weights: leave out --depth and --init")
+    with ended_in_order(out):
         if from_model is not None:
             fetch_known(from_model)
         with starting():
             from nextword.train.plan import Budget
             from nextword.train.run import start
 
-        with terminal.working() as doing:
+        with terminal.working() as on_progress:
             run = start(
                 paths,
                 out,
@@ -120,54 +107,34 @@ def train(
                 model=from_model,
                 errors=not_utf8 or "skip",
                 seed=seed or 0,
-                from_pairs=from_pairs,
+                init=(init or Init.random).value,
                 device=device,
                 began=began,
-                tell=terminal.note,
-                doing=doing,
+                on_note=terminal.note,
+                on_progress=on_progress,
             )
-        _train(run, as_json, tensorboard)
+        show_training(run, as_json, tensorboard)
 
 
-def _refuse(given: dict[str, object]) -> None:
-    if extra := [name for name, value in given.items() if value not in (None, [])]:
-        raise typer.BadParameter(f"a resumed run keeps what it began with; leave out {', '.join(extra)}")
+def _resume(folder: Path, device: str, as_json: bool, tensorboard: bool) -> None:
+    with ended_in_order(folder):
+        with starting():
+            from nextword.train.run import resume
+
+        run = resume(folder, device=device)
+        terminal.note(f"Going on after step {run.trainer.step:,} of {run.trainer.steps:,}.")
+        show_training(run, as_json, tensorboard)
 
 
-def _train_without(
-    run: Path, passage: str, out: Path, ask: tuple[str, str] | None, device: str, as_json: bool, tensorboard: bool
-) -> None:
-    from nextword.encode.tokenizer import Tokenizer
-    from nextword.train.counterfactual import effect, foretell, start_without
+def show_training(run: Run, as_json: bool, tensorboard: bool) -> None:
+    """Train a run to its end.
 
-    tokenizer = Tokenizer.from_folder(run)
-    # Asked first, so that a mistake shows before the training.
-    asked = ask and (tokenizer.encode_prompt(utf8(ask[0])), tokenizer.encode_one(utf8(ask[1])))
-    new, withheld = start_without(run, passage, out, device=device)
-    terminal.note(
-        f"{passage!r} stands in the text {withheld.count:,} times and was read in {withheld.exposures:,} steps, "
-        f"first in step {withheld.first_read + 1:,}; going on without it after step {withheld.resumed_after:,}."
-    )
-    _train(new, as_json, tensorboard)
-    if asked is None or ask is None:
-        return
-    found, estimated = effect(run, out, *asked), foretell(run, out, passage, *asked)
-    if as_json:
-        told = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
-        emit({**told, "foretold": asdict(estimated)})
-    else:
-        print(
-            f"{ask[1]!r} after {ask[0]!r}: {found.with_passage:.2%} with the passage, "
-            f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
-        )
-        print(
-            f"foretold by counting: {estimated.counted_with:.2%} with it, {estimated.counted_without:.2%} without; "
-            f"by gradients: it spoke more for it than {estimated.below} of {estimated.others} other stretches as long"
-        )
-
-
-def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
-    from nextword.train.run import Finished, Measured, Sampled, Stepped, Stopped
+    Args:
+        run: That was begun or resumed.
+        as_json: Whether its events are printed as lines of JSON.
+        tensorboard: Whether they are written for TensorBoard, too.
+    """
+    from nextword.train.events import Finished, Measured, Sampled, Stepped, Stopped
 
     folder, measured = shlex.quote(str(run.folder)), ""
     with _kept(folder), _board(run, tensorboard) as draw, _stop_asked() as asked, terminal.training_bar() as show:
@@ -179,7 +146,7 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
                 terminal.sample(event.step, event.text)
             elif isinstance(event, Stepped):
                 bits = f"{event.progress.bits_per_byte:.3f} bits/byte{measured}"
-                rest = f"{event.tokens_per_second:,.0f} tokens/s, {event.share_of_peak:.0%} of peak"
+                rest = f"{event.tokens_per_second:,.0f} tokens/s, {event.mfu:.0%} MFU"
                 if event.step == event.steps and run.trainer.heldout is not None:
                     rest = "now measuring once more"
                 show(event.step, event.steps, f"{bits}, {rest}")
@@ -189,16 +156,24 @@ def _train(run: Run, as_json: bool, tensorboard: bool) -> None:
         terminal.note(f"Stopped after step {event.step:,}; go on with: nextword train --resume {folder}")
         raise typer.Exit(128 + asked[0])
     if isinstance(event, Finished) and not as_json:
-        bits = event.results["bits_per_byte"]
-        outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
-        print(f"{outcome}, {event.results['steps']:,} steps, {event.results['seconds']:.1f} s{_forecast(run, bits)}")
-        if better := event.results["better"]:
-            print(
-                f"step {better['step']:,} was better, {better['bits_per_byte']:.4f} bits per byte: a text that is read "
-                f"again and again is learned by heart. To use it: --model {folder}@{better['step']}"
-            )
-        print(f"curves, samples and settings: {run.folder / 'page.html'}")
-        print(f"nextword chat --model {folder}" if run.is_talk else f'nextword generate --model {folder} "..."')
+        _tell_results(run, event.results)
+
+
+def _tell_results(run: Run, results: Mapping[str, Any]) -> None:
+    """How good the model is, and what to do next."""
+    from nextword.parameters.run_folder import RunFolder
+
+    folder = shlex.quote(str(run.folder))
+    bits = results["bits_per_byte"]
+    outcome = "nothing was held out to measure" if bits is None else f"{bits:.4f} bits per byte on held-out text"
+    print(f"{outcome}, {results['steps']:,} steps, {results['seconds']:.1f} s{_forecast(run, bits)}")
+    if better := results["better"]:
+        print(
+            f"step {better['step']:,} was better, {better['bits_per_byte']:.4f} bits per byte: a text that is read "
+            f"again and again is learned by heart. To use it: --model {folder}@{better['step']}"
+        )
+    print(f"curves, samples and settings: {RunFolder(run.folder).page_path}")
+    print(f"nextword chat --model {folder}" if run.is_talk else f'nextword generate --model {folder} "..."')
 
 
 def _forecast(run: Run, bits: float | None) -> str:
@@ -214,7 +189,7 @@ def _forecast(run: Run, bits: float | None) -> str:
 
 @contextmanager
 def _board(run: Run, wanted: bool) -> Iterator[Callable[[Event], None]]:
-    """What is to be told each event for TensorBoard; nothing happens if it is not wanted."""
+    """A function that writes an event for TensorBoard; if that is not wanted, it does nothing."""
     if not wanted:
         yield lambda event: None
         return
@@ -241,8 +216,8 @@ def _kept(folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_in_order(folder: Path) -> Iterator[None]:
-    """Where Ctrl-C or SIGTERM ends it at once, before the first step or the second time, says what of it is kept."""
+def ended_in_order(folder: Path) -> Iterator[None]:
+    """Where Ctrl-C or SIGTERM ends a run at once, before its first step or the second time, say what of it is kept."""
     by: int = signal.SIGINT
 
     def interrupt(number: int, frame: object) -> None:
@@ -254,9 +229,9 @@ def _ended_in_order(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from nextword.parameters.checkpoints import checkpoint_steps
+        from nextword.parameters.run_folder import RunFolder
 
-        if checkpoint_steps(folder):
+        if RunFolder(folder).steps():
             terminal.note(_GO_ON.format(folder=shlex.quote(str(folder))))
         else:
             terminal.note("Stopped before there was anything to keep; give the same command to begin again.")

@@ -25,7 +25,7 @@ class Text(Protocol):
     tokens       unsigned integers [N], may be memory-mapped: the documents one after another
     starts       int64 [D + 1]: where each begins in `tokens` with its begin token; the last is N
     mask         uint8 [N], 1 where the loss of predicting this token counts; None: everywhere
-    token_bytes  unsigned integers [vocab]: how many bytes of text each token stands for, 0 for special tokens
+    token_bytes  unsigned integers [vocab]: the bytes of text that each token stands for, 0 for special tokens
     """
 
     @property
@@ -43,13 +43,14 @@ class Text(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step.
+    """What one step reads.
 
-    ids      int64 [rows, context]: what is read
-    targets  int64 [rows, context]: the token after each
-    weights  float32 [rows, context]: the share of each target in the loss; they sum to 1, or are all 0 where
-             no target of the batch counts
-    bytes    how many bytes of text the targets that count stand for
+    Args:
+        ids: Tokens, int64 [batch_size, context].
+        targets: The token after each, int64 [batch_size, context].
+        weights: The share of each target in the loss, float32 [batch_size, context]; they sum to 1, or are all 0 where
+            no target of the batch counts.
+        bytes: Of text that the targets that count stand for.
     """
 
     ids: Tensor
@@ -59,7 +60,13 @@ class Batch:
 
 
 def batch(text: Text, order: Order, step: int) -> Batch:
-    """The batch of `step`, in memory of the CPU."""
+    """Cut the batch of a step from a text, in memory of the CPU.
+
+    Args:
+        text: Tokens and which of them count.
+        order: Which rows each step reads.
+        step: From 0.
+    """
     starts = order.starts_of(step)
     positions = (starts[:, None] + np.arange(order.context + 1)) % order.n_tokens
     tokens = text.tokens[positions].astype(np.int64)

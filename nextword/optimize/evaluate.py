@@ -24,12 +24,18 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.batches import Text
 from nextword.optimize.objective import token_losses
 
-_TOKENS = 4096  # read at once
+_TOKENS = 4096  # tokens: read in one forward pass
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over the tokens that were predicted and count."""
+    """Sums over the tokens that were predicted and count.
+
+    Args:
+        nats: Of -log p.
+        tokens: Their number.
+        bytes: Of text that they stand for.
+    """
 
     nats: float
     tokens: int
@@ -57,10 +63,16 @@ class _Window:
 def evaluate(
     model: Transformer, text: Text, limit: int | None = None, between: Callable[[], None] = lambda: None
 ) -> Evaluation:
-    """Evaluate `model` on all of `text`, or on windows spread evenly over it with at most about `limit` tokens.
+    """Measure the loss of a model on a text.
 
-    `between` is called before each few thousand tokens, so that a long measurement can be ended by what it raises.
-    Raises InputError if the text has no byte to predict.
+    Args:
+        model: On any device, in any dtype.
+        text: Its documents are read each by itself.
+        limit: Tokens to measure at most, about, in windows spread evenly over the text; None: all.
+        between: Called before each few thousand tokens; an exception that it raises ends the measurement.
+
+    Raises:
+        InputError: The text has no byte to predict.
     """
     windows = _sample(list(_windows(text.starts, model.architecture.context)), limit)
     nats, tokens, n_bytes = 0.0, 0, 0

@@ -29,9 +29,12 @@ _POLYNOMIALS = (
 
 
 class Muon:
-    """Steps the given matrices in place, with products in `dtype`; `momentum` is all its state.
+    """Muon over the given matrices, which `step` moves in place. Its state is `momentum`.
 
-    bfloat16 is precise enough for an update, and fast on a device made for it; on others it is many times slower.
+    Args:
+        matrices: By name.
+        dtype: Of the matrix products. bfloat16 is precise enough for an update, and fast on a device made for it; on
+            others it is many times slower.
     """
 
     def __init__(self, matrices: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
@@ -43,7 +46,14 @@ class Muon:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], rate: float, momentum: float, decay: float) -> None:
-        """Move each matrix [out, in] by rate * sqrt(max(1, out / in)) * orthogonal(momentum)."""
+        """Move each matrix [out, in] by rate * sqrt(max(1, out / in)) * orthogonal(momentum).
+
+        Args:
+            gradients: By the matrices' names, in their shapes.
+            rate: Learning rate.
+            momentum: Share of the running average that is kept, between 0 and 1.
+            decay: Weight decay, multiplied with the rate.
+        """
         for names in self._groups.values():
             directions = []
             for name in names:

@@ -15,16 +15,25 @@ from torch.nn import functional as F
 
 Tensor = torch.Tensor
 
-_LOGITS = {"cpu": 1 << 20}  # held at once, if that is at least _TOKENS tokens' worth: what stays in a cache
-_MOST_LOGITS = 1 << 26  # on other devices, which many small pieces keep waiting
-_TOKENS = 256
+_LOGITS = {"cpu": 1 << 20}  # logits: held at once, so that they stay in a cache
+_MOST_LOGITS = 1 << 26  # logits: held at once on other devices, which small chunks would leave idle
+_TOKENS = 256  # tokens: of a chunk at least
 
 
 def cross_entropy(states: Tensor, unembedding: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Sum over tokens of weight * -log softmax(unembedding @ state)[target], a scalar of at least float32.
 
-    `states` [tokens, width], `unembedding` [vocab, width], integer `targets` and `weights` [tokens]. Gradients
-    flow to the states and the unembedding. Equal weights 1 / tokens make it the mean.
+    Gradients flow to the states and the unembedding. Equal weights of 1 / tokens give the mean.
+
+    Args:
+        states: Final, normed states [tokens, width].
+        unembedding: [vocab, width].
+        targets: Ids [tokens].
+        weights: Of each token in the sum [tokens].
+
+    >>> states, unembedding = torch.zeros(2, 4), torch.zeros(8, 4)
+    >>> cross_entropy(states, unembedding, torch.tensor([1, 5]), torch.tensor([0.5, 0.5])).exp().round()
+    tensor(8.)
     """
     loss: Tensor = _CrossEntropy.apply(states, unembedding, targets, weights)  # type: ignore[no-untyped-call]
     return loss
@@ -32,7 +41,13 @@ def cross_entropy(states: Tensor, unembedding: Tensor, targets: Tensor, weights:
 
 @torch.no_grad()
 def token_losses(states: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
-    """-log softmax(unembedding @ state)[target] of each token in nats, [tokens] of at least float32."""
+    """-log softmax(unembedding @ state)[target] of each token in nats, [tokens] of at least float32.
+
+    Args:
+        states: Final, normed states [tokens, width].
+        unembedding: [vocab, width].
+        targets: Ids [tokens].
+    """
     losses = [
         _log_softmax(part, unembedding).gather(1, target[:, None])[:, 0].neg_()
         for part, target in _chunks(unembedding, states, targets)

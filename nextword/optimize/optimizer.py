@@ -7,30 +7,22 @@ table of tensors, so it is stored like weights; the number of the step is the tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from nextword.errors import CorruptFile
 from nextword.optimize.muon import Muon
+from nextword.optimize.recipe import Rates
 
 Tensor = torch.Tensor
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What a step's updates are multiplied with: see `nextword.optimize.recipe`."""
-
-    matrices: float
-    others: float
-    momentum: float
-    decay: float
-
-
 class Optimizer:
-    """Steps `weights`, named as `nextword.model.architecture.tensor_shapes` says, in place.
+    """Muon and Adam over one set of weights, which `step` moves in place.
 
-    dtype: of the products that give the update of a matrix; the update itself is in the weights' dtype.
+    Args:
+        weights: Named as `nextword.model.architecture.tensor_shapes` says.
+        dtype: Of the products that give the update of a matrix; the update itself is in the weights' dtype.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
@@ -39,17 +31,23 @@ class Optimizer:
         self._adam = Adam({name: w for name, w in weights.items() if name not in matrices})
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
-        """Take step `number`, counted from 0, along these gradients, which have the weights' names and dtypes."""
-        self._muon.step(gradients, rates.matrices, rates.momentum, rates.decay)
-        self._adam.step(gradients, rates.others, number)
+        """Take one step.
+
+        Args:
+            gradients: By the weights' names, in their dtypes.
+            number: Of the step, from 0.
+            rates: Learning rates, momentum and weight decay of the step.
+        """
+        self._muon.step(gradients, rates.muon_lr, rates.momentum, rates.weight_decay)
+        self._adam.step(gradients, rates.adam_lr, number)
 
     def state(self) -> dict[str, Tensor]:
-        """All that it remembers, by name; the tensors go on changing with the next step."""
+        """The tensors of momentum and averages by name, not copied: the next step changes them."""
         tables = {"momentum": self._muon.momentum, "mean": self._adam.mean, "square": self._adam.square}
         return {f"{table}.{name}": tensor for table, tensors in tables.items() for name, tensor in tensors.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Remember what `state` returned, bit for bit. Raises CorruptFile if names or shapes are others."""
+        """Copy in what `state` returned, bit for bit. Raises CorruptFile if names or shapes differ."""
         mine = self.state()
         if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in state.items()}:
             raise CorruptFile("The stored optimizer state is that of another architecture; resume with its own recipe.")
@@ -58,7 +56,15 @@ class Optimizer:
 
 
 class Adam:
-    """Adam with bias correction; `mean` and `square` are the running averages of the gradient and its square."""
+    """Adam with bias correction (Kingma & Ba, 2015).
+
+    `mean` and `square` are the running averages of the gradient and its square.
+
+    Args:
+        weights: Moved in place, by name.
+        betas: Decay of the two averages per step.
+        eps: Added to the root of the mean square.
+    """
 
     def __init__(
         self, weights: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-10
@@ -69,7 +75,13 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], rate: float, number: int) -> None:
-        """Step `number`, counted from 0."""
+        """Move the weights.
+
+        Args:
+            gradients: By the weights' names.
+            rate: Learning rate.
+            number: Of the step, from 0, for the bias correction.
+        """
         first, second = self._betas
         mean_bias, square_bias = 1 - first ** (number + 1), 1 - second ** (number + 1)
         for name, weight in self._weights.items():

@@ -37,7 +37,13 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Exposure:
-    """One meeting of the model with a passage: row `place` of the batch of `step`, in this epoch."""
+    """A row of a batch in which a token of a passage is predicted.
+
+    Args:
+        epoch: From 0.
+        step: From 0.
+        place: Of the row in the batch, from 0.
+    """
 
     epoch: int
     step: int
@@ -46,14 +52,21 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Order:
-    """Which rows of a text of `n_tokens` tokens each step reads: `rows` rows of `context` tokens.
+    """Which rows of a text each step reads.
 
-    Raises InputError for a text that does not fill one row.
+    Args:
+        n_tokens: Of the text.
+        context: Tokens of a row.
+        batch_size: Rows of a step.
+        seed: Of the permutations and of the offsets of the grids.
+
+    Raises:
+        InputError: The text does not fill one row and the token after it.
     """
 
     n_tokens: int
     context: int
-    rows: int
+    batch_size: int
     seed: int
 
     def __post_init__(self) -> None:
@@ -65,17 +78,17 @@ class Order:
 
     @property
     def rows_per_epoch(self) -> int:
-        """How many rows one epoch has."""
+        """The number of rows of one epoch."""
         return self.n_tokens // self.context
 
     def rows_of(self, step: int) -> tuple[Indices, Indices]:
-        """Epoch and row of each place in the batch of `step`, both int64 [rows]."""
-        visits = step * self.rows + np.arange(self.rows, dtype=np.int64)
+        """Epoch and row of each place in the batch of `step`, both int64 [batch_size]."""
+        visits = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         epochs, visits = np.divmod(visits, self.rows_per_epoch)
         return epochs, _permute(visits, self.rows_per_epoch, self.seed, epochs)
 
     def starts_of(self, step: int) -> Indices:
-        """Position in the text of the first token that each row of the batch reads, int64 [rows].
+        """Position in the text of the first token that each row of the batch reads, int64 [batch_size].
 
         The row goes on from there around the ring: position n_tokens is position 0.
         """
@@ -83,9 +96,9 @@ class Order:
         return (self._offsets(epochs) + rows * self.context) % self.n_tokens
 
     def exposures(self, positions: range, steps: int) -> list[Exposure]:
-        """When, in the first `steps` steps, a token at one of these positions of the text was predicted."""
+        """The rows, of the first `steps` steps, in which a token at one of these positions of the text is predicted."""
         seen: list[Exposure] = []
-        last_epoch = (steps * self.rows - 1) // self.rows_per_epoch
+        last_epoch = (steps * self.batch_size - 1) // self.rows_per_epoch
         targets = np.arange(positions.start, positions.stop, dtype=np.int64)
         for epoch in range(last_epoch + 1):
             offset = self._offsets(np.array([epoch]))
@@ -93,7 +106,7 @@ class Order:
             rows = rows[rows < self.rows_per_epoch]
             visits = _restore(rows, self.rows_per_epoch, self.seed, np.full_like(rows, epoch))
             for visit in np.sort(visits) + epoch * self.rows_per_epoch:
-                step, place = divmod(int(visit), self.rows)
+                step, place = divmod(int(visit), self.batch_size)
                 if step < steps:
                     seen.append(Exposure(epoch, step, place))
         return seen

@@ -1,9 +1,9 @@
-"""Before the first step: how large a model fits the time, and how fast this machine trains it.
+"""Before the first step: the size of the model that fits a budget, and the speed of this machine.
 
-One dial, the number of layers, sets the whole shape (`shape`). How many layers fit a budget of seconds follows from
-the arithmetic that the machine does in it (`n_layers_for`): the best number of weights grows with the square root of
-the operations C (Hoffmann et al., 2022), here about 0.8 sqrt(C / 6) in the blocks, which was found on short runs. The
-machine's speed is not looked up but measured, by trainers that are thrown away (`measure_pace`).
+One dial, the number of layers, sets the whole shape (`shape`). The number of layers follows from the compute budget C
+in FLOPs (`n_layers_for`): the optimal number of weights grows with the square root of C (Hoffmann et al., 2022), here
+about 0.8 sqrt(C / 6) in the blocks, a factor found on short runs. The speed of the machine is measured by a few steps
+of a trainer that is thrown away (`measure_pace`).
 """
 
 from __future__ import annotations
@@ -19,41 +19,64 @@ import torch
 
 from nextword.model.architecture import Architecture
 from nextword.optimize.batches import Text
-from nextword.optimize.recipe import Recipe, initial_weights, standard
+from nextword.optimize.initialize import initial_weights
+from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer, can_compile
 
 FEWEST_LAYERS, MOST_LAYERS = 2, 14
-_WEIGHTS_PER_ROOT = 0.8  # weights in blocks / sqrt(operations / 6)
-_WEIGHTS_PER_TOKEN = 8  # with more weights in blocks, a text that is read often is learned by heart
-_BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # context and rows below so many layers
-_GPU_TOKENS = 131_072  # of a batch on a GPU: with half as many an H200 reads a tenth fewer tokens a second
-_LEAST_STEPS = 50  # for each reading of a text
-_COMPILE_FROM = 240  # seconds: below, compiling takes longer than it saves on a CPU
-_TRIAL_STEPS = 24
-_PEAK_SIZE, _PEAK_TRIALS = {"cpu": 1024, "cuda": 8192}, 8
+_WEIGHTS_PER_ROOT = 0.8  # weights in blocks / sqrt(FLOPs / 6)
+_WEIGHTS_PER_TOKEN = 8  # weights in blocks for each token of the text, at most: larger models memorize it
+_BATCHES = ((5, (64, 16)), (6, (256, 8)), (10, (256, 16)), (1000, (512, 32)))  # below n layers: (context, batch size)
+_GPU_TOKENS = 131_072  # tokens: of a batch on a GPU; with half of them an H200 reads a tenth fewer tokens a second
+_LEAST_STEPS = 50  # steps: of an epoch at least, on a GPU
+_COMPILE_FROM = 240  # seconds: of a run; in shorter ones compiling takes longer than it saves on a CPU
+_TRIAL_STEPS = 24  # steps: of a measurement of the pace at most
+_PEAK_SIZE, _PEAK_TRIALS = {"cpu": 1024, "cuda": 8192}, 8  # rows and columns: of the matrices; products that are timed
 
 
 def shape(n_layers: int, vocab: int, n_tokens: int) -> tuple[Architecture, int]:
-    """The architecture with so many layers, and the rows of a batch; for a text of `n_tokens`.
+    """The architecture of a model of `n_layers` layers, and its batch size on a CPU.
 
-    The context is halved until the text has more tokens than it.
+    Args:
+        n_layers: Blocks; the width and the context follow.
+        vocab: Number of tokens.
+        n_tokens: Of the text; the context is halved until the text is longer.
     """
     width = 64 * max(2, n_layers - 2)
-    context, rows = next(batch for limit, batch in _BATCHES if n_layers < limit)
+    context, batch_size = next(batch for limit, batch in _BATCHES if n_layers < limit)
     while context >= n_tokens and context > 8:
         context //= 2
-    return standard(width, n_layers, vocab, context), rows
+    return standard(width, n_layers, vocab, context), batch_size
 
 
-def rows_for(device: str, context: int, rows: int, n_tokens: int) -> int:
-    """How many rows a batch has on this device: `rows`, or on a GPU, which so few leave idle, many more."""
+def batch_size_for(device: str, context: int, batch_size: int, n_tokens: int) -> int:
+    """Batch size in sequences on a device.
+
+    On a CPU it is `batch_size`. On a GPU it is raised until a step reads 131,072 tokens, but not beyond the size at
+    which one epoch takes fewer than 50 steps.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+        context: Tokens of a sequence.
+        batch_size: Sequences, on a CPU.
+        n_tokens: Of the text.
+
+    >>> batch_size_for("cpu", 512, 32, 10**8), batch_size_for("cuda", 512, 32, 10**8)
+    (32, 256)
+    """
     if device != "cuda":
-        return rows
-    return max(rows, min(_GPU_TOKENS, n_tokens // _LEAST_STEPS) // context)
+        return batch_size
+    return max(batch_size, min(_GPU_TOKENS, n_tokens // _LEAST_STEPS) // context)
 
 
 def n_layers_for(operations: float, vocab: int, n_tokens: int) -> int:
-    """How many layers a model has that so many operations train well, on a text of so many tokens."""
+    """Number of layers of the compute-optimal model (Hoffmann et al., 2022).
+
+    Args:
+        operations: Compute budget in FLOPs.
+        vocab: Number of tokens.
+        n_tokens: Of the text; more than eight weights for each token would memorize it.
+    """
     best = min(_WEIGHTS_PER_ROOT * sqrt(operations / 6), n_tokens * _WEIGHTS_PER_TOKEN)
     deeper = (n for n in range(FEWEST_LAYERS, MOST_LAYERS) if _weights_in_blocks(n + 1, vocab, n_tokens) > best)
     return next(deeper, MOST_LAYERS)
@@ -75,17 +98,23 @@ def pick_dtype(device: str) -> Literal["float32", "bfloat16"]:
 
 
 def pays_to_compile(seconds: float, device: str) -> bool:
-    """Whether a run of so many seconds is over sooner if it is compiled first."""
+    """Whether a run of `seconds` seconds is over sooner if the model is compiled first."""
     return seconds >= _COMPILE_FROM and can_compile(torch.device(device))
 
 
 def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> float:
-    """Seconds that this machine takes for a step of the recipe: the median of those that fit into about `seconds`.
+    """Seconds per step of a recipe on this machine: the median of a few steps, whose weights are thrown away.
 
-    The first, which sets things up, counts for neither. The weights learned on the way are thrown away.
+    Args:
+        recipe: Whose steps are timed.
+        text: That the steps read.
+        device: That the steps run on.
+        seconds: To measure for, about; the first step, which allocates and compiles, is not counted.
     """
     taken = []
-    weights = initial_weights(recipe.architecture, recipe.seed)  # a start from pairs is as fast, and takes a second
+    weights = initial_weights(
+        recipe.architecture, recipe.seed
+    )  # steps after a start from bigrams are as fast, and that start takes a second
     for progress in islice(Trainer(recipe, text, weights=weights, device=device), _TRIAL_STEPS):
         taken.append(progress.seconds)
         if len(taken) > 2 and sum(taken[1:]) > seconds:
@@ -94,9 +123,9 @@ def measure_pace(recipe: Recipe, text: Text, device: str, seconds: float) -> flo
 
 
 def peak_memory(device: str) -> int | None:
-    """The most bytes of memory this process has held so far, of the device it trains on; None where that is not told.
+    """Peak memory of this process so far in bytes, of the device that trains; None where the system does not tell.
 
-    After a trial that is what the run will hold, too: a step needs the same every time.
+    After a trial this is the peak of the run, too: every step needs the same.
     """
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
@@ -109,17 +138,17 @@ def peak_memory(device: str) -> int | None:
 
 
 def operations_per_step(recipe: Recipe) -> float:
-    """Multiplications and additions of a forward and backward pass: 6 for each weight of a matrix and token.
+    """FLOPs of a step: 6 for each weight of a matrix and token (Kaplan et al., 2020).
 
     An embedding that is only looked up does not count, nor do attention's products of tokens with tokens.
     """
     a = recipe.architecture
     looked_up = 0 if a.tied else a.vocab * a.width
-    return 6.0 * (a.n_parameters - looked_up) * recipe.rows * a.context
+    return 6.0 * (a.n_parameters - looked_up) * recipe.batch_size * a.context
 
 
 def measure_peak(dtype: str, device: torch.device) -> float:
-    """Multiplications and additions a second that the device does in large matrices of this type, at its best."""
+    """FLOP/s of the device in products of large matrices of this dtype, the best of a few: the peak of MFU."""
     size = _PEAK_SIZE.get(device.type, 4096)
     matrix = torch.full((size, size), 0.01, dtype=getattr(torch, dtype), device=device)
     seconds = []

@@ -6,7 +6,9 @@ and the corrections made on the way:
 
     learning rates   warm-up to 1, stable, then a straight line that ends in 0 after the last step (WSD, Hu et
                      al., 2024; to zero, Bergsma et al., 2025)
-    momentum         warm-up from `first_momentum` to `momentum`
+    momentum         warm-up from `momentum_start` to `momentum`
+
+This module does without torch: who only reads a recipe (`nextword.parameters.run_folder`) need not load that.
 """
 
 from __future__ import annotations
@@ -17,12 +19,9 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
-
 from nextword.errors import InputError
 from nextword.model import architecture as shapes
-from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU, tensor_shapes
-from nextword.optimize.optimizer import Rates
+from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU
 
 HEAD_SIZE = 64
 
@@ -36,55 +35,78 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """The settings of one step of the optimizer.
+
+    Args:
+        muon_lr: Learning rate of Muon.
+        adam_lr: Learning rate of Adam.
+        momentum: Of Muon, between 0 and 1.
+        weight_decay: Of the matrices that Muon moves.
+    """
+
+    muon_lr: float
+    adam_lr: float
+    momentum: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to train.
 
-    steps, rows      length of the run; rows of one context that each step reads
-    seed             of the initial weights and of the order of the data
-    dtype            of the forward and backward pass; weights and their updates are float32
-    compiled         whether to run them through torch.compile
-    matrix_rate      learning rate of the matrices inside blocks (Muon)
-    other_rate       of all other weights (Adam)
-    warmup           share of the steps in which the learning rates grow
-    decay            share of the steps in which they fall
-    weight_decay     of the matrices inside blocks
-    from_pairs       whether it starts from all pairs of the text (`nextword.optimize.bigrams`), not from random weights
-    dropout          share of what is written into the residual that is left out at random (`nextword.optimize.dropout`)
+    Args:
+        architecture: Of the model; its `context` is the length of a sequence in tokens.
+        steps: Length of the run, unless a correction moves its end.
+        batch_size: Sequences that each step reads.
+        seed: Of the initial weights and of the order of the data.
+        dtype: Of the forward and backward pass; weights and their updates are float32.
+        compiled: Whether both passes run through torch.compile.
+        muon_lr: Peak learning rate of the matrices inside blocks (Muon).
+        adam_lr: Peak learning rate of all other weights (Adam).
+        warmup: Share of the steps in which the learning rates grow.
+        decay: Share of the steps in which the learning rates fall.
+        momentum_start: Momentum of Muon in the first step.
+        momentum: Momentum of Muon after its warm-up.
+        momentum_warmup: Steps of that warm-up.
+        weight_decay: Of the matrices inside blocks.
+        init: What the weights start from: "random" numbers, or the text's "bigrams" (`nextword.optimize.bigrams`).
+        dropout: Share of what is written into the residual that is set to zero (`nextword.optimize.dropout`).
     """
 
     architecture: Architecture
     steps: int
-    rows: int
+    batch_size: int
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
-    matrix_rate: float = 0.04
-    other_rate: float = 0.006
+    muon_lr: float = 0.04
+    adam_lr: float = 0.006
     warmup: float = 0.01
     decay: float = 0.5
-    first_momentum: float = 0.85
+    momentum_start: float = 0.85
     momentum: float = 0.95
     momentum_warmup: int = 100
     weight_decay: float = 0.01
-    from_pairs: bool = False
+    init: Literal["random", "bigrams"] = "random"
     dropout: float = 0.0
 
     def schedule(self, step: int, corrections: Sequence[Correction] = ()) -> Rates:
-        """Learning rates, momentum and decay of `step`, counted from 0."""
-        level = self.level(step, corrections)
+        """Learning rates, momentum and weight decay of `step`, counted from 0."""
+        scale = self.lr_scale(step, corrections)
         warm = min(1.0, step / max(self.momentum_warmup, 1))
         return Rates(
-            matrices=self.matrix_rate * level,
-            others=self.other_rate * level,
-            momentum=self.first_momentum + (self.momentum - self.first_momentum) * warm,
-            decay=self.weight_decay,
+            muon_lr=self.muon_lr * scale,
+            adam_lr=self.adam_lr * scale,
+            momentum=self.momentum_start + (self.momentum - self.momentum_start) * warm,
+            weight_decay=self.weight_decay,
         )
 
-    def level(self, step: int, corrections: Sequence[Correction] = ()) -> float:
-        """What the learning rates are multiplied with at `step`: between 0 and 1.
+    def lr_scale(self, step: int, corrections: Sequence[Correction] = ()) -> float:
+        """The factor on the learning rates at `step`: between 0 and 1.
 
-        A correction lets it go on from where it is and end in 0 at the new end: a stable rate stays stable until
-        it is time to decay, a falling one falls on at another slope.
+        A correction lets the factor go on from its value at that step and reach 0 at the new end: a stable rate stays
+        stable until it is time to decay, a falling one falls on at another slope.
         """
         warm = min(1.0, (step + 1) / max(self.warmup * self.steps, 1))
         steps, length, top = self.steps, self.decay * self.steps, 1.0
@@ -117,10 +139,20 @@ def from_json(stored: Any) -> Recipe:
 def standard(
     width: int, n_layers: int, vocab: int, context: int, *, n_kv_heads: int | None = None, tied: bool = True
 ) -> Architecture:
-    """The shape that nextword trains: Qwen 3's, which common tools open without code of their own.
+    """The architecture that nextword trains: Qwen 3's, which common tools open without code of their own.
 
-    RMSNorm, rotary positions, normed queries and keys, SwiGLU of about 8/3 the width. Raises InputError
-    if the width is not a multiple of the head size.
+    RMSNorm, rotary positions, normed queries and keys, SwiGLU of about 8/3 the width.
+
+    Args:
+        width: Of the residual stream; a multiple of the head size, which is 64 where it divides the width, else 32.
+        n_layers: Blocks.
+        vocab: Rows of the embedding.
+        context: Tokens of a sequence.
+        n_kv_heads: Heads of keys and values; None: as many as there are heads.
+        tied: Whether embedding and unembedding are one matrix.
+
+    Raises:
+        InputError: The width is not a multiple of the head size.
     """
     head_size = HEAD_SIZE if width % HEAD_SIZE == 0 else 32
     if width % head_size:
@@ -140,25 +172,6 @@ def standard(
         qk_norm=True,
         tied=tied,
     )
-
-
-def initial_weights(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:
-    """Weights to start from, float32 in memory of the CPU; they depend on nothing but these two values.
-
-    What a block adds to the residual starts at zero, so the model starts as its embedding alone; norms start at
-    1, biases at 0, other matrices with variance 1 / inputs, embeddings small.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in tensor_shapes(architecture).items():
-        if name.endswith("norm.weight"):
-            weights[name] = torch.ones(shape)
-        elif name.endswith((".bias", "attention.output.weight", "mlp.down.weight")):
-            weights[name] = torch.zeros(shape)
-        else:
-            std = shape[1] ** -0.5 if name.startswith("blocks.") else 0.02
-            weights[name] = torch.randn(shape, generator=generator) * std
-    return weights
 
 
 _TYPES = {

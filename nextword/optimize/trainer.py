@@ -29,13 +29,14 @@ from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.optimize.batches import Batch, Text, batch
-from nextword.optimize.bigrams import pair_weights
-from nextword.optimize.dropout import Dropout, chance_of
+from nextword.optimize.bigrams import bigram_weights
+from nextword.optimize.dropout import Dropout, seeded
 from nextword.optimize.evaluate import Evaluation, evaluate
+from nextword.optimize.initialize import initial_weights
 from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
 from nextword.optimize.order import Order
-from nextword.optimize.recipe import Correction, Recipe, initial_weights
+from nextword.optimize.recipe import Correction, Recipe
 
 Tensor = torch.Tensor
 
@@ -52,13 +53,14 @@ class OutOfMemory(NextwordError):
 class Progress:
     """One step taken.
 
-    step             number of the step, counted from 0
-    loss             nats per token of its batch, before the step
-    bits_per_byte    the same in bits per byte of the batch's text
-    tokens           tokens read since the run began, those before a resume included
-    gradient_norm    of all weights together
-    level            what the learning rates were multiplied with
-    seconds          how long the step took
+    Args:
+        step: From 0.
+        loss: Nats per token of the batch, before the step.
+        bits_per_byte: The same in bits per byte of the batch's text.
+        tokens: Read since the run began, those before a resume included.
+        gradient_norm: L2 norm of all gradients together.
+        lr_scale: The factor on the learning rates.
+        seconds: Duration of the step.
     """
 
     step: int
@@ -66,17 +68,18 @@ class Progress:
     bits_per_byte: float
     tokens: int
     gradient_norm: float
-    level: float
+    lr_scale: float
     seconds: float
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a run needs to go on, in memory of the CPU; nothing in it changes any more.
+    """All that a run needs to go on: copies in memory of the CPU.
 
-    weights    float32, named as `nextword.model.architecture.tensor_shapes` says
-    optimizer  float32, by name
-    numbers    JSON values: `step`, how many steps were taken; `corrections`, what `Trainer.correct` decided
+    Args:
+        weights: Float32, named as `nextword.model.architecture.tensor_shapes` says.
+        optimizer: Float32, by name.
+        numbers: JSON values: `step`, the number of steps taken; `corrections`, what `Trainer.correct` decided.
     """
 
     weights: dict[str, Tensor]
@@ -85,13 +88,20 @@ class State:
 
 
 class Trainer:
-    """A run of `recipe` over `text`, on `device`, at the step where `state` left it.
+    """A run of a recipe over a text. Iterating takes the steps that are left and yields the `Progress` of each.
 
-    Without a state it begins with `weights`, or with what the recipe starts from. `heldout` is what `evaluate`
-    measures. Iterating takes the steps that are left, one after the other, and yields the `Progress` of each.
+    Args:
+        recipe: What to train, and how.
+        text: To learn from.
+        heldout: That `evaluate` measures on; None: nothing can be measured.
+        state: To go on from; None: begin.
+        weights: To begin with, if there is no state; None: those that the recipe starts from.
+        device: To train on.
 
-    Raises InputError for a text shorter than one row or with other tokens than the model's, or for weights that
-    are not the architecture's; CorruptFile for a state that is not this recipe's.
+    Raises:
+        InputError: The text is shorter than one row or has other tokens than the model, or the weights are not the
+            architecture's.
+        CorruptFile: The state is not this recipe's.
     """
 
     def __init__(
@@ -109,7 +119,7 @@ class Trainer:
         self.step = 0
         self.corrections: tuple[Correction, ...] = ()
         a = recipe.architecture
-        self._order = Order(len(text.tokens), a.context, recipe.rows, recipe.seed)
+        self._order = Order(len(text.tokens), a.context, recipe.batch_size, recipe.seed)
         if len(text.token_bytes) != a.vocab:
             raise InputError(
                 f"The text is written in {len(text.token_bytes)} tokens, but the model knows {a.vocab}; "
@@ -118,7 +128,8 @@ class Trainer:
         if state is not None:
             weights = state.weights
         elif weights is None:
-            weights = pair_weights(text, a, recipe.seed) if recipe.from_pairs else initial_weights(a, recipe.seed)
+            by_bigrams = recipe.init == "bigrams"
+            weights = bigram_weights(text, a, recipe.seed) if by_bigrams else initial_weights(a, recipe.seed)
         if {name: tuple(w.shape) for name, w in weights.items()} != tensor_shapes(a):
             raise InputError("The weights do not fit the recipe's architecture; start from those of the same shape.")
         self._weights = {
@@ -135,11 +146,11 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """After how many steps in all the run ends."""
+        """The number of steps after which the run ends, as decided so far."""
         return self.corrections[-1].steps if self.corrections else self.recipe.steps
 
     def correct(self, steps: int) -> None:
-        """End after `steps` steps in all; the learning rates go on from where they are and end in zero there."""
+        """Let the run end after `steps` steps in all; the learning rates go on from here and reach zero there."""
         self.corrections += (Correction(self.step, max(steps, self.step)),)
 
     def __iter__(self) -> Iterator[Progress]:
@@ -157,7 +168,7 @@ class Trainer:
         return State(copies(self._weights), copies(self._optimizer.state()), numbers)
 
     def model(self) -> Transformer:
-        """The model as it now is, in float32; the next steps change it."""
+        """The model in float32, over the trainer's own weights: the next steps change them."""
         return self._transformer(self._weights)
 
     def norms(self) -> dict[str, float]:
@@ -165,16 +176,19 @@ class Trainer:
         return {name: float(weight.square().mean().sqrt()) for name, weight in self._weights.items()}
 
     def evaluate(self, limit: int | None = None, between: Callable[[], None] = lambda: None) -> Evaluation:
-        """How well the weights, as they now are, predict the held-out text: `nextword.optimize.evaluate`.
+        """Measure the current weights on the held-out text, in the recipe's dtype (`nextword.optimize.evaluate`).
 
-        Computed in the recipe's dtype. Raises InputError if there is no held-out text.
+        Raises InputError if there is no held-out text.
         """
         if self.heldout is None:
             raise InputError("No text was held out to measure on; give some with --holdout.")
         return evaluate(self._model, self.heldout, limit, between)
 
     def _transformer(self, weights: Mapping[str, Tensor]) -> Transformer:
-        """The equations with these weights; moved for what is stored with no weights, the rotary frequencies."""
+        """A Transformer over these weights, without copying them.
+
+        `.to(device)` only moves the rotary frequencies, a buffer that is not among the weights.
+        """
         return Transformer.of(self.recipe.architecture, weights).to(self.device)
 
     def _load(self, state: State) -> None:
@@ -210,14 +224,14 @@ class Trainer:
             bits_per_byte=loss * int((read.weights > 0).sum()) / log(2) / max(read.bytes, 1),
             tokens=self.step * read.ids.numel(),
             gradient_norm=norm,
-            level=self.recipe.level(self.step - 1, self.corrections),
+            lr_scale=self.recipe.lr_scale(self.step - 1, self.corrections),
             seconds=time.perf_counter() - began,
         )
 
     def _gradients(self, read: Batch) -> tuple[float, dict[str, Tensor]]:
         """Loss of the batch in nats per token, and its gradients in float32."""
         ids, targets, weights = (t.to(self.device) for t in (read.ids, read.targets, read.weights))
-        with _attention_kernel(self.device), chance_of(self.recipe.seed, self.step, self.device):
+        with _attention_kernel(self.device), seeded(self.recipe.seed, self.step, self.device):
             states = self._states(ids, hook=self._dropout).flatten(0, 1)
             loss = cross_entropy(states, self._model.unembed.weight, targets.flatten(), weights.flatten())
             torch.autograd.backward(loss)
@@ -239,7 +253,7 @@ class Trainer:
             a = self.recipe.architecture
             raise OutOfMemory(
                 f"Step {self.step + 1} does not fit into the memory of {self.device} ({a.n_parameters:,} parameters, "
-                f"{self.recipe.rows} x {a.context} tokens); free some, or train fewer layers with --depth."
+                f"{self.recipe.batch_size} x {a.context} tokens); free some, or train fewer layers with --depth."
             ) from error
 
     @torch.no_grad()

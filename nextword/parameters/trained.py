@@ -17,14 +17,15 @@ Form = tuple[Family, Architecture, frozenset[int]]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run remembers of the model it goes on from.
+    """The model that a run goes on from, as the run remembers it.
 
-    model           as the user named it
-    hash            SHA-256 (hex) of the files of its weights
-    family          `model_type` of its configuration
-    context         how many positions it was made for
-    stop_ids        the tokens that end its texts
-    bits_per_byte   of it on a sample of the held-out text, before the first step
+    Args:
+        model: As the user named it.
+        hash: SHA-256 (hex) of the files of its weights.
+        family: `model_type` of its configuration.
+        context: Positions that it was made for.
+        stop_ids: The tokens that end its texts.
+        bits_per_byte: Of the model on a sample of the held-out text, before the first step.
     """
 
     model: str
@@ -41,7 +42,13 @@ def read_origin(numbers: Mapping[str, Any]) -> Origin | None:
 
 
 def form(origin: Origin | None, trained: Architecture, eos_ids: frozenset[int]) -> Form:
-    """How trained weights are stored: family, architecture, last tokens. eos_ids: those of the run's tokenizer."""
+    """The family, architecture and last tokens that trained weights are stored with.
+
+    Args:
+        origin: The model that the run went on from, if any.
+        trained: The architecture of the recipe, whose context is the length of a training sequence.
+        eos_ids: Of the run's tokenizer.
+    """
     if origin is None:
         return FAMILY, trained, eos_ids
     return FAMILIES[origin.family], replace(trained, context=origin.context), frozenset(origin.stop_ids)

@@ -6,6 +6,7 @@ Slower on a CPU than kernels made for it, but exact, and the only one that runs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from nextword.model.architecture import Architecture
 from nextword.model.hooks import Hook
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Transformer
+from nextword.parameters.run_folder import RunFolder
 from nextword.parameters.stored import StoredTensor
 from nextword.predict.engine import Logits, check_room
 
@@ -119,3 +121,12 @@ def pick_device(device: str) -> str:
     if not found.get(device, False):
         raise SettingError(f"There is no device {device!r} here, only {', '.join(d for d in found if found[d])}.")
     return device
+
+
+def checkpoint_model(run: Path, step: int) -> Transformer:
+    """The equations with the weights that a run had after `step` steps, in float32 on the CPU.
+
+    Raises what `nextword.parameters.run_folder.RunFolder.stored_checkpoint` raises.
+    """
+    stored = RunFolder(run).stored_checkpoint(step)
+    return TorchEngine(stored.architecture, stored.tensors).transformer

@@ -18,7 +18,8 @@ from nextword.errors import EmptyPrompt, SettingError
 from nextword.predict.engine import Logits, Session, is_batch_invariant, read
 from nextword.sample.draw import check_seed, new_seed, uniform
 from nextword.sample.prompt_lookup import PromptLookup
-from nextword.sample.sampler import Distribution, Mask, SampledToken, Sampling, distribute, sample_token
+from nextword.sample.sampler import Distribution, Mask, SampledToken, distribute, sample_token
+from nextword.sample.settings import Sampling
 from nextword.sample.stops import StopScanner
 
 Finish = Literal["stop", "length", "context"]

@@ -12,22 +12,22 @@ removed it; `sample_token` draws. The order and the meaning of every setting are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nextword.errors import ModelError, SettingError
+from nextword.sample.settings import Sampling
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _LEAST = 5e-324  # the least float above 0: a probability that underflowed has a logarithm all the same
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-LARGEST_SHIFT = 1e6  # of a logit: far more than decides any draw, far less than overflows
 
 
 class Filter(NamedTuple):
@@ -37,69 +37,22 @@ class Filter(NamedTuple):
     keep: Callable[[Scores], Mask]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose. The defaults change nothing: a draw from the model's own probabilities.
+@lru_cache(maxsize=256)
+def filters_of(sampling: Sampling) -> tuple[Filter, ...]:
+    """The filters that are switched on, in their order.
 
-    temperature: divides the logits; 0 takes the most probable token (greedy).
-    top_k: keep the k most probable tokens; 0 keeps all (Fan et al., 2018).
-    top_p: keep the fewest tokens that hold this much probability (Holtzman et al., 2020).
-    min_p: keep tokens at least this share of the most probable one (Nguyen et al., 2024).
-    typical_p: keep the tokens whose surprise is nearest the entropy, up to this much probability
-        (Meister et al., 2023).
-    repetition_penalty: divides positive logits, multiplies negative ones, of tokens in the text so far,
-        prompt included (Keskar et al., 2019).
-    presence_penalty, frequency_penalty: subtracted once, or once for each time, from the logits of tokens
-        generated so far (OpenAI).
-    logit_bias: added to the logits of these token ids; -inf forbids one.
-
-    Raises SettingError for a value out of its range.
+    Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
     """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        def check(name: str, holds: bool, meaning: str) -> None:
-            if not holds:
-                raise SettingError(f"{name} must be {meaning}, not {getattr(self, name)}.")
-
-        check(
-            "temperature", self.temperature == 0 or 1e-6 <= self.temperature < math.inf, "0 (greedy) or at least 1e-6"
-        )
-        check("top_k", self.top_k >= 0, "0 (off) or a positive whole number")
-        check("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
-        check("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
-        check("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
-        check("repetition_penalty", 1e-3 <= self.repetition_penalty <= 1e3, "between 0.001 and 1000")
-        check("presence_penalty", abs(self.presence_penalty) <= LARGEST_SHIFT, "at most 1e6 either way")
-        check("frequency_penalty", abs(self.frequency_penalty) <= LARGEST_SHIFT, "at most 1e6 either way")
-        biases_hold = all(bias == -math.inf or abs(bias) <= LARGEST_SHIFT for bias in self.logit_bias.values())
-        check("logit_bias", biases_hold, "at most 1e6 either way, by token id (-inf forbids)")
-
-    @cached_property
-    def filters(self) -> tuple[Filter, ...]:
-        """Those that are switched on, in their order.
-
-        Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
-        """
-        if self.temperature == 0:
-            return (Filter("greedy", _most_probable),)
-        t = self.temperature
-        table = [
-            ("top_k", self.top_k > 0, partial(_top_k, k=self.top_k)),
-            ("top_p", self.top_p < 1, partial(_top_p, mass=self.top_p, temperature=t)),
-            ("min_p", self.min_p > 0, partial(_min_p, share=self.min_p, temperature=t)),
-            ("typical_p", self.typical_p < 1, partial(_typical, mass=self.typical_p, temperature=t)),
-        ]
-        return tuple(Filter(name, keep) for name, on, keep in table if on)
+    if sampling.temperature == 0:
+        return (Filter("greedy", _most_probable),)
+    s, t = sampling, sampling.temperature
+    table = [
+        ("top_k", s.top_k > 0, partial(_top_k, k=s.top_k)),
+        ("top_p", s.top_p < 1, partial(_top_p, mass=s.top_p, temperature=t)),
+        ("min_p", s.min_p > 0, partial(_min_p, share=s.min_p, temperature=t)),
+        ("typical_p", s.typical_p < 1, partial(_typical, mass=s.typical_p, temperature=t)),
+    ]
+    return tuple(Filter(name, keep) for name, on, keep in table if on)
 
 
 @dataclass(frozen=True)
@@ -254,7 +207,7 @@ def distribute(
         raise ModelError("The model's logits are not finite numbers; its weights are damaged or overflow.")
     n_tokens = len(logits) if n_tokens is None else n_tokens
     scores = _shifted(logits, sampling, text, n_generated)
-    filters = sampling.filters
+    filters = filters_of(sampling)
     if n_tokens < len(scores) or allowed is not None:
         forbidden = np.arange(len(scores)) >= n_tokens
         scores = np.where(forbidden if allowed is None else forbidden | ~allowed, -np.inf, scores)

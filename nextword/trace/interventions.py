@@ -137,13 +137,17 @@ def edited_engine(model: Transformer, edits: Sequence[Edit]) -> TorchEngine:
 
     Raises InputError for an edit whose point, unit or shape the model does not have.
     """
-    for edit in edits:
-        _check(edit, model.architecture)
+    check_edits(edits, model.architecture)
     return TorchEngine.of(model, partial(EditHook, tuple(edits)))
 
 
+def check_edits(edits: Sequence[Edit], architecture: Architecture) -> None:
+    """Raise InputError unless every edit's point, unit, positions, shape and numbers fit the model."""
+    for edit in edits:
+        _check(edit, architecture)
+
+
 def _check(edit: Edit, a: Architecture) -> None:
-    """Raise InputError unless the edit's point, unit, positions and shape fit the model."""
     if not isinstance(edit, Edit):
         raise InputError(f"{edit!r:.60} is no edit; give a Scale, a Steer or a Patch of nextword.trace.interventions.")
     if edit.point not in set(point_names(a)):
@@ -155,6 +159,11 @@ def _check(edit: Edit, a: Architecture) -> None:
         raise InputError(f"The point {edit.point} has units 0 to {units - 1}, not {edit.unit}.")
     if edit.positions is not None and any(not 0 <= position < a.context for position in edit.positions):
         raise InputError(f"Positions go from 0 to {a.context - 1}, the end of the model's context.")
+    numbers = edit.factor if isinstance(edit, Scale) else edit.vector if isinstance(edit, Steer) else edit.values
+    if not torch.as_tensor(numbers).isfinite().all():
+        raise InputError(
+            f"The edit at {edit.point} holds numbers that are not finite (nan or infinite); give finite ones."
+        )
     if isinstance(edit, Scale):
         return
     whole = (units, *rest) if edit.unit is None else rest

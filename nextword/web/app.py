@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from nextword.api import GPT
 from nextword.base.version import __version__
+from nextword.trace.text.indexed import own_text
 from nextword.web import problems
 from nextword.web.guard import Guard, Rules
 from nextword.web.metrics import metrics_of
@@ -69,6 +70,8 @@ def create_app(
         ContextOverflow: There is no memory for texts of this length.
     """
     rules = rules or Rules()
+    for each in [*([] if text else [gpt]), *(others or {}).values()]:
+        own_text(each.path)  # an index that is missing is built now, not while somebody waits for an answer
     service = Service(gpt, name, rows=rows, queue=queue, context=context, text=text)
 
     @asynccontextmanager

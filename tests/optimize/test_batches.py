@@ -16,7 +16,7 @@ DOCUMENTS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 1, 2, 3]]
 
 def test_targets_follow_ids_in_the_text_also_across_its_end() -> None:
     text = text_of(DOCUMENTS, 12)
-    order = Order(len(text.tokens), 5, rows=4, seed=1)
+    order = Order(len(text.tokens), 5, batch_size=4, seed=1)
     ring = np.concatenate([text.tokens, text.tokens])
     for step in range(4):
         read = batch(text, order, step)
@@ -31,7 +31,7 @@ def test_targets_follow_ids_in_the_text_also_across_its_end() -> None:
 def test_only_masked_positions_count() -> None:
     mask = [0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1]
     text = text_of(DOCUMENTS, 12, mask)
-    order = Order(len(text.tokens), 4, rows=4, seed=1)
+    order = Order(len(text.tokens), 4, batch_size=4, seed=1)
     read = batch(text, order, 0)
     counted = [[mask[(start + k) % len(mask)] for k in range(1, 5)] for start in order.starts_of(0)]
     assert (read.weights > 0).int().tolist() == counted
@@ -41,10 +41,10 @@ def test_only_masked_positions_count() -> None:
 
 def test_a_batch_in_which_nothing_counts_has_no_weight() -> None:
     text = text_of([[1, 2, 3]], 12, [0, 0, 0, 0])
-    assert batch(text, Order(4, 3, rows=2, seed=0), 0).weights.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert batch(text, Order(4, 3, batch_size=2, seed=0), 0).weights.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_a_text_shorter_than_one_context_is_refused_in_one_sentence() -> None:
     text = text_of([[1, 2, 3]], 12)
     with pytest.raises(InputError, match=r"^The text has 4 tokens, too few for one row of 64 .*\.$"):
-        batch(text, Order(len(text.tokens), 64, rows=2, seed=0), 0)
+        batch(text, Order(len(text.tokens), 64, batch_size=2, seed=0), 0)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from nextword.model.transformer import Transformer
-from nextword.optimize.dropout import Dropout, chance_of, dropout_for
+from nextword.optimize.dropout import Dropout, dropout_for, seeded
 from nextword.optimize.recipe import Recipe
 from nextword.optimize.trainer import Trainer
 from tests.optimize.texts import random_weights, text_of, tiny_architecture
 
 ARCHITECTURE = tiny_architecture(vocab=12, context=8)
 TEXT = text_of([[1 + (i * j) % 11 for i in range(20 + j)] for j in range(1, 6)], 12)
-RECIPE = Recipe(ARCHITECTURE, steps=8, rows=4, matrix_rate=0.02, other_rate=0.01, dropout=0.3)
+RECIPE = Recipe(ARCHITECTURE, steps=8, batch_size=4, muon_lr=0.02, adam_lr=0.01, dropout=0.3)
 CPU = torch.device("cpu")
 
 
@@ -29,7 +29,7 @@ def test_more_readings_drop_more_and_a_fresh_text_none() -> None:
 
 
 def test_it_leaves_out_its_share_and_keeps_the_mean() -> None:
-    with chance_of(0, 0, CPU):
+    with seeded(0, 0, CPU):
         dropped = Dropout(0.25)("embed", torch.ones(100_000))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
@@ -43,7 +43,7 @@ def test_only_what_is_written_into_the_residual_is_left_out() -> None:
     assert not any(hook.wants(name) for name in ("blocks.0", "norm", "logits", "blocks.0.attention.pattern"))
     model = Transformer.of(ARCHITECTURE, random_weights(ARCHITECTURE))
     ids = torch.arange(8)[None]
-    with chance_of(0, 0, CPU), torch.no_grad():
+    with seeded(0, 0, CPU), torch.no_grad():
         assert not torch.equal(model(ids, hook=hook), model(ids))
 
 
@@ -51,7 +51,7 @@ def test_chance_is_that_of_the_step_and_leaves_the_callers_alone() -> None:
     before = torch.random.get_rng_state()
     drawn = []
     for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
-        with chance_of(seed, step, CPU):
+        with seeded(seed, step, CPU):
             drawn.append(torch.rand(4).tolist())
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]

@@ -65,7 +65,7 @@ def test_no_better_is_forecast_than_where_the_run_ends_or_than_can_be() -> None:
     assert forecast_bits_per_byte(text, heldout, 20_000, until=free + 0.3) == free + 0.3
     assert forecast_bits_per_byte(text, heldout, 20_000, until=free - 0.3) == free
     assert forecast_bits_per_byte(text, heldout, 20_000, floor=free + 0.1) == free + 0.1
-    pairs = forecast_bits_per_byte(text, heldout, 20_000, until=free + 2, from_pairs=True)
+    pairs = forecast_bits_per_byte(text, heldout, 20_000, until=free + 2, init="bigrams")
     assert pairs is not None
     assert pairs < free + 1  # it is that good before the first step
 

@@ -7,7 +7,8 @@ import torch
 
 from nextword.errors import CorruptFile
 from nextword.optimize.muon import Muon, orthogonal
-from nextword.optimize.optimizer import Adam, Optimizer, Rates
+from nextword.optimize.optimizer import Adam, Optimizer
+from nextword.optimize.recipe import Rates
 
 Tensor = torch.Tensor
 
@@ -96,7 +97,7 @@ def test_matrices_inside_blocks_follow_muon_and_all_else_adam() -> None:
 
 
 def test_state_loads_back_bit_for_bit() -> None:
-    rates = Rates(matrices=0.02, others=0.01, momentum=0.9, decay=0.1)
+    rates = Rates(muon_lr=0.02, adam_lr=0.01, momentum=0.9, weight_decay=0.1)
     gradients = [{name: random(*shape, seed=step) for name, shape in WEIGHTS.items()} for step in range(4)]
     weights, straight = optimizer(5)
     for step in range(2):

@@ -15,12 +15,12 @@ from nextword.optimize.order import Exposure, Order
 def orders(draw: st.DrawFn, smallest: int = 1) -> Order:
     context = draw(st.integers(1, 12))
     n_tokens = draw(st.integers(context * smallest + 1, context * 40 + 1))
-    return Order(n_tokens, context, rows=draw(st.integers(1, 20)), seed=draw(st.integers(-(2**63), 2**65)))
+    return Order(n_tokens, context, batch_size=draw(st.integers(1, 20)), seed=draw(st.integers(-(2**63), 2**65)))
 
 
 def visits(order: Order, epochs: int) -> list[tuple[int, int]]:
     """(epoch, row) of everything read until the end of this many epochs, in order."""
-    steps = -(-order.rows_per_epoch * epochs // order.rows)
+    steps = -(-order.rows_per_epoch * epochs // order.batch_size)
     read = [pair for step in range(steps) for pair in zip(*order.rows_of(step), strict=True)]
     return read[: order.rows_per_epoch * epochs]
 
@@ -40,7 +40,7 @@ def test_every_epoch_visits_every_row_once_and_epochs_follow_without_a_gap(order
 @given(orders())
 def test_exposures_are_the_inverse(order: Order) -> None:
     """Reading the batches of all steps finds each token where `exposures` says, and nowhere else."""
-    steps = 2 * order.rows_per_epoch // order.rows + 2
+    steps = 2 * order.rows_per_epoch // order.batch_size + 2
     found: dict[int, list[tuple[int, int, int]]] = {t: [] for t in range(order.n_tokens)}
     for step in range(steps):
         epochs, _ = order.rows_of(step)
@@ -72,7 +72,7 @@ def test_two_epochs_in_a_row_predict_every_token(order: Order) -> None:
 
 def test_seeds_and_epochs_have_orders_of_their_own() -> None:
     def rows(seed: int) -> list[int]:
-        return [int(r) for _, r in visits(Order(1001, 10, rows=7, seed=seed), 2)]
+        return [int(r) for _, r in visits(Order(1001, 10, batch_size=7, seed=seed), 2)]
 
     assert rows(1) == rows(1)
     assert rows(1) != rows(2)
@@ -83,7 +83,7 @@ def test_seeds_and_epochs_have_orders_of_their_own() -> None:
 def test_every_place_gets_every_row_equally_often(size: int) -> None:
     """Also over a few rows, where a weak cipher would show; 4.9 standard deviations are allowed."""
     epochs = 4000
-    order = Order(size * 3 + 1, 3, rows=size * epochs, seed=11)
+    order = Order(size * 3 + 1, 3, batch_size=size * epochs, seed=11)
     _, rows = order.rows_of(0)
     counts = np.array([np.bincount(column, minlength=size) for column in rows.reshape(epochs, size).T])
     expected = epochs / size
@@ -91,7 +91,7 @@ def test_every_place_gets_every_row_equally_often(size: int) -> None:
 
 
 def test_a_large_text_costs_no_more_than_a_small_one() -> None:
-    order = Order(10**13, 1000, rows=512, seed=3)
+    order = Order(10**13, 1000, batch_size=512, seed=3)
     epochs, rows = order.rows_of(10**6)
     assert set(epochs.tolist()) == {0}
     assert len(set(rows.tolist())) == 512
@@ -101,4 +101,4 @@ def test_a_large_text_costs_no_more_than_a_small_one() -> None:
 
 def test_a_text_shorter_than_one_row_is_refused() -> None:
     with pytest.raises(InputError, match="has 8 tokens, too few for one row of 8"):
-        Order(8, 8, rows=1, seed=0)
+        Order(8, 8, batch_size=1, seed=0)

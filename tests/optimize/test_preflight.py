@@ -12,11 +12,11 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.preflight import (
     FEWEST_LAYERS,
     MOST_LAYERS,
+    batch_size_for,
     measure_pace,
     measure_peak,
     n_layers_for,
     operations_per_step,
-    rows_for,
     shape,
 )
 from nextword.optimize.recipe import Recipe
@@ -31,10 +31,10 @@ def test_more_arithmetic_or_more_text_never_makes_a_shallower_model() -> None:
 
 
 def test_a_gpu_reads_many_rows_and_a_short_text_still_in_many_steps() -> None:
-    assert rows_for("cpu", 512, 32, 10**8) == 32
-    assert rows_for("cuda", 512, 32, 10**8) == 256
-    assert rows_for("cuda", 64, 16, 320_000) == 100
-    assert rows_for("cuda", 64, 16, 1_000) == 16
+    assert batch_size_for("cpu", 512, 32, 10**8) == 32
+    assert batch_size_for("cuda", 512, 32, 10**8) == 256
+    assert batch_size_for("cuda", 64, 16, 320_000) == 100
+    assert batch_size_for("cuda", 64, 16, 1_000) == 16
 
 
 def test_a_context_is_no_longer_than_the_text() -> None:
@@ -47,7 +47,7 @@ def test_a_context_is_no_longer_than_the_text() -> None:
 def test_operations_are_those_that_torch_counts_in_the_matrices_of_a_step(tied: bool) -> None:
     """Over one position, so that attention has nothing to multiply; the weights of norms are counted, but few."""
     a = replace(tiny_architecture(tied=tied), context=1)
-    recipe = Recipe(a, steps=1, rows=3)
+    recipe = Recipe(a, steps=1, batch_size=3)
     model = Transformer.of(a, random_weights(a))
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros((3, 1), dtype=torch.int64)).sum().backward()
@@ -56,7 +56,7 @@ def test_operations_are_those_that_torch_counts_in_the_matrices_of_a_step(tied: 
 
 def test_paces_and_peaks_are_measured() -> None:
     text = text_of([[1 + i % 11 for i in range(50)]] * 3, 12)
-    recipe = Recipe(tiny_architecture(), steps=5, rows=2)
+    recipe = Recipe(tiny_architecture(), steps=5, batch_size=2)
     pace = measure_pace(recipe, text, "cpu", 0.1)
     peak = measure_peak("float32", torch.device("cpu"))
     assert 0 < pace < 5

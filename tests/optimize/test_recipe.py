@@ -25,9 +25,10 @@ from nextword.model.architecture import (
     Rotary,
     tensor_shapes,
 )
-from nextword.optimize.recipe import Correction, Recipe, from_json, initial_weights, standard
+from nextword.optimize.initialize import initial_weights
+from nextword.optimize.recipe import Correction, Recipe, from_json, standard
 
-RECIPE = Recipe(standard(128, 2, vocab=512, context=64), steps=1000, rows=8)
+RECIPE = Recipe(standard(128, 2, vocab=512, context=64), steps=1000, batch_size=8)
 OLD_GPT = Architecture(
     vocab=9,
     context=8,
@@ -54,7 +55,7 @@ OLD_GPT = Architecture(
     ],
 )
 def test_json_gives_back_the_same_recipe(architecture: Architecture) -> None:
-    recipe = replace(RECIPE, architecture=architecture, seed=7, dtype="bfloat16", matrix_rate=1 / 3)
+    recipe = replace(RECIPE, architecture=architecture, seed=7, dtype="bfloat16", muon_lr=1 / 3)
     assert from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
@@ -97,7 +98,7 @@ def test_any_other_json_is_refused_too(stored: Any) -> None:
 
 
 def test_learning_rates_warm_up_stay_and_end_in_zero() -> None:
-    levels = [replace(RECIPE, warmup=0.1, decay=0.4).level(step) for step in range(1001)]
+    levels = [replace(RECIPE, warmup=0.1, decay=0.4).lr_scale(step) for step in range(1001)]
     assert levels[0] == pytest.approx(0.01)
     assert levels[:100] == sorted(levels[:100])
     assert set(levels[100:600]) == {1.0}
@@ -107,11 +108,11 @@ def test_learning_rates_warm_up_stay_and_end_in_zero() -> None:
 
 
 def test_rates_follow_the_level_and_momentum_warms_up() -> None:
-    recipe = replace(RECIPE, decay=0.5, first_momentum=0.8, momentum=0.9, momentum_warmup=10)
+    recipe = replace(RECIPE, decay=0.5, momentum_start=0.8, momentum=0.9, momentum_warmup=10)
     assert [recipe.schedule(step).momentum for step in (0, 5, 10, 900)] == pytest.approx([0.8, 0.85, 0.9, 0.9])
     rates = recipe.schedule(750)
-    assert rates.matrices == pytest.approx(recipe.matrix_rate / 2)
-    assert rates.others == pytest.approx(recipe.other_rate / 2)
+    assert rates.muon_lr == pytest.approx(recipe.muon_lr / 2)
+    assert rates.adam_lr == pytest.approx(recipe.adam_lr / 2)
 
 
 @given(
@@ -125,12 +126,12 @@ def test_corrections_never_jump_and_end_in_zero(decided: list[tuple[int, int]], 
     for step, more in sorted(decided):
         if step >= steps:
             continue
-        before = recipe.level(step, corrections)
+        before = recipe.lr_scale(step, corrections)
         steps = step + more
         corrections += (Correction(step, steps),)
-        assert recipe.level(step, corrections) == pytest.approx(before)
-        assert recipe.level(max(step - 1, 0), corrections) >= before
-    levels = [recipe.level(step, corrections) for step in range(steps + 1)]
+        assert recipe.lr_scale(step, corrections) == pytest.approx(before)
+        assert recipe.lr_scale(max(step - 1, 0), corrections) >= before
+    levels = [recipe.lr_scale(step, corrections) for step in range(steps + 1)]
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == 0 < levels[-2]
 

@@ -17,13 +17,14 @@ from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.model.transformer import Transformer
 from nextword.optimize import trainer as module
 from nextword.optimize.batches import batch
+from nextword.optimize.initialize import initial_weights
 from nextword.optimize.order import Order
-from nextword.optimize.recipe import Recipe, initial_weights, standard
+from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
 from tests.optimize.texts import TinyText, random_weights, text_of, tiny_architecture
 
 ARCHITECTURE = tiny_architecture(vocab=12, context=8)
-RECIPE = Recipe(ARCHITECTURE, steps=12, rows=4, matrix_rate=0.02, other_rate=0.01, momentum_warmup=4)
+RECIPE = Recipe(ARCHITECTURE, steps=12, batch_size=4, muon_lr=0.02, adam_lr=0.01, momentum_warmup=4)
 DOCUMENTS = [[1 + (i * j) % 11 for i in range(20 + j)] for j in range(1, 6)]
 TEXT = text_of(DOCUMENTS, 12)  # about 15 rows an epoch: 12 steps of 4 rows pass its end three times
 
@@ -55,7 +56,7 @@ def stored(state: State) -> State:
 
 def test_it_memorises_a_small_text() -> None:
     text = text_of([np.random.default_rng(0).integers(1, 30, 60).tolist()], 30)
-    recipe = Recipe(standard(32, 2, vocab=30, context=16), steps=60, rows=8, matrix_rate=0.05, other_rate=0.02)
+    recipe = Recipe(standard(32, 2, vocab=30, context=16), steps=60, batch_size=8, muon_lr=0.05, adam_lr=0.02)
     progress = list(Trainer(recipe, text))
     assert progress[0].loss == pytest.approx(log(30), abs=0.3)
     assert progress[-1].loss < 0.2
@@ -73,7 +74,7 @@ def pairs(n: int, seed: int) -> TinyText:
 def test_it_learns_a_language_of_word_pairs_down_to_its_entropy() -> None:
     """Held out: far below what word frequencies allow, close to what the language itself leaves open."""
     text, heldout = pairs(4096, 0), pairs(1024, 1)
-    recipe = Recipe(standard(32, 1, vocab=17, context=32), steps=160, rows=16, matrix_rate=0.03, other_rate=0.02)
+    recipe = Recipe(standard(32, 1, vocab=17, context=32), steps=160, batch_size=16, muon_lr=0.03, adam_lr=0.02)
     trainer = Trainer(recipe, text, heldout)
     list(trainer)
     frequencies = np.bincount(text.tokens, minlength=17)[1:] / (text.tokens > 0).sum()
@@ -178,7 +179,7 @@ def test_rows_in_which_nothing_counts_teach_nothing() -> None:
     mask = [0] * half + [1] * (len(TEXT.tokens) - half)
     masked = replace(TEXT, mask=np.array(mask, dtype=np.uint8))
     other_words = replace(masked, tokens=np.where(np.arange(len(mask)) < half - 8, 3, TEXT.tokens).astype(np.uint16))
-    runs = [Trainer(replace(RECIPE, rows=1, steps=20), each) for each in (masked, other_words)]
+    runs = [Trainer(replace(RECIPE, batch_size=1, steps=20), each) for each in (masked, other_words)]
     progress = [list(run) for run in runs]
     silent = [each for each in progress[0] if each.loss == 0]
     assert len(silent) > 3

@@ -11,7 +11,7 @@ import transformers
 
 import nextword
 from nextword.errors import ContextOverflow, EmptyPrompt, SettingError, UnknownToken
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from tests import tiny
 
 Folder = Callable[[str], Path]

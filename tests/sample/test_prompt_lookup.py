@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 import nextword
-from nextword.api import DEFAULT_SAMPLING
 from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.generation import Generation
 from nextword.sample.prompt_lookup import MOST, PromptLookup
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 
 SETTINGS = {
     "greedy": Sampling(temperature=0),

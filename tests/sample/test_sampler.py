@@ -21,7 +21,8 @@ from transformers import (
 
 from nextword.errors import ModelError, SettingError
 from nextword.sample.draw import check_seed, uniform
-from nextword.sample.sampler import Sampling, distribute, sample_token
+from nextword.sample.sampler import distribute, sample_token
+from nextword.sample.settings import Sampling
 
 
 def random_logits(seed: int, vocab: int = 200) -> np.ndarray:

@@ -15,8 +15,8 @@ import nextword
 from nextword.api import GPT
 from nextword.errors import Busy, Closing, ModelError, NextwordError
 from nextword.sample.generation import SamplingLoop, Step
-from nextword.sample.sampler import Sampling
 from nextword.sample.scheduler import Job, Scheduler
+from nextword.sample.settings import Sampling
 
 PROMPTS = ["Once upon a time", "She ate", "The king", "A", "Once upon a hill", "It was", "He said that", "Then the dog"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 
 PROMPT = "She ate an apple"
 BOLD = Sampling(temperature=0.8, top_k=40, logit_bias={14: -math.inf, 12: 0.5})

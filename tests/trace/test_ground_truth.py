@@ -21,11 +21,11 @@ from nextword.model.transformer import Transformer
 from nextword.optimize.recipe import Recipe, standard
 from nextword.optimize.trainer import Trainer
 from nextword.trace.interventions import EditHook, Scale
-from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Granularity, Quantity, attribute
+from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.audit import audit
 from nextword.trace.logit.components import Head, Layer, Position, Read, Source, Token
 from nextword.trace.recording import record
+from nextword.trace.settings import Ablation, Granularity
 from nextword.trace.text import history as module
 from nextword.trace.text.history import trace_history
 from nextword.trace.weights.bigrams import weight_logits
@@ -176,7 +176,7 @@ def test_one_layer_does_not_learn_it() -> None:
 
 
 def test_the_history_places_the_jump(checkpoints: dict[int, Transformer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "run_steps", lambda run: sorted(checkpoints))
+    monkeypatch.setattr(module.RunFolder, "run_steps", lambda run: sorted(checkpoints))
     monkeypatch.setattr(module, "checkpoint_model", lambda run, step: checkpoints[step])
     monkeypatch.setattr(module, "read_in", lambda *how: None)
     steps = sorted(checkpoints)
@@ -241,7 +241,7 @@ def test_an_order_2_language_in_truth_in_the_index_and_in_the_model(tmp_path: Pa
         text.append(min(int(np.searchsorted(np.cumsum(truth[text[-2], text[-1]]), draw)), vocab - 1))
     tokens, starts = np.array(text, np.uint16), np.array([0, len(text)])
     index = build_index(tmp_path / "index", tokens, starts, text="")
-    recipe = Recipe(standard(64, 2, vocab, 64), steps=240, rows=16, matrix_rate=0.03, other_rate=0.01)
+    recipe = Recipe(standard(64, 2, vocab, 64), steps=240, batch_size=16, muon_lr=0.03, adam_lr=0.01)
     trainer = Trainer(recipe, TinyText(tokens, starts, None, np.ones(vocab, np.uint16)))
     list(trainer)
 

@@ -18,8 +18,8 @@ from nextword import cli
 from nextword.encode.shards import open_shards
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
-from nextword.parameters.checkpoints import checkpoint_steps, run_steps
-from nextword.trace.checkpoint import checkpoint_model
+from nextword.parameters.run_folder import RunFolder
+from nextword.predict.torch_engine import checkpoint_model
 from nextword.trace.text.indexed import training_order
 from nextword.trace.text.influence import influences
 from nextword.train.counterfactual import effect, find_passage, foretell, restart, start_without
@@ -93,7 +93,7 @@ def test_without_its_only_source_a_fact_is_not_learned(run: Path, tmp_path: Path
     places = find_passage(shards, tokenizer, FACT)
     read = {each.step for place in places for each in order.exposures(range(place.start, place.stop + 1), taken)}
     assert (withheld.count, withheld.exposures, withheld.first_read) == (20, len(read), min(read))
-    later = [step for step in checkpoint_steps(run) if step > withheld.resumed_after]
+    later = [step for step in RunFolder(run).steps() if step > withheld.resumed_after]
     assert withheld.resumed_after <= min(read) < min(later)
     assert find_passage(open_shards(new.folder / "corpus" / "train"), tokenizer, FACT) == []
     list(new.train())
@@ -113,7 +113,7 @@ def test_without_its_only_source_a_fact_is_not_learned(run: Path, tmp_path: Path
 def test_influence_finds_the_document_that_taught_the_fact(run: Path) -> None:
     shards = open_shards(run / "corpus" / "train")
     documents = [shards.tokens[a:b].tolist() for a, b in zip(shards.starts[80:100], shards.starts[81:101], strict=True)]
-    models = [checkpoint_model(run, step) for step in run_steps(run)[-3:]]
+    models = [checkpoint_model(run, step) for step in RunFolder(run).run_steps()[-3:]]
     scores = influences(models, *ids_of(run, "Zed kept a violet", " walrus"), documents)
     assert shards.document(80 + int(scores.argmax()))["title"] == "90"
     with pytest.raises(InputError):
@@ -121,7 +121,7 @@ def test_influence_finds_the_document_that_taught_the_fact(run: Path) -> None:
 
 
 def test_the_command_tells_the_change(run: Path, tmp_path: Path) -> None:
-    words = ["train", "--resume-before-exposure", str(run), "--without", FACT, "--out", str(tmp_path / "new")]
+    words = ["counterfactual", str(run), "--without", FACT, "--out", str(tmp_path / "new")]
     word = Tokenizer.from_folder(run).token_text(ids_of(run, "an", " apple")[1])
     result = command(*words, "--ask", "Ann ate an", word, "--json")
     assert result.exit_code == 0, result.stderr
@@ -140,12 +140,12 @@ def test_the_command_tells_the_change(run: Path, tmp_path: Path) -> None:
     [
         (["--without", "no such words", "--out", "{new}"], "does not hold"),
         (["--without", FACT], "--out"),
-        (["--without", FACT, "--out", "{new}", "--steps", "3"], "leave out --steps"),
+        (["--without", FACT, "--out", "{new}", "--steps", "3"], "--steps"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(run: Path, tmp_path: Path, words: list[str], said: str) -> None:
     filled = [word.format(new=tmp_path / "new") for word in words]
-    result = command("train", "--resume-before-exposure", str(run), *filled)
+    result = command("counterfactual", str(run), *filled)
     assert result.exit_code != 0
     assert said in result.stderr
     assert not (tmp_path / "new").exists()
@@ -170,7 +170,7 @@ def test_a_passage_that_was_not_read_and_a_run_that_is_not_finished(run: Path, t
 
 def test_a_changed_text_and_checkpoints_that_begin_too_late_are_refused(run: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(run, tmp_path / "changed")
-    for step in checkpoint_steps(changed)[:-1]:
+    for step in RunFolder(changed).steps()[:-1]:
         shutil.rmtree(changed / "checkpoints" / f"step-{step:06}")
     with pytest.raises(InputError, match="no checkpoint from before"):
         start_without(changed, FACT, tmp_path / "new")
@@ -181,8 +181,8 @@ def test_a_changed_text_and_checkpoints_that_begin_too_late_are_refused(run: Pat
     with pytest.raises(InputError, match="no longer what the run began with"):
         start_without(changed, FACT, tmp_path / "new")
     card = json.loads((changed / "card.json").read_text())
-    card["recipe"]["from_pairs"] = True
+    card["recipe"]["init"] = "bigrams"
     (changed / "card.json").write_text(json.dumps(card))
-    with pytest.raises(InputError, match="pairs of its whole text"):
+    with pytest.raises(InputError, match="bigrams of its whole text"):
         start_without(changed, FACT, tmp_path / "new")
     assert not (tmp_path / "new").exists()

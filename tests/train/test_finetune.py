@@ -19,8 +19,10 @@ from nextword import cli
 from nextword.errors import InputError
 from nextword.optimize import preflight
 from nextword.parameters.open import open_stored
-from nextword.train.plan import Budget, open_corpus
-from nextword.train.run import Finished, Stepped, resume, start
+from nextword.train.events import Finished, Stepped
+from nextword.train.plan import Budget
+from nextword.train.prepare import open_corpus
+from nextword.train.run import resume, start
 from tests import tiny
 from tests.train.test_run import WORLD, begin, finish, log, weights
 

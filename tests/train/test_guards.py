@@ -17,12 +17,14 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nextword import cli
+from nextword.base.atomic import disk_room_needed
 from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
 from nextword.optimize.trainer import OutOfMemory
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters import run_folder
+from nextword.parameters.run_folder import RunFolder
 from nextword.train import run
-from nextword.train.plan import open_corpus
+from nextword.train.prepare import open_corpus
 from nextword.train.run import resume
 from tests.train.test_run import WORLD, begin, finish, log, weights
 
@@ -148,20 +150,20 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_later(
     fresh: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(islice(resume(fresh).train(), 8))
-    kept = checkpoint_steps(fresh)
+    kept = RunFolder(fresh).steps()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "save_checkpoint", lambda *_: _no_room(fresh))
+        patch.setattr(run_folder, "write_checkpoint", lambda *_: _no_room(fresh))
         result = train("--resume", fresh)
     assert "no room left" in complaint(result)
     assert f"go on later with: nextword train --resume {fresh}" in result.stderr
-    assert checkpoint_steps(fresh) == kept
+    assert RunFolder(fresh).steps() == kept
     finish(resume(fresh))
     assert weights(fresh) == weights(finished)
     assert log(fresh) == log(finished)
 
 
 def _no_room(folder: Path) -> None:
-    with run.disk_room_needed(folder):
+    with disk_room_needed(folder):
         disk_full()
 
 
@@ -205,7 +207,7 @@ def test_memory_that_is_used_up_is_said_and_the_last_checkpoint_is_kept(
     monkeypatch.setattr(trainer_module, "cross_entropy", fail)
     with pytest.raises(OutOfMemory, match=r"Step 7 does not fit into the memory of cpu .*--depth"):
         list(events)
-    assert checkpoint_steps(fresh) == [0, 1, 2, 4]
+    assert RunFolder(fresh).steps() == [0, 1, 2, 4]
     result = train("--resume", fresh)
     assert "Step 5 does not fit" in complaint(result)
     assert "go on later with" in result.stderr
@@ -232,7 +234,7 @@ def test_a_loss_that_is_no_number_stops_names_its_step_and_keeps_the_weights_bef
         patch.setattr(trainer_module, "cross_entropy", sick)
         result = train("--resume", fresh)
     assert "The loss of step 6 is not a finite number" in complaint(result)
-    assert checkpoint_steps(fresh) == [0, 1, 2, 4, 5]
+    assert RunFolder(fresh).steps() == [0, 1, 2, 4, 5]
     assert json.loads((fresh / "card.json").read_text())["results"] is None
     assert "<svg" in (fresh / "page.html").read_text()
     finish(resume(fresh))

@@ -87,7 +87,7 @@ def a_log(n: int = 50) -> list[dict[str, Any]]:
                 "loss": 3 * bits,
                 "bits_per_byte": bits,
                 "tokens": 1000 * step,
-                "level": 1.0,
+                "lr_scale": 1.0,
                 "tokens_per_second": 9e3,
             }
         )
@@ -132,7 +132,7 @@ def test_a_run_that_ended_at_its_target_was_not_forecast_wrongly() -> None:
     ("card", "beginning"),
     [
         (a_card(), "random numbers"),
-        (a_card(recipe={"from_pairs": True}), "the pairs of neighbours in its text, counted"),
+        (a_card(recipe={"init": "bigrams"}), "the bigrams of its text, counted"),
         (a_card(**{"from": {"model": "tales"}}), "the weights of tales"),
     ],
 )
@@ -207,7 +207,7 @@ def test_characters_that_a_page_cannot_hold_become_symbols() -> None:
         a_log(1),
         [{"step": 1, "bits_per_byte": math.nan}, {"step": 2, "bits_per_byte": math.inf, "norms": {"a": math.nan}}],
         [{"step": 4, "heldout_bits_per_byte": 2.0}],
-        [{"step": 1, "bits_per_byte": 0.0, "level": 0, "tokens_per_second": 0}],
+        [{"step": 1, "bits_per_byte": 0.0, "lr_scale": 0, "tokens_per_second": 0}],
         [{"step": "x"}, {"loss": 1}, {"step": 10**400, "bits_per_byte": 1}, {"step": 1, "sample": None, "norms": [1]}],
     ],
 )
@@ -235,7 +235,7 @@ def test_a_long_run_makes_a_small_page() -> None:
                 "step": step,
                 "bits_per_byte": 1 + math.sin(step) / 9,
                 "tokens": step,
-                "level": 1.0,
+                "lr_scale": 1.0,
                 "tokens_per_second": 9e3,
             }
             if step % 5_000 == 0:

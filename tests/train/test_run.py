@@ -29,27 +29,25 @@ from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
 from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
 from nextword.optimize.evaluate import evaluate
-from nextword.optimize.optimizer import Rates
-from nextword.optimize.recipe import Recipe
+from nextword.optimize.recipe import Rates, Recipe
 from nextword.optimize.trainer import Diverged
 from nextword.parameters import checkpoints
-from nextword.parameters.checkpoints import checkpoint_steps
-from nextword.run_checkpoint import open_checkpoint
-from nextword.train import plan, run
-from nextword.train.plan import Budget, open_corpus
-from nextword.train.run import (
+from nextword.parameters.run_folder import RunFolder
+from nextword.train import clock, plan, prepare, run
+from nextword.train.events import (
     Corrected,
+    EarlierWasBetter,
     Event,
     Finished,
     Measured,
-    Outdone,
     Sampled,
     Stepped,
     Stopped,
-    Weighed,
-    resume,
-    start,
+    WeightNorms,
 )
+from nextword.train.plan import Budget
+from nextword.train.prepare import open_corpus
+from nextword.train.run import resume, start
 
 WORLD = "world:pantry,mb=0.05"
 STEPS = 12
@@ -96,7 +94,7 @@ def fresh(prepared: Path, tmp_path: Path) -> Path:
 def log(folder: Path) -> list[dict[str, Any]]:
     """Without what depends on the clock or tells of resuming."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timing, timed = ("seconds", "tokens_per_second", "share_of_peak"), {"resumed", "sample"}
+    timing, timed = ("seconds", "tokens_per_second", "mfu"), {"resumed", "sample"}
     return [{k: v for k, v in line.items() if k not in timing} for line in lines if not timed & line.keys()]
 
 
@@ -161,17 +159,17 @@ def test_the_log_has_a_line_for_each_logged_step_and_measurement(finished: tuple
     assert [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] == told
     assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, STEPS + 1))
     assert any(isinstance(event, Measured) for event in events)
-    assert checkpoint_steps(folder) == [0, 1, 2, 4, 8, 12]
+    assert RunFolder(folder).steps() == [0, 1, 2, 4, 8, 12]
 
 
 def test_the_weights_are_told_of_and_samples_come_with_time(
     finished: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, events = finished
-    told = [event for event in events if isinstance(event, Weighed)]
+    told = [event for event in events if isinstance(event, WeightNorms)]
     assert told[0].norms.keys() == told[-1].norms.keys() >= {"embed.weight", "blocks.0.mlp.down.weight"}
     assert not any(isinstance(event, Sampled) for event in events)
-    monkeypatch.setattr(run, "_SAMPLE_EVERY", 0.0)
+    monkeypatch.setattr(clock, "_SAMPLE_EVERY", 0.0)
     (first, *_) = (event for event in begin(tmp_path / "run", steps=4).train() if isinstance(event, Sampled))
     assert first.text
 
@@ -193,7 +191,7 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(finished: tuple[Path, 
         trainer, enough = training.trainer, training.trainer.step + 3
         events = list(training.train(lambda trainer=trainer, enough=enough: trainer.step >= enough))
         assert isinstance(events[-1], Stopped)
-    assert checkpoint_steps(fresh)[-1] == 6
+    assert RunFolder(fresh).steps()[-1] == 6
     list(islice(resume(fresh).train(), 8))  # goes on for a while, and vanishes without a word
     finish(resume(fresh))
     assert weights(fresh) == weights(finished[0])
@@ -255,7 +253,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(prepared: Path, tmp_path
     assert process.returncode == code, said
     last = json.loads(printed.splitlines()[-1])
     assert not last["done"]
-    assert checkpoint_steps(folder)[-1] == last["step"] >= 9
+    assert RunFolder(folder).steps()[-1] == last["step"] >= 9
     assert f"nextword train --resume {folder}" in said
 
 
@@ -315,22 +313,22 @@ def test_a_checkpoint_that_was_better_than_the_end_is_named(fresh: Path, monkeyp
 
     def spoiling(recipe: Recipe, step: int, *rest: Any) -> Rates:
         rates = original(recipe, step, *rest)
-        return replace(rates, matrices=5.0, others=5.0) if step >= 8 else rates
+        return replace(rates, muon_lr=5.0, adam_lr=5.0) if step >= 8 else rates
 
     monkeypatch.setattr(Recipe, "schedule", spoiling)
-    *_, outdone, last = finish(resume(fresh))
-    assert isinstance(outdone, Outdone)
+    *_, better, last = finish(resume(fresh))
+    assert isinstance(better, EarlierWasBetter)
     assert isinstance(last, Finished)
-    assert outdone.better in (4, 8)
-    assert last.results["better"] == {"step": outdone.better, "bits_per_byte": outdone.bits_per_byte}
-    assert outdone.bits_per_byte < last.results["bits_per_byte"]
-    found = open_checkpoint(fresh, outdone.better)
+    assert better.better in (4, 8)
+    assert last.results["better"] == {"step": better.better, "bits_per_byte": better.bits_per_byte}
+    assert better.bits_per_byte < last.results["bits_per_byte"]
+    found = nextword.open(f"{fresh}@{better.better}")
     corpus = open_corpus(fresh)
     assert corpus.heldout is not None
-    measured = evaluate(found.definition, corpus.heldout, last.results["heldout_tokens"])
-    assert outdone.bits_per_byte == pytest.approx(measured.bits_per_byte)
-    assert log(fresh)[-1] == outdone.record()
-    assert f"RUN@{outdone.better}" in (fresh / "page.html").read_text()
+    measured = evaluate(found.reference_model, corpus.heldout, last.results["heldout_tokens"])
+    assert better.bits_per_byte == pytest.approx(measured.bits_per_byte)
+    assert log(fresh)[-1] == better.record()
+    assert f"RUN@{better.better}" in (fresh / "page.html").read_text()
 
 
 def test_a_step_that_diverges_leaves_the_state_before_it(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +340,7 @@ def test_a_step_that_diverges_leaves_the_state_before_it(fresh: Path, monkeypatc
     monkeypatch.setattr(trainer_module, "cross_entropy", lambda *arguments: original(*arguments) * torch.inf)
     with pytest.raises(Diverged):
         list(events)
-    assert checkpoint_steps(fresh)[-1] == training.trainer.step >= before
+    assert RunFolder(fresh).steps()[-1] == training.trainer.step >= before
 
 
 # Refusals
@@ -361,7 +359,7 @@ def test_a_changed_text_tokenizer_or_recipe_is_refused_by_name(fresh: Path) -> N
     refused(fresh / "corpus" / "heldout" / "tokens.npy", last_token, "held-out text")
     train_bpe(["Another text"], 300).save(fresh.parent)
     refused(fresh / "tokenizer.json", lambda data: (fresh.parent / "tokenizer.json").read_bytes(), "tokenizer")
-    refused(fresh / "card.json", lambda data: data.replace(b'"matrix_rate": ', b'"matrix_rate": 1'), "recipe")
+    refused(fresh / "card.json", lambda data: data.replace(b'"muon_lr": ', b'"muon_lr": 1'), "recipe")
     shutil.rmtree(fresh / "corpus" / "heldout")
     with pytest.raises(InputError, match="The held-out text of"):
         resume(fresh)
@@ -413,7 +411,7 @@ def test_a_budget_is_one_positive_number(budget: dict[str, Any]) -> None:
 def test_a_text_shorter_than_a_context_gets_a_shorter_one_and_nothing_is_measured(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("A cat sat on a mat. A dog lay by.")
     said: list[str] = []
-    training = begin(tmp_path / "run", text=str(tmp_path / "short.txt"), steps=2, tell=said.append)
+    training = begin(tmp_path / "run", text=str(tmp_path / "short.txt"), steps=2, on_note=said.append)
     assert training.recipe.architecture.context == 16
     assert any("nothing will be measured" in line for line in said)
     *_, last = finish(training)
@@ -427,7 +425,7 @@ def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
     train.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, texts[0]]))
     heldout.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[10:13]))
     said: list[str] = []
-    begin(tmp_path / "run", text=str(train), holdout=[str(heldout)], tell=said.append)
+    begin(tmp_path / "run", text=str(train), holdout=[str(heldout)], on_note=said.append)
     corpus = open_corpus(tmp_path / "run")
     assert corpus.heldout is not None
     assert [corpus.text.n_documents, corpus.heldout.n_documents] == [27, 3]
@@ -446,8 +444,8 @@ def test_it_ends_as_soon_as_a_measurement_reaches_the_target(tmp_path: Path) -> 
     assert corrected.step == corrected.steps == measured[-1].step
 
 
-def test_a_start_from_pairs_is_measured_before_the_first_step_and_may_be_enough(tmp_path: Path) -> None:
-    training = begin(tmp_path / "run", from_pairs=True, until=1.5)
+def test_a_start_from_bigrams_is_measured_before_the_first_step_and_may_be_enough(tmp_path: Path) -> None:
+    training = begin(tmp_path / "run", init="bigrams", until=1.5)
     measured, corrected, finished = finish(training)
     assert isinstance(measured, Measured)
     assert corrected == Corrected(0, 0)
@@ -473,7 +471,7 @@ def test_minutes_end_on_time_and_corrections_are_kept(tmp_path: Path) -> None:
 
 def test_minutes_that_are_over_before_the_first_step_give_one_step_and_a_word(tmp_path: Path) -> None:
     told: list[str] = []
-    training = start([WORLD], tmp_path / "run", Budget(minutes=0.001), tell=told.append)
+    training = start([WORLD], tmp_path / "run", Budget(minutes=0.001), on_note=told.append)
     assert any("over before the first step" in line for line in told)
     last = finish(training)[-1]
     assert isinstance(last, Finished)
@@ -484,9 +482,10 @@ def test_a_halt_costs_the_run_time_but_is_not_taken_for_its_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now))
+    for module in (clock, run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     training = begin(tmp_path / "run", steps=4)
-    training.budget = Budget(minutes=10)
+    training.clock.budget = Budget(minutes=10)
     training.trainer.recipe = replace(training.recipe, steps=600)
     for step in range(1, 41):
         training.trainer.step = step
@@ -497,7 +496,7 @@ def test_a_halt_costs_the_run_time_but_is_not_taken_for_its_speed(
 
 def test_what_is_being_done_before_the_first_step_is_told(tmp_path: Path) -> None:
     doing: list[str] = []
-    start([WORLD], tmp_path / "run", Budget(steps=1), depth=1, doing=doing.append)
+    start([WORLD], tmp_path / "run", Budget(steps=1), depth=1, on_progress=doing.append)
     kinds = ("Reading the text:", "Learning a tokenizer", "Writing the tokens", "Trying out")
     firsts = [next(number for number, line in enumerate(doing) if line.startswith(kind)) for kind in kinds]
     assert firsts == sorted(firsts)
@@ -510,7 +509,7 @@ def test_what_cannot_be_is_refused_before_the_text_is_read(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("size", "vocab"), [(1, 1024), (2_000_000, 2048), (49_999_999, 4096), (10**10, 8192)])
 def test_the_vocabulary_fits_the_text(size: int, vocab: int) -> None:
-    assert plan.vocabulary(size) == vocab
+    assert prepare.vocabulary(size) == vocab
 
 
 # The command line
@@ -524,7 +523,7 @@ def test_json_is_a_line_per_logged_step_and_a_last_one(tmp_path: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3]
     assert {"bits_per_byte", "tokens", "seconds", "tokens_per_second"} <= steps[0].keys()
-    assert all(0 < line["share_of_peak"] < 1 for line in steps)
+    assert all(0 < line["mfu"] < 1 for line in steps)
     assert any("heldout_bits_per_byte" in line for line in lines)
     assert lines[-1]["done"] is True
     assert {"bits_per_byte", "heldout_tokens", "steps", "seconds", "tokens_per_second"} <= lines[-1].keys()
@@ -540,7 +539,7 @@ def test_the_last_lines_say_how_good_it_is_and_what_to_do_next(fresh: Path) -> N
     assert "bits per byte on held-out text, 12 steps" in result.stdout
     assert result.stdout.endswith(f'nextword generate --model {fresh} "..."\n')
     assert "step 12 of 12" in result.stderr
-    assert "% of peak" in result.stderr
+    assert "% MFU" in result.stderr
 
 
 @pytest.mark.parametrize(

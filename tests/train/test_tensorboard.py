@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.optimize import preflight
-from nextword.train import run
+from nextword.train import clock, run
 from tests.train.test_run import WORLD
 
 
@@ -24,7 +24,7 @@ def _quick() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preflight, "_TRIAL_STEPS", 3)
-        patch.setattr(run, "_SAMPLE_EVERY", 0.0)
+        patch.setattr(clock, "_SAMPLE_EVERY", 0.0)
         yield
     torch.set_num_threads(threads)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ from nextword.trace.logit.components import (
     ValueBias,
 )
 from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
+from nextword.trace.settings import Ablation
 
 Tensor = torch.Tensor
-Ablation = Literal["zero", "mean", "resample"]
 Writes = Mapping[str, Tensor]  # point -> vector [width] at the last position
 LONGEST = 512  # tokens of a reference text that are used
 
@@ -200,8 +200,8 @@ def removals(
     reference: token ids that means and resamples are taken from; None: the prompt itself, its last token excepted.
     Raises InputError where that is too short, SettingError for an ablation that does not exist.
     """
-    if ablation not in ("zero", "mean", "resample"):
-        raise SettingError(f"A cause can be removed by zero, mean or resample, not {ablation!r:.40}.")
+    if ablation not in get_args(Ablation) or ablation == "none":
+        raise SettingError(f"A component can be ablated by zero, mean or resample, not {ablation!r:.40}.")
     own = PositionState.of(recording)
     if ablation != "zero":
         others = Reference(recording.model, recording.ids[:-1] if reference is None else reference)

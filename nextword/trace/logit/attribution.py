@@ -38,10 +38,10 @@ from nextword.trace.logit.components import (
     ValueBias,
 )
 from nextword.trace.recording import Recording, block_of, check_token
+from nextword.trace.settings import Granularity
 
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
-Granularity = Literal["finest", "read", "head", "source", "layer", "neuron"]
 
 
 @dataclass(frozen=True)

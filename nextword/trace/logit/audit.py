@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nextword.trace.logit.ablation import Ablation, Writes, removals, side_by_side
+from nextword.trace.logit.ablation import Writes, removals, side_by_side
 from nextword.trace.logit.attribution import LogitAttribution, through_norm
 from nextword.trace.logit.attribution_patching import estimate_effects
 from nextword.trace.logit.components import Bias, Component, ValueBias
 from nextword.trace.recording import Recording, replay
+from nextword.trace.settings import Ablation
 
 Tensor = torch.Tensor
 Floats = npt.NDArray[np.floating[Any]]

@@ -15,7 +15,7 @@ from typing import Any
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.components import (
     Bias,
     Component,
@@ -29,6 +29,7 @@ from nextword.trace.logit.components import (
     ValueBias,
 )
 from nextword.trace.recording import Recording, record
+from nextword.trace.settings import Granularity
 
 TokenText = Callable[[int], str]
 

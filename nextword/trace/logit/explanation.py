@@ -12,18 +12,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from nextword.errors import InputError, SettingError
+from nextword.errors import InputError
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Granularity, LogitAttribution, Quantity, attribute
+from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.logit.components import Component, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
 from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import Recording, check_token, record
+from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 
 TokenText = Callable[[int], str]
 
@@ -185,9 +185,9 @@ def explain(
     token: int | None = None,
     contrast: int | None = None,
     *,
-    count: int = 12,
-    granularity: Granularity = "finest",
-    ablation: Ablation | None = "zero",
+    count: int = EXPLAIN.count,
+    granularity: Granularity = EXPLAIN.granularity,
+    ablation: Ablation = EXPLAIN.ablation,
     reference: Sequence[int] | None = None,
     n_tokens: int | None = None,
 ) -> Explanation:
@@ -198,10 +198,7 @@ def explain(
     Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a rival that is the token itself
     or a reference that is too short.
     """
-    if granularity not in get_args(Granularity):
-        raise SettingError(f"A cause is {', '.join(get_args(Granularity))}, not {granularity!r}.")
-    if count < 1:
-        raise SettingError(f"At least one cause is told, not {count}.")
+    ExplainSettings(count, granularity, ablation)
     for id in (token, contrast):
         if id is not None:
             check_token(id, model.architecture)
@@ -222,7 +219,7 @@ def explain(
         above_mean,
         claims,
         components,
-        None if ablation is None else audit(recording, claims, components, ablation, reference=reference),
+        None if ablation == "none" else audit(recording, claims, components, ablation, reference=reference),
         _lens(recording, token, n_tokens),
         decode_token,
     )

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nextword.predict.engine import Engine
-from nextword.sample.sampler import Sampling, distribute
+from nextword.sample.sampler import distribute
+from nextword.sample.settings import Sampling
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nextword.sample.sampler import Distribution, SampledToken, Sampling, clamped_log
+from nextword.sample.sampler import Distribution, SampledToken, clamped_log
+from nextword.sample.settings import Sampling
 
 if TYPE_CHECKING:  # the studio and notebooks write distributions and draws without torch
     from nextword.trace.logit.explanation import Explanation, TokenText

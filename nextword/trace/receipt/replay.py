@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from nextword.errors import CorruptFile, InputError, NextwordError
-from nextword.sample.sampler import Sampling
-from nextword.trace.logit.ablation import Ablation
-from nextword.trace.logit.attribution import Granularity
+from nextword.sample.settings import Sampling
 from nextword.trace.receipt.receipt import VERSION
+from nextword.trace.settings import MOST_COMPONENTS, Ablation, Granularity
 
 TOLERANCE = 1e-3
 GROUPS = ("hashes", "prompt", "distribution", "draw", "logit", "attribution", "audit", "lens", "sources")
@@ -50,6 +49,9 @@ def upgraded(receipt: Mapping[str, Any]) -> dict[str, Any]:
     if current.get("receipt") in (1, 2):
         for place, names in _RENAMED:
             current = _renamed(current, place, names)
+        request = current.get("request")
+        if isinstance(request, Mapping) and request.get("ablation", "") is None:
+            current["request"] = {**request, "ablation": "none"}
     found: dict[str, Any] = current
     return found
 
@@ -105,9 +107,9 @@ _REQUESTED: dict[str, Callable[[Any], bool]] = {
     "token": _is_whole_or_none,
     "contrast": _is_whole_or_none,
     "seed": _is_whole_or_none,
-    "count": lambda value: _is_whole(value) and 1 <= value < 1 << 31,
+    "count": lambda value: _is_whole(value) and 1 <= value <= MOST_COMPONENTS,
     "granularity": lambda value: value in get_args(Granularity),
-    "ablation": lambda value: value is None or value in get_args(Ablation),
+    "ablation": lambda value: value in get_args(Ablation),
     "reference": lambda value: value is None or isinstance(value, str),
 }
 
@@ -161,6 +163,11 @@ def model_of(receipt: Mapping[str, Any]) -> str:
     if not isinstance(name, str):
         raise CorruptFile("The receipt does not name its model; say where it is with --model.")
     return name
+
+
+def has_text(receipt: Mapping[str, Any]) -> bool:
+    """Whether a receipt tells of an indexed text, its own or one that was asked for."""
+    return _hash(receipt, "corpus") is not None
 
 
 def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:

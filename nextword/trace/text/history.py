@@ -27,8 +27,8 @@ import numpy.typing as npt
 from nextword.corpus.index import Occurrence
 from nextword.encode.tokenizer import Tokenizer
 from nextword.optimize.order import Order
-from nextword.parameters.checkpoints import run_steps
-from nextword.trace.checkpoint import checkpoint_model
+from nextword.parameters.run_folder import RunFolder
+from nextword.predict.torch_engine import checkpoint_model
 from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.recording import check_token, record
 from nextword.trace.text.indexed import IndexedText, Place
@@ -36,9 +36,9 @@ from nextword.trace.weights.heads import HeadRoles, head_roles
 
 Array = npt.NDArray[np.int64]
 
-LEARNED = math.log(2)  # log p has to rise by so much in all
-CITED = 20  # sightings
-AROUND = 8  # tokens that are quoted before and after it
+LEARNED = math.log(2)  # nats: by which log p has to rise in all
+CITED = 20  # sightings: that are cited
+AROUND = 8  # tokens: quoted before the passage and after it
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,31 @@ def trace_history(
     *,
     roles: bool = False,
     begin: int | None = None,
+    last: int | None = None,
 ) -> History:
-    """The history of `token` after `ids` in a run, whose text and order are given.
+    """The history of a token after a prompt in a run.
 
-    roles: score the heads at every checkpoint, on texts that start with the token `begin`.
-    Raises ModelNotFound, CorruptFile for a checkpoint that cannot be read, EmptyPrompt, ContextOverflow, UnknownToken.
+    Args:
+        run: The run folder.
+        ids: Of the prompt.
+        token: Id of the token that is followed.
+        text: The run's text.
+        order: In which the run reads it.
+        roles: Whether to score the heads at every checkpoint.
+        begin: The token that starts the texts on which heads are scored.
+        last: The step of the last checkpoint that is looked at; None: all are.
+
+    Raises:
+        ModelNotFound: The folder has no checkpoint.
+        CorruptFile: A checkpoint cannot be read.
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are too many ids.
+        UnknownToken: An id is outside the vocabulary.
     """
     moments = []
-    for step in run_steps(run):
+    for step in RunFolder(run).run_steps():
+        if last is not None and step > last:
+            break
         model = checkpoint_model(run, step)
         check_token(token, model.architecture)
         recording = record(model, ids)

@@ -2,38 +2,40 @@
 
     FOLDER/tokenizer.json   corpus/train (token shards)   corpus/index
 
-That is the layout of a run folder, whose index is built when it is first asked for, and of what `index_files` makes
-of any other text. The tokenizer stays with the text because ids of another one say nothing about it.
+That is the layout of a run folder, and of what `index_files` makes of any other text. The tokenizer stays with the
+text because ids of another one say nothing about it.
+
+A text that is asked for by its folder is indexed when it has no index yet. `own_text` alone decides which text a model
+has without being told: that of the run it lies in, indexed at once where that takes seconds (`CHEAP`).
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nextword.base.atomic import atomic_folder, locked
+from nextword.base.callbacks import OnNote, Spinner, ignore
 from nextword.corpus.documents import Report, read_documents
 from nextword.corpus.index import Index, Occurrence, build_index, open_index
 from nextword.encode.prepare import encode_documents, token_sizes
-from nextword.encode.shards import Shards, open_shards, write_shards
+from nextword.encode.shards import Shards, write_shards
 from nextword.encode.tokenizer import Tokenizer
-from nextword.errors import CorruptFile, InputError, ModelNotFound, StaleIndex, UnknownToken
+from nextword.errors import CorruptFile, InputError, ModelNotFound, NoDiskRoom, StaleIndex, UnknownToken
 from nextword.optimize.order import Order
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters.run_folder import RunFolder
 
-Tell = Callable[[str], None]
-Busy = Callable[[str], AbstractContextManager[object]]
-"""Called with what takes long now; what it returns is open meanwhile."""
+_LOG = logging.getLogger(__name__)
 
+CHEAP = 20_000_000  # tokens: of a text that is indexed without being asked for, in about five seconds
 _PLAIN = (".txt", ".md")  # sources whose documents are lines of the file as they are
 
 
@@ -80,7 +82,7 @@ class IndexedText:
 
     @cached_property
     def _line_ends(self) -> npt.NDArray[np.int64]:
-        """How many lines end in each token, int64 [vocab]."""
+        """The number of lines that end in each token, int64 [vocab]."""
         special = self.tokenizer.special_ids
         return np.array([0 if id in special else self._spelled(id).count(b"\n") for id in range(self.shards.vocab)])
 
@@ -91,39 +93,80 @@ class IndexedText:
             return b""
 
 
-def open_indexed(folder: Path, *, tokenizer: Tokenizer | None = None, busy: Busy = nullcontext) -> IndexedText:
+def open_indexed(folder: Path, *, tokenizer: Tokenizer | None = None, spinner: Spinner = nullcontext) -> IndexedText:
     """Open the text of a run folder, or of a folder that `index_files` made; its index is built if it is missing.
 
-    tokenizer: that of the model whose words are to be traced. Raises ModelNotFound if there is no text, StaleIndex
-    if it was cut by another tokenizer or the index is that of another text, CorruptFile, TokenizerError, OSError.
+    Args:
+        folder: Of the run or the text.
+        tokenizer: Of the model whose words are to be traced; None: not checked.
+        spinner: Open while the index is built.
+
+    Raises:
+        ModelNotFound: There is no text.
+        StaleIndex: The text was cut by another tokenizer, or the index is that of another text.
+        CorruptFile: A file is damaged.
+        TokenizerError: The tokenizer cannot be read.
+        OSError: The index cannot be written.
     """
-    shards, own = _text(folder)
+    run = RunFolder(folder)
+    shards, own = run.text(), run.tokenizer()
     if tokenizer is not None and tokenizer.hash != own.hash:
         raise StaleIndex(
             f"The text in {folder} was cut by another tokenizer than the model's; index its files for this model: "
             "nextword index FILES --model M --out DIR."
         )
-    where = folder / "corpus" / "index"
+    where = run.index_path
     if not where.exists():
-        _build(where, shards, busy)
+        _build(where, shards, spinner)
     return IndexedText(folder, own, shards, open_index(where, shards.tokens, shards.starts, text=shards.hash))
 
 
-def reindex(folder: Path, *, busy: Busy = nullcontext) -> tuple[IndexedText, bool]:
-    """The same with every byte of the index checked, and a stale or damaged one built anew; also whether it was built.
+def own_text(model: Path) -> Path | None:
+    """The folder of the text that a model learned, with its index; None where it is not here.
+
+    A model has a text of its own where it is a run's, or one of its checkpoints. If the text has no index yet and is
+    no longer than `CHEAP`, the index is built, which the log of this module tells; so it does where that is refused.
+
+    Args:
+        model: The path of the opened model (`nextword.api.GPT.path`).
+    """
+    run = RunFolder.of_model(model)
+    if run is None:
+        return None
+    if run.index_path.exists():
+        return run.path
+    shards = run.text()
+    n_tokens = len(shards.tokens)
+    if n_tokens > CHEAP:
+        _LOG.info("The text of %s has no index; make one with: nextword index %s", run.path, run.path)
+        return None
+    _LOG.info("Indexing the text of %s once: %s tokens.", run.path, f"{n_tokens:,}")
+    try:
+        _build(run.index_path, shards, nullcontext)
+    except (NoDiskRoom, OSError) as error:
+        _LOG.info("The text of %s cannot be indexed: %s", run.path, error)
+        return None
+    return run.path
+
+
+def reindex(folder: Path, *, spinner: Spinner = nullcontext) -> tuple[IndexedText, bool]:
+    """The same as `open_indexed`, with every byte of the index checked and a stale or damaged one built anew.
+
+    Returns:
+        The text, and whether its index was built.
 
     Raises what `open_indexed` does, except about the index.
     """
-    shards, _ = _text(folder)
-    where = folder / "corpus" / "index"
+    run = RunFolder(folder)
+    shards, where = run.text(), run.index_path
     try:
-        with busy("checking the index"):
+        with spinner("checking the index"):
             open_index(where, shards.tokens, shards.starts, text=shards.hash).verify()
         fresh = False
     except (ModelNotFound, StaleIndex, CorruptFile):
         shutil.rmtree(where, ignore_errors=True)
         fresh = True
-    return open_indexed(folder, busy=busy), fresh
+    return open_indexed(folder, spinner=spinner), fresh
 
 
 def index_files(
@@ -131,60 +174,59 @@ def index_files(
     tokenizer: Tokenizer,
     out: Path,
     *,
-    tell: Tell = lambda line: None,
-    busy: Busy = nullcontext,
+    on_note: OnNote = ignore,
+    spinner: Spinner = nullcontext,
 ) -> IndexedText:
-    """Index other text for a model: cut by its tokenizer and written, with its index, to the new folder `out`.
+    """Index other text for a model: cut by its tokenizer and written, with its index, to a new folder.
 
-    Repeated documents count as often as they are there. Raises InputError for paths that cannot be read or hold no
-    text and for a folder that exists, TokenizerError, NoDiskRoom, OSError; then nothing is left behind.
+    Repeated documents count as often as they are there. What raises leaves nothing behind.
+
+    Args:
+        paths: Files and folders of text, or what else `nextword.corpus.documents.read_documents` reads.
+        tokenizer: Of the model.
+        out: The new folder.
+        on_note: Called with what was read, and what was skipped.
+        spinner: Open while text is read, and while it is sorted.
+
+    Raises:
+        InputError: A path cannot be read or holds no text, or the folder exists.
+        TokenizerError: The tokenizer has no special token to put between documents.
+        NoDiskRoom: The disk is full.
+        OSError: The folder cannot be written.
     """
     if out.exists():
         raise InputError(f"{out} exists; remove it, or choose another folder for the index.")
     report = Report()
     begin = tokenizer.begin_id
-    with atomic_folder(out) as folder:
-        with busy("reading and encoding the text"):
+    with atomic_folder(out) as temporary:
+        run = RunFolder(temporary)
+        with spinner("reading and encoding the text"):
             encoded = encode_documents(tokenizer, read_documents(paths, report=report), begin=begin)
-            shards = write_shards(folder / "corpus" / "train", encoded, token_bytes=token_sizes(tokenizer))
+            shards = write_shards(run.text_path, encoded, token_bytes=token_sizes(tokenizer))
         for line in report.summary():
-            tell(line)
-        tokenizer.save(folder)
-        _build(folder / "corpus" / "index", shards, busy)
+            on_note(line)
+        tokenizer.save(temporary)
+        _build(run.index_path, shards, spinner)
         del shards  # its files move
     return open_indexed(out)
 
 
 def training_order(folder: Path) -> tuple[Order, int]:
-    """In which order a run reads its text, and how many steps it has taken that can be gone back to.
+    """The order in which a run reads its text, and the number of steps it has taken that can be gone back to.
 
     Raises ModelNotFound if the folder is no run, CorruptFile.
     """
-    shards, _ = _text(folder)
-    steps = checkpoint_steps(folder)
-    try:
-        card: dict[str, Any] = json.loads((folder / "card.json").read_bytes())
-        recipe = card["recipe"]
-        order = Order(len(shards.tokens), recipe["architecture"]["context"], recipe["rows"], recipe["seed"])
-        taken = max([*steps, (card["results"] or {}).get("steps", 0)])
-    except FileNotFoundError as error:
-        raise ModelNotFound(f"{folder} is not the folder of a run; give one that `nextword train` made.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFile(f"{folder / 'card.json'} cannot be used ({error}); restore it.") from error
-    return order, taken
+    run = RunFolder(folder)
+    shards = run.text()
+    if not run.has_card:
+        raise run.no_run()
+    card = run.card()
+    recipe, results = card.recipe, card.results or {}
+    order = Order(len(shards.tokens), recipe.architecture.context, recipe.batch_size, recipe.seed)
+    return order, max([*run.steps(), results.get("steps", 0)])
 
 
-def _text(folder: Path) -> tuple[Shards, Tokenizer]:
-    where = folder / "corpus" / "train"
-    if not where.is_dir():
-        raise ModelNotFound(
-            f"{folder} holds no text to trace words back to; give the folder of a run, or make one with: "
-            "nextword index FILES --model M --out DIR."
-        )
-    return open_shards(where), Tokenizer.from_folder(folder)
-
-
-def _build(where: Path, shards: Shards, busy: Busy) -> None:
-    with busy(f"sorting {len(shards.tokens):,} tokens"), locked(where.with_name(".index.lock")):
+def _build(where: Path, shards: Shards, spinner: Spinner) -> None:
+    with spinner(f"sorting {len(shards.tokens):,} tokens"), locked(where.with_name(".index.lock")):
         if not where.exists():  # nobody else has built it while this waited
             build_index(where, shards.tokens, shards.starts, text=shards.hash)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from nextword.parameters.run_folder import RunFolder
 from nextword.trace.logit.explanation import TokenText
 from nextword.trace.text import evidence
 from nextword.trace.text.evidence import Seen, TokenEvidence
@@ -147,7 +148,7 @@ def _of_token(text: IndexedText, run: Sequence[int], places: int) -> dict[str, A
 
 def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None:
     """When a run's training saw the longest match; None where the text is not that of a run."""
-    if not (text.folder / "card.json").exists():
+    if not RunFolder(text.folder).has_card:
         return None
     order, steps = training_order(text.folder)
     places = evidence.exposures(text, order, match, steps, limit=LOOKED)

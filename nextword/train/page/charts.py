@@ -11,30 +11,38 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import TypeVar
 
 Point = tuple[float, float]
+T = TypeVar("T")
 
-SIDE = 1000  # a path's coordinates lie in a square of so many units, which the page stretches
-_COLUMNS = 250
+SIDE = 1000  # units: the side of the square that a path lies in, which the page stretches
+_COLUMNS = 250  # of a path, at most
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From `low` to `high`, in even steps or, if `log`, in equal factors; then both are positive."""
+    """An axis of a chart.
+
+    Args:
+        low: Value at its beginning.
+        high: Value at its end.
+        log: Whether equal distances are equal factors; then both ends are positive.
+    """
 
     low: float
     high: float
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where the value lies: 0 at `low`, 1 at `high`, and not outside."""
+        """The place of a value: 0 at `low`, 1 at `high`, and never outside."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(max(value, low))
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.0
 
     def ticks(self, wanted: int) -> list[float]:
-        """About so many round values between the ends."""
+        """About `wanted` round values between the ends."""
         if self.log:
             decades = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             factors = (1, 2, 5) if len(decades) <= 2 else (1,)
@@ -63,6 +71,13 @@ def _round_up(value: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value * (1 - 1e-9))
 
 
+def spread(items: Sequence[T], wanted: int) -> list[T]:
+    """At most `wanted` of the items, spread evenly, the first and the last among them."""
+    if len(items) <= wanted:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (wanted - 1))] for index in range(wanted)]
+
+
 def smoothed(points: Sequence[Point], share: float = 0.1) -> list[Point]:
     """Each point's y replaced by the mean of those whose x is within that share of its own, half to each side."""
     sums = list(accumulate((y for _, y in points), initial=0.0))
@@ -75,17 +90,35 @@ def smoothed(points: Sequence[Point], share: float = 0.1) -> list[Point]:
 
 
 def line(points: Sequence[Point], x: Axis, y: Axis) -> str:
-    """A path through the mean of each column."""
+    """A path through the mean of each column.
+
+    Args:
+        points: (x, y), in the order of x.
+        x: Of the steps.
+        y: Of the values.
+    """
     return _path((column, [sum(ys) / len(ys)]) for column, ys in _columns(points, x, y))
 
 
 def steps(points: Sequence[Point], x: Axis, y: Axis) -> str:
-    """A path through the lowest and highest point of each column: all that a line through every point would cover."""
+    """A path through the lowest and highest point of each column: all that a line through every point would cover.
+
+    Args:
+        points: (x, y), in the order of x.
+        x: Of the steps.
+        y: Of the values.
+    """
     return _path((column, sorted({min(ys), max(ys)})) for column, ys in _columns(points, x, y))
 
 
 def dots(points: Sequence[Point], x: Axis, y: Axis) -> str:
-    """A path of lines without length, which round caps make dots of: the last point of each column."""
+    """A path of lines without length, which round caps turn into dots: the last point of each column.
+
+    Args:
+        points: (x, y), in the order of x.
+        x: Of the steps.
+        y: Of the values.
+    """
     return "".join(f"M{column} {round(ys[-1])}h0" for column, ys in _columns(points, x, y))
 
 

@@ -7,7 +7,6 @@ interrupted or has hardly begun gets the parts for which there are numbers, and 
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -24,8 +23,8 @@ from markupsafe import Markup
 
 from nextword.base import html, text
 from nextword.base.atomic import atomic_write
-from nextword.errors import CorruptFile
-from nextword.train.page.charts import Axis, Point, around, dots, line, smoothed, steps
+from nextword.parameters.run_folder import RunFolder
+from nextword.train.page.charts import Axis, Point, around, dots, line, smoothed, spread, steps
 
 T = TypeVar("T")
 
@@ -39,12 +38,12 @@ count, figure, duration, size = map(_if_known, (text.count, text.figure, text.du
 
 GUESSING = 8.0  # bits per byte when all 256 bytes are equally probable
 
-_SAMPLES, _SAMPLE_LENGTH = 12, 800  # as many are shown, and of each so many characters
-_LAYERS, _KINDS = 24, 24  # lines in a chart of norms, and charts
-_ROWS = 150  # of the cross-hair, evenly and again by factors
-_MOST = 1e18
-_LISTED = 20  # entries of a long list
-_SERIES = ("bits_per_byte", "heldout_bits_per_byte", "tokens", "level", "tokens_per_second", "ends_after", "resumed")
+_SAMPLES, _SAMPLE_LENGTH = 12, 800  # samples: shown at most; characters: shown of each
+_LAYERS, _KINDS = 24, 24  # lines: in a chart of norms; charts of norms
+_ROWS = 150  # steps: that the cross-hair knows, spread evenly, and again by factors
+_MOST = 1e18  # a number from which on a chart would fail
+_LISTED = 20  # entries: shown of a long list
+_SERIES = ("bits_per_byte", "heldout_bits_per_byte", "tokens", "lr_scale", "tokens_per_second", "ends_after", "resumed")
 _GLOSSES = {
     "embed": "one vector for each token",
     "position": "one vector for each place in the text",
@@ -62,18 +61,11 @@ _GLOSSES = {
 def write_page(folder: Path) -> Path:
     """Write `page.html` into a run's folder, from its card.json and log.jsonl, and return its path.
 
-    Lines of the log that cannot be read, such as a last one that is half written, are passed over. Raises
-    CorruptFile if there is no readable card, NoDiskRoom.
+    Raises CorruptFile if there is no readable card, NoDiskRoom.
     """
-    try:
-        card = json.loads((folder / "card.json").read_bytes())
-        if not isinstance(card, dict):
-            raise ValueError("it is no object")
-    except (OSError, ValueError) as error:
-        raise CorruptFile(f"{folder / 'card.json'} cannot be read ({error}); restore it.") from error
-    page = folder / "page.html"
-    atomic_write(page, render(card, _records(folder / "log.jsonl")).encode())
-    return page
+    run = RunFolder(folder)
+    atomic_write(run.page_path, render(run.card().values, run.records()).encode())
+    return run.page_path
 
 
 def render(card: Mapping[str, Any], log: Iterable[Mapping[str, Any]]) -> str:
@@ -85,16 +77,6 @@ def render(card: Mapping[str, Any], log: Iterable[Mapping[str, Any]]) -> str:
         script=Markup(_resource("js")),
         script_hash=html.script_hash(_resource("js")),
     )
-
-
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.exists():
-        with path.open("rb") as lines:
-            for one in lines:
-                with suppress(ValueError):
-                    record = json.loads(one)
-                    if isinstance(record, dict):
-                        yield record
 
 
 @cache
@@ -159,7 +141,15 @@ def _number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws: lines as (class, path), ticks as (per cent of the side, text)."""
+    """A chart as the template draws it.
+
+    Args:
+        title: Above it.
+        description: For screen readers.
+        lines: (class, path in SVG's words).
+        x_ticks: (per cent of the width, text).
+        y_ticks: (per cent of the height, text).
+    """
 
     title: str
     description: str
@@ -237,13 +227,13 @@ class _Run:
         """What the weights were before the first step."""
         if model := self.find("from", "model"):
             return f"the weights of {model}"
-        if self.find("recipe", "from_pairs"):
-            return "the pairs of neighbours in its text, counted"
+        if self.find("recipe", "init") == "bigrams":
+            return "the bigrams of its text, counted"
         return "random numbers"
 
     @property
     def repeats(self) -> float | None:
-        """How many times the text was read."""
+        """The number of epochs over the text."""
         length = self.number("corpus", "train", "tokens")
         return self.tokens / length if self.tokens and length else None
 
@@ -278,14 +268,14 @@ class _Run:
         values = [*usual, *(value for _, value in [*smooth, *heldout]), *([self.floor] if self.floor else [])]
         y = around([min(value, most) for value in values])
         marks = "".join(
-            f"M{round(1000 * x.at(step))} 1000v-30" for step, _ in _spread(_from(x.low, self.corrections), 60)
+            f"M{round(1000 * x.at(step))} 1000v-30" for step, _ in spread(_from(x.low, self.corrections), 60)
         )
         lines = [
             ("raw", steps(training, x, y)),
             ("corrected", marks),
             (
                 "resumed",
-                "".join(f"M{round(1000 * x.at(step))} 0v1000" for step, _ in _spread(_from(x.low, self.resumed), 60)),
+                "".join(f"M{round(1000 * x.at(step))} 0v1000" for step, _ in spread(_from(x.low, self.resumed), 60)),
             ),
             ("floor", f"M0 {round(1000 * (1 - y.at(self.floor)))}h1000" if self.floor else ""),
             ("smooth", line(smooth, x, y)),
@@ -299,11 +289,11 @@ class _Run:
         return _chart("Learning curve", description, lines, x, y)
 
     def _side_charts(self, x: Axis) -> Iterator[Chart]:
-        level, speed = (_from(x.low, self._log.series[name]) for name in ("level", "tokens_per_second"))
-        if level:
+        scale, speed = (_from(x.low, self._log.series[name]) for name in ("lr_scale", "tokens_per_second"))
+        if scale:
             description = "Learning rate by the step, as a share of its maximum."
             y = Axis(0, 1)
-            yield _chart("Size of the moves", description, [("smooth", line(level, x, y))], x, y, percent=True)
+            yield _chart("Size of the moves", description, [("smooth", line(scale, x, y))], x, y, percent=True)
         if speed:
             description = f"Tokens per second by the step; {count(speed[-1][1])} at the last one."
             y = around([0, *(value for _, value in speed)], 2)
@@ -313,8 +303,8 @@ class _Run:
     def rows(self) -> list[list[str | float | None]]:
         """For the cross-hair and the table: the step, then as text step, training, held out, rate and speed."""
         steps_known = [step for step, _ in self.training]
-        chosen = sorted({*_spread(steps_known, _ROWS), *_growing(steps_known, _ROWS)})
-        smooth, level = dict(self.smooth), dict(self._log.series["level"])
+        chosen = sorted({*spread(steps_known, _ROWS), *_growing(steps_known, _ROWS)})
+        smooth, scale = dict(self.smooth), dict(self._log.series["lr_scale"])
         speed = dict(self._log.series["tokens_per_second"])
         return [
             [
@@ -322,7 +312,7 @@ class _Run:
                 count(step),
                 figure(smooth[step]),
                 figure(_latest(self.heldout, step)),
-                f"{100 * level[step]:.0f} %" if step in level else None,
+                f"{100 * scale[step]:.0f} %" if step in scale else None,
                 count(speed[step]) if step in speed else None,
             ]
             for step in chosen
@@ -349,7 +339,7 @@ class _Run:
 
     @property
     def n_samples(self) -> int:
-        """How many samples the log holds."""
+        """The number of samples in the log."""
         return len(self._log.samples)
 
     @cached_property
@@ -376,7 +366,7 @@ class _Run:
 
     @property
     def _on_target(self) -> bool:
-        """Whether the run was asked to end at so few bits per byte, and came to so few."""
+        """Whether the run had a target in bits per byte and reached it."""
         until, found = self.number("budget", "until"), self.number("results", "bits_per_byte")
         return until is not None and found is not None and found <= until
 
@@ -392,13 +382,13 @@ class _Run:
             kinds[kind.removesuffix(".weight")].append((layer, points))
         result = []
         for kind, layers in list(kinds.items())[:_KINDS]:
-            lines = [points for _, points in _spread(sorted(layers), _LAYERS)]
+            lines = [points for _, points in spread(sorted(layers), _LAYERS)]
             x = Axis(0, max(points[-1][0] for points in lines) or 1)
             y = around([0, *(value for points in lines for _, value in points)])
             opacity = [round(0.3 + 0.7 * (index + 1) / len(lines), 2) for index in range(len(lines))]
             first, last = (figure(sum(points[place][1] for points in lines) / len(lines)) or "" for place in (0, -1))
             description = f"Root-mean-square by the step, a line for each layer: {first} to {last} on average."
-            chart = Chart(kind, description, [("norm", line(_spread(points, 60), x, y)) for points in lines])
+            chart = Chart(kind, description, [("norm", line(spread(points, 60), x, y)) for points in lines])
             result.append((kind, _GLOSSES.get(kind, ""), chart, opacity, first, last))
         return result
 
@@ -459,15 +449,8 @@ def _from(low: float, points: Sequence[Point]) -> list[Point]:
     return [point for point in points if point[0] >= low]
 
 
-def _spread(items: Sequence[T], wanted: int) -> list[T]:
-    """At most so many of the items, evenly, with the first and the last."""
-    if len(items) <= wanted:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (wanted - 1))] for index in range(wanted)]
-
-
 def _growing(items: Sequence[T], wanted: int) -> list[T]:
-    """At most so many of the items, at distances that grow by a factor, with the first and the last."""
+    """At most `wanted` of the items, at distances that grow by a factor, the first and the last among them."""
     if len(items) <= wanted:
         return list(items)
     return [items[index] for index in sorted({round(len(items) ** (i / (wanted - 1))) - 1 for i in range(wanted)})]

@@ -15,13 +15,16 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from nextword.api import DEFAULT_SAMPLING
-from nextword.sample.sampler import Sampling
+from nextword.base.settings import settings_of
+from nextword.sample.settings import Sampling
+from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 from nextword.web.problems import BadRequest
+from nextword.web.settings import sampling_fields
 
 Json = dict[str, Any]
 MOST_CHOICES = 128
@@ -94,22 +97,21 @@ class ResponseFormat(ApiRequest):
         return {"type": "object"} if self.type == "json_object" else None
 
 
-class GenerationRequest(ApiRequest):
+# By a number each; the logit bias is an object of OpenAI's own form.
+_NUMBERS = tuple(name for name in settings_of(Sampling) if name != "logit_bias")
+_SamplingFields = create_model("SamplingFields", __base__=ApiRequest, **sampling_fields(_NUMBERS))
+
+
+class GenerationRequest(_SamplingFields):  # type: ignore[misc, valid-type]  # made from the list of settings
     """What completions and chat share. Settings left out are those of `nextword generate`."""
 
     model: str | None = None
-    temperature: float = DEFAULT_SAMPLING.temperature
-    top_p: float = DEFAULT_SAMPLING.top_p
-    top_k: int = DEFAULT_SAMPLING.top_k
-    min_p: float = DEFAULT_SAMPLING.min_p
-    typical_p: float = DEFAULT_SAMPLING.typical_p
-    repetition_penalty: float = DEFAULT_SAMPLING.repetition_penalty
-    presence_penalty: float = DEFAULT_SAMPLING.presence_penalty
-    frequency_penalty: float = DEFAULT_SAMPLING.frequency_penalty
-    logit_bias: dict[str, float] = Field(default={}, max_length=10_000)
+    logit_bias: dict[str, float] = Field(
+        default={}, max_length=10_000, description=settings_of(Sampling)["logit_bias"].doc
+    )
     n: int = Field(default=1, ge=1, le=MOST_CHOICES)
     seed: int | None = None
-    stop: Stops = []
+    stop: Stops = Field(default=[])
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat = ResponseFormat()
@@ -117,17 +119,8 @@ class GenerationRequest(ApiRequest):
 
     def sampling(self) -> Sampling:
         """How to choose. Raises SettingError or BadRequest."""
-        return Sampling(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            typical_p=self.typical_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            logit_bias={_token(id): bias for id, bias in self.logit_bias.items()},
-        )
+        bias = {_token(id): bias for id, bias in self.logit_bias.items()}
+        return Sampling(**{name: getattr(self, name) for name in _NUMBERS}, logit_bias=bias)
 
     def stops(self) -> list[str]:
         """The stop strings."""
@@ -240,7 +233,7 @@ class ChatRequest(GenerationRequest):
     top_logprobs: int = Field(default=0, ge=0, le=MOST_ALTERNATIVES)
     tools: list[Tool] = Field(default=[], max_length=MOST_CHOICES)
     tool_choice: str | Json = "auto"
-    functions: list[Any] = []  # what tools were once called
+    functions: list[Any] = Field(default=[])  # what tools were once called
     function_call: str | Json = "auto"
 
     def offered(self) -> list[Json]:
@@ -273,6 +266,9 @@ class DetokenizeRequest(ApiRequest):
     tokens: Ids = Field(max_length=1_000_000)
 
 
+_EXPLAIN = settings_of(ExplainSettings)
+
+
 class ExplainRequest(ApiRequest):
     """POST /v1/explain: why this token comes next. token, against: a text that is one token, or an id."""
 
@@ -280,9 +276,9 @@ class ExplainRequest(ApiRequest):
     prompt: Annotated[str | Ids, _described("a text or a list of token ids")]
     token: OneToken | None = None
     contrast: OneToken | None = None
-    count: int = Field(default=12, ge=1, le=100)
-    granularity: Literal["finest", "read", "head", "source", "layer", "neuron"] = "finest"
-    ablation: Literal["zero", "mean", "resample", "none"] = "zero"
+    count: int = Field(default=EXPLAIN.count, ge=1, le=100, description=_EXPLAIN["count"].doc)
+    granularity: Granularity = Field(default=EXPLAIN.granularity, description=_EXPLAIN["granularity"].doc)
+    ablation: Ablation = Field(default=EXPLAIN.ablation, description=_EXPLAIN["ablation"].doc)
 
 
 def _token(id: str) -> int:

@@ -13,8 +13,8 @@ from nextword.api import GPT
 from nextword.errors import ContextOverflow, InputError
 from nextword.sample.generation import SamplingLoop
 from nextword.sample.grammar import Grammars
-from nextword.sample.sampler import Sampling
 from nextword.sample.scheduler import Scheduler
+from nextword.sample.settings import Sampling
 from nextword.web.openai.collect import TextJob
 from nextword.web.openai.schemas import ExplainRequest, GenerationRequest
 from nextword.web.problems import UnknownModel
@@ -139,7 +139,6 @@ class Service:
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
         """The receipt of the named token, or of the most probable one. Raises InputError."""
         ids = self.prompt_ids(request.prompt)
-        ablation = None if request.ablation == "none" else request.ablation
         with self.lock:
             receipt = self.gpt.receipt(
                 ids,
@@ -147,7 +146,7 @@ class Service:
                 request.contrast,
                 count=request.count,
                 granularity=request.granularity,
-                ablation=ablation,
+                ablation=request.ablation,
                 text=self.text,
                 name=self.name,
             )

@@ -6,7 +6,7 @@ Each function answers one question of the studio about one model, as JSON values
 from __future__ import annotations
 
 from nextword.errors import InputError
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from nextword.web.studio.requests import AblationRequest, DrawRequest, TextRequest, WhyRequest
 from nextword.web.studio.views import Json, Views
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from nextword.api import GPT
 from nextword.errors import InputError
-from nextword.parameters.checkpoints import checkpoint_steps
-from nextword.run_checkpoint import as_checkpoint, open_checkpoint
+from nextword.parameters.run_folder import RunFolder, checkpoint_named
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.views import Views
 
@@ -43,7 +42,7 @@ class Models:
         with self._lock:
             if name not in self._checkpoints:
                 run, step = place
-                self._checkpoints[name] = Views(open_checkpoint(run, step), name, None)
+                self._checkpoints[name] = Views(GPT(run.stored_checkpoint(step)), name, None)
             self._checkpoints.move_to_end(name)
             while len(self._checkpoints) > KEPT:
                 self._checkpoints.popitem(last=False)
@@ -54,15 +53,16 @@ class Models:
 
         `runs`: the steps of their checkpoints. `checkpoint`: of which run and step the model is; None for another.
         """
-        runs = {run: checkpoint_steps(folder) for run, folder in self._learning.runs().items()}
+        runs = {run: folder.steps() for run, folder in self._learning.runs().items()}
         view, checkpoint = self.named(name), None
         if name is not None and name not in self._models:
-            run, _, step = name.rpartition("@")
-            checkpoint = {"run": run, "step": int(step)}
+            place = checkpoint_named(name)
+            assert place is not None, "or nothing has this name"
+            checkpoint = {"run": place[0], "step": place[1]}
         return view.model() | {"models": list(self._models), "runs": runs, "checkpoint": checkpoint}
 
-    def _checkpoint(self, name: str) -> tuple[Path, int] | None:
+    def _checkpoint(self, name: str) -> tuple[RunFolder, int] | None:
         """The folder and the step of RUN@STEP; None if there is no such checkpoint."""
-        run, step = as_checkpoint(name) or ("", 0)
+        run, step = checkpoint_named(name) or ("", 0)
         folder = self._learning.runs().get(run)
-        return (folder, step) if folder is not None and step in checkpoint_steps(folder) else None
+        return (folder, step) if folder is not None and step in folder.steps() else None

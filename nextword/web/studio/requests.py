@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from nextword.api import DEFAULT_SAMPLING
-from nextword.sample.sampler import Sampling
+from nextword.base.settings import settings_of
+from nextword.sample.settings import Sampling
+from nextword.trace.settings import EXPLAIN
+from nextword.web.settings import sampling_fields
 
 LONGEST = 100_000  # characters of a prompt
 LONGEST_TEXT = 1_000_000  # characters to learn from
-SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # that the page has sliders for
+SLIDERS = {name: each.slider for name, each in settings_of(Sampling).items() if each.slider is not None}
 
 
 class ModelRequest(BaseModel):
@@ -29,21 +31,19 @@ class TextRequest(ModelRequest):
     chosen: list[int] = Field(default=[], max_length=LONGEST)
 
 
-class DrawRequest(TextRequest):
-    """Text, settings, and what the draw depends on. rows: how many tokens are told one by one."""
+_SamplingFields = create_model("SamplingFields", __base__=TextRequest, **sampling_fields(SLIDERS))
 
-    temperature: float = DEFAULT_SAMPLING.temperature
-    top_k: int = DEFAULT_SAMPLING.top_k
-    top_p: float = DEFAULT_SAMPLING.top_p
-    min_p: float = DEFAULT_SAMPLING.min_p
-    repetition_penalty: float = DEFAULT_SAMPLING.repetition_penalty
+
+class DrawRequest(_SamplingFields):  # type: ignore[misc, valid-type]  # made from the list of settings
+    """Text, settings, and what the draw depends on. rows: the number of tokens reported one by one."""
+
     seed: int = Field(default=0, ge=0, lt=1 << 64)
     number: float | None = Field(default=None, ge=0, lt=1)
     rows: int = Field(default=10, ge=1, le=200)
 
     def sampling(self) -> Sampling:
         """Raises SettingError."""
-        return Sampling(**{name: getattr(self, name) for name in SETTINGS})
+        return Sampling(**{name: getattr(self, name) for name in SLIDERS})
 
 
 class WhyRequest(TextRequest):
@@ -51,7 +51,7 @@ class WhyRequest(TextRequest):
 
     token: int | None = None
     contrast: int | None = None
-    count: int = Field(default=12, ge=1, le=100)
+    count: int = Field(default=EXPLAIN.count, ge=1, le=100)
 
 
 class AblationRequest(DrawRequest):

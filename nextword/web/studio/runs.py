@@ -7,10 +7,8 @@ them; a continuation's probability is the product of its tokens' at every checkp
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +19,15 @@ from nextword.corpus.language import World, text_of, words_of
 from nextword.corpus.worlds import WORLDS, world
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ContextOverflow, InputError
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters.run_folder import Card, RunFolder
+from nextword.train.page.charts import spread
 
 Json = dict[str, Any]
 
-MOST = 300  # points of a curve
-SAMPLES = 40
-TOP = 5  # tokens told of each checkpoint
-KEPT = 64  # words whose way through a run is remembered
+MOST = 300  # points: of a curve
+SAMPLES = 40  # texts: the last of a run
+TOP = 5  # tokens: told of each checkpoint
+KEPT = 64  # words: whose way through a run is remembered
 # Words whose true chance is known, and that tell what has been learned: a pair, a rule, a fact.
 _WATCHED = {
     "pantry": (("Ann saw an apple", " pie"), ("Ben drew a plum", " jam"), ("Grandma wanted a lemon", " juice")),
@@ -48,19 +47,20 @@ class Learning:
     """
 
     def __init__(self, run: Path | None = None, runs: Path | None = None) -> None:
-        self._run, self._folder = run, runs
+        self._run, self._folder = None if run is None else RunFolder(run), runs
         self._words: OrderedDict[tuple[str, str, str, tuple[int, ...]], Json] = OrderedDict()
 
-    def runs(self) -> dict[str, Path]:
+    def runs(self) -> dict[str, RunFolder]:
         """The runs by name, the youngest last."""
-        found = {} if self._run is None else {self._run.resolve().name: self._run}
+        found = {} if self._run is None else {self._run.path.resolve().name: self._run}
         if self._folder is not None and self._folder.is_dir():
-            made = [path for path in self._folder.iterdir() if not path.name.startswith(".") and _is_run(path)]
-            made.sort(key=lambda path: (path / "card.json").stat().st_ctime)
-            found |= {path.name: path for path in made if path.name not in found}
+            folders = map(RunFolder, self._folder.iterdir())
+            made = [run for run in folders if not run.path.name.startswith(".") and run.is_run]
+            made.sort(key=lambda run: run.made_at)
+            found |= {run.path.name: run for run in made if run.path.name not in found}
         return found
 
-    def _named(self, name: str) -> Path:
+    def _named(self, name: str) -> RunFolder:
         """Raises InputError for a name that is not listed."""
         runs = self.runs()
         if name not in runs:
@@ -72,12 +72,12 @@ class Learning:
 
         `floor`: what no model of a known-truth language can get below; `watch`: words of it worth watching.
         """
-        folder = self._named(name)
-        card = _card(folder)
+        run = self._named(name)
+        card = run.card()
         language = _language(card)
         series: dict[str, dict[int, float]] = {payload: {} for payload in _SERIES.values()}
         samples: dict[int, str] = {}
-        for record in _records(folder / "log.jsonl"):
+        for record in run.records():
             step = record.get("step")
             if not isinstance(step, int):
                 continue
@@ -90,69 +90,50 @@ class Learning:
                     samples[step] = text
         return {
             "name": name,
-            **{payload: _thinned(sorted(points.items())) for payload, points in series.items()},
+            **{name: spread(sorted(points.items()), MOST) for name, points in series.items()},
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
-            "checkpoints": checkpoint_steps(folder),
-            "forecast": card.get("forecast"),
+            "checkpoints": run.steps(),
+            "forecast": card.find("forecast"),
             "floor": language and language.entropy_per_byte(),
             "watch": [
                 {"prompt": prompt, "continuation": continuation}
                 for prompt, continuation in (_WATCHED[language.name] if language else ())
             ],
-            "results": card.get("results"),
+            "results": card.results,
         }
 
     def word(self, name: str, prompt: str, continuation: str) -> Json:
-        """How probable `continuation` was after `prompt` at each checkpoint, and what was likeliest instead.
+        """The probability of a continuation at each checkpoint of a run, and the tokens that were likeliest instead.
 
-        `truth`: its true probability, None where no rule of a language tells it.
-        Raises InputError, EmptyPrompt, ContextOverflow, CorruptFile.
+        Args:
+            name: Of the run.
+            prompt: What comes before.
+            continuation: What is watched.
+
+        Returns:
+            JSON; `truth` is the true probability, None where no rule of a language tells it.
+
+        Raises:
+            InputError: There is no such run, no checkpoint or no continuation.
+            EmptyPrompt: There is no prompt.
+            ContextOverflow: The text is longer than the run's context.
+            CorruptFile: A file of the run is damaged.
         """
-        folder = self._named(name)
-        steps = checkpoint_steps(folder)
+        run = self._named(name)
+        steps = run.steps()
         key = (name, prompt, continuation, tuple(steps))
         if key not in self._words:
-            truth = _truth(_language(_card(folder)), prompt, continuation)
-            self._words[key] = {**_way(folder, steps, prompt, continuation), "truth": truth}
+            truth = _truth(_language(run.card()), prompt, continuation)
+            self._words[key] = {**_way(run, steps, prompt, continuation), "truth": truth}
         self._words.move_to_end(key)
         while len(self._words) > KEPT:
             self._words.popitem(last=False)
         return self._words[key]
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "card.json").is_file() and (path / "checkpoints").is_dir()
-
-
-def _card(folder: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        card = json.loads((folder / "card.json").read_bytes())
-        if isinstance(card, dict):
-            return card
-    return {}
-
-
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            with suppress(ValueError):
-                record = json.loads(line)
-                if isinstance(record, dict):
-                    yield record
-
-
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most MOST of the points, spread evenly over them."""
-    if len(points) <= MOST:
-        return points
-    return [points[round(at * (len(points) - 1) / (MOST - 1))] for at in range(MOST)]
-
-
-def _language(card: Mapping[str, Any]) -> World | None:
+def _language(card: Card) -> World | None:
     """The known-truth language that a run learned; None for other text."""
-    match card.get("corpus"):
+    match card.find("corpus"):
         case {"paths": [str(path)]} if path.startswith(WORLD):
             name = path.removeprefix(WORLD).partition(",")[0]
             return world(name) if name in WORLDS else None
@@ -177,13 +158,13 @@ def _truth(language: World | None, prompt: str, continuation: str) -> float | No
     return None
 
 
-def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json:
+def _way(run: RunFolder, steps: list[int], prompt: str, continuation: str) -> Json:
     import torch
 
-    from nextword.trace.checkpoint import checkpoint_model
+    from nextword.predict.torch_engine import checkpoint_model
     from nextword.trace.text.history import Moment, learned_in
 
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = run.tokenizer()
     before = tokenizer.encode_prompt(prompt)
     after = _after(tokenizer, before, prompt, continuation)
     if not after:
@@ -192,7 +173,7 @@ def _way(folder: Path, steps: list[int], prompt: str, continuation: str) -> Json
         raise InputError("This run has no checkpoint yet; wait a moment.")
     moments, payload = [], []
     for step in steps:
-        model = checkpoint_model(folder, step)
+        model = checkpoint_model(run.path, step)
         if len(before) + len(after) > model.architecture.context:
             raise ContextOverflow(f"The text is longer than this run's context of {model.architecture.context} tokens.")
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from nextword.errors import InputError
 
 Json = dict[str, Any]
 
-_SAID = 4_000  # bytes of what the process said last
+_SAID = 4_000  # bytes: of what the process said last
 
 
 class Training:
@@ -32,7 +32,16 @@ class Training:
         self._stopped = False
 
     def start(self, minutes: float, *, text: str | None, world: str | None) -> Json:
-        """Begin a run of so many minutes on the text or on a known-truth language. Raises InputError."""
+        """Begin a run.
+
+        Args:
+            minutes: Of the whole run.
+            text: To learn from; None where `world` is given.
+            world: Name of a known-truth language.
+
+        Raises:
+            InputError: A run is under way, or there is no text.
+        """
         if self._is_running():
             raise InputError(f"{self._name} is still training; wait for its end or stop it.")
         self.stop()

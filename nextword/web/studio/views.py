@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nextword.api import DEFAULT_SAMPLING, GPT
+from nextword.api import GPT
+from nextword.base.settings import settings_of
 from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
 from nextword.predict.engine import Logits
 from nextword.sample.draw import uniform
-from nextword.sample.sampler import Distribution, SampledToken, Sampling, distribute, sample_token
+from nextword.sample.sampler import Distribution, SampledToken, distribute, sample_token
+from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 from nextword.trace.receipt.receipt import Chosen, How, distribution_to_json, draw_to_json
-from nextword.web.studio.requests import SETTINGS, DrawRequest, TextRequest
+from nextword.web.studio.requests import SLIDERS, DrawRequest, TextRequest
 
 Json = dict[str, Any]
 
@@ -62,7 +64,7 @@ class Views:
             "width": a.width,
             "vocab": self.gpt.tokenizer.vocab_size,
             "context": a.context,
-            "sampling": {name: getattr(DEFAULT_SAMPLING, name) for name in SETTINGS},
+            "sliders": [_slider(name) for name in SLIDERS],
         }
 
     def ids_of(self, request: TextRequest) -> list[int]:
@@ -159,7 +161,7 @@ class Views:
         how: How = "greedy" if request.temperature == 0 else "drawn"
         chosen = Chosen(how, sampled.id, distribution, tokenizer.vocab_size, sampling, request.seed, sampled)
         n_rows = request.rows + (sampled.id not in distribution.top(request.rows, tokenizer.vocab_size))
-        settings = {name: getattr(sampling, name) for name in SETTINGS}
+        settings = {name: getattr(sampling, name) for name in SLIDERS}
         draw = draw_to_json(chosen, self.decode_token, n_rows=n_rows)
         return {
             "ids": ids,
@@ -186,3 +188,11 @@ class Views:
             "written": tokenizer.decode([*request.chosen, sampled.id]),
             "ends": sampled.id in tokenizer.eos_ids,
         }
+
+
+def _slider(name: str) -> Json:
+    """A setting as the page's control for it: ends, step, the value it begins at, and what it does."""
+    setting, slider = settings_of(Sampling)[name], SLIDERS[name]
+    off, word = slider.off
+    ends = {"minimum": slider.minimum, "maximum": slider.maximum, "step": slider.step}
+    return {"name": name, **ends, "value": getattr(DEFAULT_SAMPLING, name), "off": [off, word], "doc": setting.doc}

@@ -55,14 +55,14 @@ def engine(
     return CpuEngine(stored.architecture, pack(stored.tensors, weights), threads=threads, kv_cache=kv_cache)
 
 
-class HalfMemory(KVCache):
+class HalfCache(KVCache):
     """The definition's memory, of keys and values in float16."""
 
     def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return super().append(layer, key.half().float(), value.half().float())
 
 
-class ByteMemory(KVCache):
+class ByteCache(KVCache):
     """The same of bytes: each key or value has the scale that makes its largest number 127."""
 
     def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,13 +139,13 @@ def test_keys_and_values_of_bytes_are_the_definitions_rounded(
 ) -> None:
     """What the kernels compute a little differently may be rounded to the next byte, hence not to 1e-4."""
     stored = open_stored(tiny_folder(variant))
-    monkeypatch.setattr(torch_engine, "Memory", ByteMemory)
+    monkeypatch.setattr(torch_engine, "KVCache", ByteCache)
     expected = TorchEngine(stored.architecture, stored.tensors).open_session().feed_all(ids())
     found = CpuEngine(stored.architecture, pack(stored.tensors, "fp32"), kv_cache="int8").open_session().feed_all(ids())
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("kv_cache", "memory"), [("fp16", HalfMemory), ("int8", ByteMemory)])
+@pytest.mark.parametrize(("kv_cache", "memory"), [("fp16", HalfCache), ("int8", ByteCache)])
 def test_keys_and_values_in_less_room_are_nearly_the_same(
     kv_cache: KvCache, memory: type[KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +155,7 @@ def test_keys_and_values_in_less_room_are_nearly_the_same(
     exact, reader = (CpuEngine(WINDOWED, packed, kv_cache=each) for each in ("fp32", kv_cache))
     expected, found = exact.open_session().feed_all(text), reader.open_session().feed_all(text)
     assert np.abs(found - expected).max() <= {"fp16": 1e-3, "int8": 2e-2}[kv_cache] * np.abs(expected).max()
-    monkeypatch.setattr(torch_engine, "Memory", memory)
+    monkeypatch.setattr(torch_engine, "KVCache", memory)
     rounded = TorchEngine(WINDOWED, tensors).open_session().feed_all(text)
     assert np.abs(found - rounded).max() <= 1e-3 * np.abs(rounded).max()
     session = reader.open_session()
@@ -242,7 +242,7 @@ def test_generating_on_a_cpu_does_not_import_torch(tiny_folder: Folder) -> None:
     program = (
         "import sys, nextword\n"
         f"gpt = nextword.open({str(tiny_folder('llama'))!r}, device='cpu')\n"
-        "assert len(gpt.generate('The', max_tokens=4).finish().choices)\n"
+        "assert len(gpt.generate('The', max_tokens=4).finish().tokens)\n"
         "gpt.predict('The'); gpt.score('The cat')\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'torch'"
     )

@@ -110,9 +110,9 @@ for name, shape in tensor_shapes(a).items():
         tensor = StoredTensor("Q8_0", shape, blocks.reshape(shape[0], -1))
     packed |= pack({name: tensor})
 engine = CpuEngine(a, packed)
-reading = engine.open_session()
-reading.feed([1] * 1000)
-needed = sum(tensor.data.nbytes for tensor in packed.values()) + reading.memory.nbytes
+session = engine.open_session()
+session.feed([1] * 1000)
+needed = sum(tensor.data.nbytes for tensor in packed.values()) + session.memory.nbytes
 print((resident() - before) / needed, needed)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import nextword
 from nextword import cli
 from nextword.errors import EmptyPrompt, InputError, SettingError, UnknownToken
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from nextword.trace.interventions import Scale
 from nextword.trace.logit.components import Bias, Head, Layer, Neuron, Position, Source, Token, ValueBias
 from nextword.trace.logit.explanation import explain
@@ -49,7 +49,7 @@ def test_it_shows_itself_in_one_line() -> None:
 def test_what_is_no_grain_or_no_cause_at_all_is_refused() -> None:
     with pytest.raises(SettingError, match="finest, read, head"):
         explain(induction_model(), COPY, decode_token, granularity="word")  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match="At least one"):
+    with pytest.raises(SettingError, match="at least 1"):
         explain(induction_model(), COPY, decode_token, count=0)
 
 
@@ -64,7 +64,7 @@ def test_the_printed_shares_are_the_whole_lead() -> None:
 
 
 def test_every_cause_has_words() -> None:
-    found = explain(random_model(KINDS["layernorm, learned, biases, tied"]), PROMPT, decode_token, 5, ablation=None)
+    found = explain(random_model(KINDS["layernorm, learned, biases, tied"]), PROMPT, decode_token, 5, ablation="none")
     words = {
         Token(): "the last token ' that' by itself, as a pair with ' says'",
         Position(): "standing at position 12",
@@ -97,7 +97,7 @@ def test_json_holds_the_account_and_its_tests() -> None:
 
 def test_without_an_audit_or_with_too_few_causes_there_is_no_number_for_it() -> None:
     model = random_model(KINDS["qk-norm"])
-    assert explain(model, PROMPT, decode_token, ablation=None).to_json()["audit"] is None
+    assert explain(model, PROMPT, decode_token, ablation="none").to_json()["audit"] is None
     assert explain(model, PROMPT, decode_token, count=2).to_json()["audit"]["rank_correlation"] is None
 
 

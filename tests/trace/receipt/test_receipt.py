@@ -14,13 +14,15 @@ import nextword
 from nextword import cli
 from nextword.errors import InputError, SettingError, StaleIndex
 from nextword.optimize.order import Order
-from nextword.sample.sampler import Sampling
+from nextword.parameters.run_folder import RunFolder
+from nextword.sample.settings import Sampling
 from nextword.trace.receipt.receipt import VERSION
 from nextword.trace.receipt.replay import compare, request_of
 from nextword.trace.text.evidence import exposures as exposures_of
 from nextword.trace.text.indexed import index_files, open_indexed, training_order
 from nextword.trace.text.sources import sentence
-from nextword.train.run import Budget, start
+from nextword.train.plan import Budget
+from nextword.train.run import start
 from tests.trace.conftest import BOLD, PROMPT
 
 FABLE = "One day the fox saw the grapes, and She ate an apple pie under the tree.\n"
@@ -70,13 +72,13 @@ def test_causes_rest_and_remainder_are_the_lead(told: dict[str, Any]) -> None:
 
 
 def test_named_and_most_probable_tokens_are_not_drawn(gpt: nextword.GPT) -> None:
-    named = gpt.receipt(PROMPT, "z", ablation=None).to_json()
+    named = gpt.receipt(PROMPT, "z", ablation="none").to_json()
     assert (named["draw"]["how"], named["draw"]["number"], named["draw"]["segments"]) == ("named", None, [])
     assert len(named["distribution"]["rows"]) == 10, "a rare word takes the place of the tenth"
     assert named["distribution"]["rows"][-1]["chosen"]
-    favourite = gpt.receipt(PROMPT, ablation=None).to_json()
+    favourite = gpt.receipt(PROMPT, ablation="none").to_json()
     assert (favourite["draw"]["how"], favourite["distribution"]["chosen"]["rank"]) == ("greedy", 1)
-    cold = gpt.receipt(PROMPT, sampling=Sampling(temperature=0), seed=3, ablation=None).to_json()
+    cold = gpt.receipt(PROMPT, sampling=Sampling(temperature=0), seed=3, ablation="none").to_json()
     assert cold["draw"]["how"] == "greedy"
     assert [row["removed_by"] for row in cold["distribution"]["rows"]] == [None] + ["greedy"] * 9
     with pytest.raises(InputError, match="named or drawn"):
@@ -94,7 +96,7 @@ def test_without_a_text_it_says_how_to_get_one(told: dict[str, Any]) -> None:
 
 def test_a_recited_word_is_traced_to_its_line(gpt: nextword.GPT, text: Path) -> None:
     prompt = FABLE[: FABLE.index(" tree")]
-    told = gpt.receipt(prompt, " tree", ablation=None, text=text).to_json()
+    told = gpt.receipt(prompt, " tree", ablation="none", text=text).to_json()
     found = told["sources"]["evidence"]
     assert found["kind"] == "verbatim"
     (place, *_) = found["longest"]["places"]
@@ -111,7 +113,7 @@ def test_a_recited_word_is_traced_to_its_line(gpt: nextword.GPT, text: Path) -> 
 
 
 def test_a_word_that_the_text_does_not_hold(gpt: nextword.GPT, text: Path) -> None:
-    told = gpt.receipt(PROMPT, " king", ablation=None, text=text).to_json()
+    told = gpt.receipt(PROMPT, " king", ablation="none", text=text).to_json()
     assert told["sources"]["evidence"]["kind"] == "none"
     assert told["sources"]["evidence"]["longest"] is None
     assert sentence(told["sources"]).startswith("text: Neither a passage")
@@ -120,16 +122,18 @@ def test_a_word_that_the_text_does_not_hold(gpt: nextword.GPT, text: Path) -> No
 
 def test_another_models_text_is_refused(tiny_folder: Callable[[str], Path], text: Path) -> None:
     with pytest.raises(StaleIndex):
-        nextword.open(tiny_folder("llama"), device="cpu").receipt("She", ablation=None, text=text)
+        nextword.open(tiny_folder("llama"), device="cpu").receipt("She", ablation="none", text=text)
 
 
 def test_a_run_tells_when_it_saw_the_passage(tmp_path: Path) -> None:
     run = start(["world:hideaway,mb=0.03"], tmp_path / "run", Budget(steps=2), depth=1)
     for _ in run.train():
         pass
-    assert nextword.open(run.folder).receipt("The owl", ablation=None).to_json()["sources"]["evidence"] is None
+    untraced = nextword.open(run.folder).receipt("The owl", ablation="none", traced=False).to_json()
+    assert untraced["sources"]["evidence"] is None
+    assert not RunFolder(run.folder).index_path.exists()
     CliRunner().invoke(cli.app, ["index", str(run.folder)])
-    told = nextword.open(run.folder).receipt("The owl keeps", ablation=None).to_json()
+    told = nextword.open(run.folder).receipt("The owl keeps", ablation="none").to_json()
     exposures = told["sources"]["evidence"]["exposures"]
     order, steps = training_order(run.folder)
     assert isinstance(order, Order)

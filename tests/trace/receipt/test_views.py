@@ -17,7 +17,7 @@ LONG = "The king had three sons. " * 20 + SHORT
 
 
 def views(gpt: nextword.GPT, prompt: str) -> dict[str, Any]:
-    found: dict[str, Any] = gpt.receipt(prompt, ablation=None).with_views()["views"]
+    found: dict[str, Any] = gpt.receipt(prompt, ablation="none").with_views()["views"]
     return found
 
 
@@ -42,7 +42,7 @@ def test_a_short_text_is_told_whole(gpt: nextword.GPT) -> None:
 
 
 def test_views_are_of_the_token_of_the_receipt(gpt: nextword.GPT) -> None:
-    told = gpt.receipt(SHORT, " was", ablation=None).with_views()
+    told = gpt.receipt(SHORT, " was", ablation="none").with_views()
     token = told["why"]["token"]["id"]
     assert told["views"]["leave_one_out"]["token"]["id"] == token
     assert told["views"]["leave_one_out"]["before"] == told["distribution"]["chosen"]["probability"]
@@ -58,7 +58,7 @@ def test_their_size_is_bounded(gpt: nextword.GPT) -> None:
 
 
 def test_a_receipt_is_replayed_with_its_views_or_without(gpt: nextword.GPT) -> None:
-    told = gpt.receipt(SHORT, ablation=None).with_views()
+    told = gpt.receipt(SHORT, ablation="none").with_views()
     again = gpt.receipt(**request_of(told)).with_views()
     assert [check.group for check in compare(told, again)][-1] == "views"
     assert all(check.holds for check in compare(told, again))

@@ -284,7 +284,7 @@ def test_the_planted_facts_of_a_run_are_found_where_and_when_they_were_read(trai
     order, steps = training_order(trained)
     assert steps == 3
     fact = text.tokenizer.encode(" keeps the moon in the teapot.")
-    everything = exposures(text, order, fact, steps=order.rows_per_epoch // order.rows + 1)
+    everything = exposures(text, order, fact, steps=order.rows_per_epoch // order.batch_size + 1)
     assert everything
     assert {seen.place.line % 64 for seen in everything} == {6}
     for seen in everything:

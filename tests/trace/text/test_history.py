@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from nextword import cli
 from nextword.api import open as open_model
 from nextword.errors import CorruptFile, InputError, ModelNotFound, UnknownToken
-from nextword.parameters.checkpoints import run_steps
-from nextword.trace.checkpoint import checkpoint_model
+from nextword.parameters.run_folder import RunFolder
+from nextword.predict.torch_engine import checkpoint_model
 from nextword.trace.text.evidence import exposures
 from nextword.trace.text.history import Interval, Moment, learned_in, read_in
 from nextword.trace.text.indexed import open_indexed, training_order
@@ -70,7 +70,7 @@ def test_the_last_checkpoint_is_the_model(folder: Path) -> None:
     ids = torch.tensor([[1, 2, 3]])
     last = checkpoint_model(folder, STEPS)
     assert torch.equal(last(ids), open_model(folder).reference_model(ids))
-    assert run_steps(folder) == [0, 1, 2, 4, 8, STEPS]
+    assert RunFolder(folder).run_steps() == [0, 1, 2, 4, 8, STEPS]
 
 
 def test_what_was_read_is_what_the_exposure_ledger_says(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_passage_that_stands_nowhere_was_not_read(folder: Path) -> None:
 
 def test_the_verb_tells_every_checkpoint(folder: Path) -> None:
     told = json.loads(run("history", str(folder), PROMPT, TOKEN, "--heads", "--json").stdout)
-    assert [moment["step"] for moment in told["moments"]] == run_steps(folder)
+    assert [moment["step"] for moment in told["moments"]] == RunFolder(folder).run_steps()
     rises = [(b["log_probability"] - a["log_probability"], a["step"], b["step"]) for a, b in pairwise(told["moments"])]
     best = max(rises)
     assert told["learned"] == {"after": best[1], "by": best[2], "rise": best[0]} | {"share": told["learned"]["share"]}
@@ -107,7 +107,7 @@ def test_the_verb_tells_every_checkpoint(folder: Path) -> None:
     assert len(told["moments"][0]["roles"]["induction"]) == a.n_layers
     assert told["token"]["token"] == TOKEN
     assert set(told["moments"][0]["parts"]) == {"token", "position", "attention", "mlp", "biases"}
-    final = open_model(folder).explain(PROMPT, TOKEN, ablation=None)
+    final = open_model(folder).explain(PROMPT, TOKEN, ablation="none")
     assert told["moments"][-1]["log_probability"] == pytest.approx(final.log_probability, abs=1e-5)
     shown = run("history", str(folder), PROMPT, TOKEN, "--heads").stdout
     assert "<- learned" in shown
@@ -119,7 +119,7 @@ def test_what_cannot_be_told_is_refused_in_one_line(folder: Path, tmp_path: Path
     assert "nothing to continue" in mistake("history", str(folder), "", TOKEN)
     assert "holds no text" in mistake("history", str(tmp_path), PROMPT, TOKEN)
     with pytest.raises(ModelNotFound, match="not the folder of a run"):
-        run_steps(tmp_path)
+        RunFolder(tmp_path).run_steps()
     with pytest.raises(InputError, match="after 3 steps; it has them after 0, 1, 2, 4, 8, 12"):
         checkpoint_model(folder, 3)
     with pytest.raises(UnknownToken):

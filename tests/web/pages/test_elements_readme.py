@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from nextword.trace.text.indexed import index_files
 
 README = files("nextword.web.pages").joinpath("elements", "README.md").read_text("utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nextword
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from nextword.web.pages.notebook import generation_html, prediction_html, receipt_html
 from tests.web.looks import shot
 

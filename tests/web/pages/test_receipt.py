@@ -15,7 +15,7 @@ import nextword
 from nextword import cli
 from nextword.base.html import inline_json
 from nextword.errors import CorruptFile, InputError
-from nextword.sample.sampler import Sampling
+from nextword.sample.settings import Sampling
 from nextword.trace.receipt.receipt import VERSION
 from nextword.web.pages.receipt import ELEMENTS, read_receipt, render, write_page
 from tests.web.looks import faint, shot, unnamed

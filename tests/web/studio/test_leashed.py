@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nextword.parameters.checkpoints import checkpoint_steps
+from nextword.parameters.run_folder import RunFolder
 from tests.web.served import call
 from tests.web.test_serve import start
 
@@ -58,7 +58,7 @@ def test_a_run_is_saved_when_its_server_is_killed(tmp_path: Path, server: tuple[
     process.kill()
     assert wait_for(lambda: not lives(run), 15)
     assert "nextword train --resume" in said(tmp_path)
-    assert checkpoint_steps(tmp_path / "pantry-1")[-1] >= 2
+    assert RunFolder(tmp_path / "pantry-1").steps()[-1] >= 2
 
 
 def test_a_run_ends_when_its_server_is_interrupted_twice(server: tuple[subprocess.Popen[str], str]) -> None:

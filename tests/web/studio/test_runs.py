@@ -19,7 +19,6 @@ import nextword
 from nextword.corpus.worlds import world
 from nextword.errors import CorruptFile
 from nextword.optimize import preflight
-from nextword.run_checkpoint import open_checkpoint
 from nextword.train.plan import Budget
 from nextword.train.run import start
 from nextword.web.studio.models import Models
@@ -171,7 +170,7 @@ def test_a_checkpoint_that_is_damaged_is_told(run: Path, tmp_path: Path) -> None
     shutil.copytree(run, copied)
     (copied / "checkpoints" / "step-000004" / "state.json").write_text("{}")
     with pytest.raises(CorruptFile, match="after 4 steps"):
-        open_checkpoint(copied, 4)
+        nextword.open(f"{copied}@4")
 
 
 def test_the_difference_of_two_checkpoints_adds_up(address: str) -> None:

@@ -19,12 +19,11 @@ import { ask, askPage, calm, soon } from "./ask.js";
 import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
-const SETTINGS = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"];
 const BRANCHES = 4; // texts: other continuations of the prompt that are kept
-const state = { model: null, words: [], branches: [], at: 0, number: null, contrast: null, next: null, tokens: null, why: null, leftOut: null };
+const state = { model: null, sliders: [], words: [], branches: [], at: 0, number: null, contrast: null, next: null, tokens: null, why: null, leftOut: null };
 
 const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
-const settings = () => Object.fromEntries(SETTINGS.map((name) => [name, Number($(`#${name}`).value)]));
+const settings = () => Object.fromEntries(state.sliders.map(({ name }) => [name, Number($(`#${name}`).value)]));
 const drawing = () => ({ ...question(), ...settings(), seed: seed(), ...(state.number === null ? {} : { number: state.number }) });
 const seed = () => (/^\d{1,15}$/.test($("#seed").value.trim()) ? Number($("#seed").value) : 0);
 
@@ -376,12 +375,28 @@ async function share() {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+// The sliders, with the ranges, first values and descriptions that the server has of its settings.
+function makeSliders(sliders) {
+  state.sliders = sliders;
+  const labels = sliders.map(({ name, minimum, maximum, step, value, doc }) => {
+    const words = name.replaceAll("_", "-");
+    const input = el("input", { type: "range", id: name, "aria-label": words, "aria-describedby": "hint", min: minimum, max: maximum, step, value });
+    input.addEventListener("input", () => {
+      showSettings();
+      drawDistribution();
+    });
+    return el("label", { "data-hint": `${words}: ${doc}` }, `${words} `, el("output", {}), input);
+  });
+  $(".sliders").prepend(...labels);
+  showSettings();
+}
+
 function showSettings() {
-  for (const name of SETTINGS) {
+  for (const { name, off } of state.sliders) {
     const value = Number($(`#${name}`).value);
-    const off = { temperature: value === 0 && "0, greedy", top_k: value === 0 && "off", top_p: value === 1 && "off", min_p: value === 0 && "off", repetition_penalty: value === 1 && "off" }[name];
-    $(`#${name}`).parentElement.querySelector("output").textContent = off || String(value);
-    $(`#${name}`).setAttribute("aria-valuetext", off || String(value));
+    const words = value === off[0] ? off[1] : String(value);
+    $(`#${name}`).parentElement.querySelector("output").textContent = words;
+    $(`#${name}`).setAttribute("aria-valuetext", words);
   }
 }
 
@@ -414,10 +429,6 @@ function listen() {
   $("#join").addEventListener("click", () => nextWord().then(() => $("#join").focus()));
   $("#on").addEventListener("click", () => writing(pace === 0));
   $("#begin").addEventListener("click", begin);
-  for (const name of SETTINGS) $(`#${name}`).addEventListener("input", () => {
-    showSettings();
-    drawDistribution();
-  });
   $("#number").addEventListener("input", () => {
     state.number = Number($("#number").value);
     drawDistribution();
@@ -534,8 +545,7 @@ async function meet(name) {
   $("#facts").textContent = `${reply.name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(width)} numbers wide.`;
   showCheckpoint();
   if (!first) return arrive();
-  for (const setting of SETTINGS) $(`#${setting}`).value = reply.sampling[setting];
-  showSettings();
+  makeSliders(reply.sliders);
   showView();
   return arrive();
 }
@@ -566,7 +576,6 @@ function watch(name, prompt) {
 }
 
 listen();
-showSettings();
 showView();
 window.addEventListener("hashchange", showView);
 meet(null);

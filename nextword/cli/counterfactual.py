@@ -1,0 +1,73 @@
+"""A run again without a passage: what the passage did to the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nextword.cli import terminal
+from nextword.cli.arguments import AsJson, Device, utf8
+from nextword.cli.root import app
+from nextword.cli.shared import emit
+from nextword.cli.train import ended_in_order, show_training
+
+if TYPE_CHECKING:
+    from nextword.train.counterfactual import Effect, Foretold
+
+
+@app.command()
+def counterfactual(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    without: Annotated[str, typer.Option(metavar="PASSAGE", help="The words that no step reads this time.")],
+    out: Annotated[Path, typer.Option(metavar="NEW", help="The new folder of the run without them.")],
+    ask: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="PROMPT TOKEN", help="Compare this token's probability after it.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write NEW/tensorboard, too.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """What a passage did: train a run again, from before it read the passage, without it.
+
+    If it was stopped, go on with: nextword train --resume NEW
+    """
+    if tensorboard:
+        from nextword.train.tensorboard import require_tensorboard
+
+        require_tensorboard()
+    passage = utf8(without)
+    with ended_in_order(out):
+        from nextword.encode.tokenizer import Tokenizer
+        from nextword.train.counterfactual import effect, foretell, start_without
+
+        tokenizer = Tokenizer.from_folder(run)
+        # Asked first, so that a mistake shows before the training.
+        asked = ask and (tokenizer.encode_prompt(utf8(ask[0])), tokenizer.encode_one(utf8(ask[1])))
+        new, withheld = start_without(run, passage, out, device=device)
+        terminal.note(
+            f"{passage!r} stands in the text {withheld.count:,} times and was read in {withheld.exposures:,} steps, "
+            f"first in step {withheld.first_read + 1:,}; going on without it after step {withheld.resumed_after:,}."
+        )
+        show_training(new, as_json, tensorboard)
+        if asked is None or ask is None:
+            return
+        found, foretold = effect(run, out, *asked), foretell(run, out, passage, *asked)
+    if as_json:
+        told = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
+        emit({**told, "foretold": asdict(foretold)})
+    else:
+        _tell(*ask, found, foretold)
+
+
+def _tell(prompt: str, token: str, found: Effect, foretold: Foretold) -> None:
+    print(
+        f"{token!r} after {prompt!r}: {found.with_passage:.2%} with the passage, "
+        f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
+    )
+    print(
+        f"foretold by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
+        f"by gradients: it spoke more for it than {foretold.below} of {foretold.others} other stretches as long"
+    )
