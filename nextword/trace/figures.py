@@ -3,7 +3,8 @@
     attribution_figure(gpt.explain("She ate an", " apple")).savefig("why.svg")
 
 They need matplotlib, which `pip install 'nextword[figures]'` brings, and no screen: nothing is drawn by pyplot, so
-there is no global state. Colours are told apart by colour-blind eyes (Okabe and Ito, 2008), and never carry a meaning alone.
+there is no global state. Colours are told apart by colour-blind eyes (Okabe and Ito, 2008), and never carry a meaning
+alone.
 """
 
 from __future__ import annotations

@@ -26,16 +26,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from nextword.sample.sampler import Distribution, SampledToken, clamped_log
 from nextword.sample.settings import Sampling
-from nextword.trace.logit.explanation import Explanation, TokenText
+
+if TYPE_CHECKING:  # the studio and notebooks write distributions and draws without torch
+    from nextword.trace.logit.explanation import Explanation, TokenText
 
 VERSION = 3
-ROWS = 10  # of the odds; the rest is one row
+ROWS = 10  # tokens: of the distribution; the rest is one row
 
 How = Literal["drawn", "greedy", "named"]
 
@@ -84,9 +86,13 @@ class Receipt:
         ids, tokens, lens = why.pop("ids"), why.pop("tokens"), why.pop("lens")
         decode_token = self.explanation.decode_token
         token = {"id": self.explanation.token, "token": decode_token(self.explanation.token)}
-        distribution = distribution_to_json(self.chosen, decode_token)
-        engine = clamped_log(distribution["chosen"]["probability"])
-        distribution["reference"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
+        sampling = self.chosen.sampling
+        distribution = distribution_to_json(
+            self.chosen,
+            decode_token,
+            settings=None if sampling is None else sampling_to_json(sampling),
+            reference=self.explanation.log_probability,
+        )
         return {
             "receipt": VERSION,
             **self.facts,
@@ -99,9 +105,24 @@ class Receipt:
         }
 
 
-def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
-    """The most probable tokens and the chosen one, one row for all others, and what the filters took."""
-    shown = _shown(chosen)
+def distribution_to_json(
+    chosen: Chosen,
+    decode_token: TokenText,
+    *,
+    settings: Mapping[str, Any] | None,
+    reference: float | None,
+    n_rows: int = ROWS,
+) -> dict[str, Any]:
+    """The most probable tokens and the chosen one, one row for all others, and what the filters removed.
+
+    Args:
+        chosen: The token and the distribution that it was chosen from.
+        decode_token: A token's text.
+        settings: The sampling settings to show, by name; None where the distribution is the model's own.
+        reference: Natural log-probability of the token by the reference model in float32, None if it was not computed.
+        n_rows: Number of tokens with a row of their own; the chosen one takes the last if it is less probable.
+    """
+    shown = _shown(chosen, n_rows)
     others = np.ones(len(chosen.distribution.logits), bool)
     others[shown] = False
     rows = [_row(chosen, id, decode_token) for id in shown]
@@ -114,33 +135,33 @@ def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, A
             "filtered_probability": float(chosen.distribution.filtered[others].sum()),
         },
         "filters": [dataclasses.asdict(each) for each in chosen.distribution.removed],
-        "sampling": None if chosen.sampling is None else sampling_to_json(chosen.sampling),
+        "sampling": None if settings is None else dict(settings),
         "chosen": next(row for row in rows if row["chosen"]),
+        "reference": {
+            "logprob": reference,
+            "logprob_engine": clamped_log(float(chosen.distribution.probability[chosen.id])),
+        },
     }
 
 
-def _shown(chosen: Chosen) -> list[int]:
-    logits = chosen.distribution.logits[: chosen.n_tokens]
-    best = np.argsort(-logits, kind="stable")[:ROWS].tolist()
-    return best if chosen.id in best else [*best[: ROWS - 1], chosen.id]
+def _shown(chosen: Chosen, n_rows: int) -> list[int]:
+    best = chosen.distribution.top(n_rows, chosen.n_tokens)
+    return best if chosen.id in best else [*best[: n_rows - 1], chosen.id]
 
 
 def _row(chosen: Chosen, id: int, decode_token: TokenText) -> dict[str, Any]:
-    distribution = chosen.distribution
-    return {
-        "id": id,
-        "token": decode_token(id),
-        "logit": float(distribution.logits[id]),
-        "probability": float(distribution.probability[id]),
-        "filtered_probability": float(distribution.filtered[id]),
-        "removed_by": distribution.remover(id),
-        "rank": int((distribution.logits > distribution.logits[id]).sum()) + 1,
-        "chosen": id == chosen.id,
-    }
+    facts = chosen.distribution.facts(id)
+    return {"id": id, "token": decode_token(id), **facts._asdict(), "chosen": id == chosen.id}
 
 
-def draw_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
-    """Where the random number fell on the line of the filtered probabilities, laid end to end in the order of ids."""
+def draw_to_json(chosen: Chosen, decode_token: TokenText, *, n_rows: int = ROWS) -> dict[str, Any]:
+    """Where the random number fell on the line of the filtered probabilities, laid end to end in the order of ids.
+
+    Args:
+        chosen: The token, the distribution that it was chosen from, and the draw if there was one.
+        decode_token: A token's text.
+        n_rows: Number of tokens that may have a segment: those with a row in `distribution_to_json`.
+    """
     payload: dict[str, Any] = {"how": chosen.how, "token": {"id": chosen.id, "token": decode_token(chosen.id)}}
     if chosen.sampled is None:
         return payload | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
@@ -150,7 +171,7 @@ def draw_to_json(chosen: Chosen, decode_token: TokenText) -> dict[str, Any]:
     def interval(id: int) -> list[float]:
         return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
 
-    kept = sorted(id for id in _shown(chosen) if chosen.distribution.filtered[id] > 0)
+    kept = sorted(id for id in _shown(chosen, n_rows) if chosen.distribution.filtered[id] > 0)
     return payload | {
         "seed": chosen.seed,
         "position": chosen.sampled.position,
