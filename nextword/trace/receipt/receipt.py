@@ -30,14 +30,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from nextword.base.types import Json, TokenText
 from nextword.sample.sampler import Distribution, SampledToken, clamped_log
 from nextword.sample.settings import Sampling
-from nextword.trace.logit.explanation import Explanation
+
+if TYPE_CHECKING:  # the studio and notebooks write distributions and draws without torch
+    from nextword.trace.logit.explanation import Explanation
 
 VERSION = 3
 ROWS = 10  # tokens: of the distribution that have a row; all others are one row
@@ -104,9 +106,13 @@ class Receipt:
         ids, tokens, lens = why.pop("ids"), why.pop("tokens"), why.pop("lens")
         decode_token = self.explanation.decode_token
         token = {"id": self.explanation.token, "token": decode_token(self.explanation.token)}
-        distribution = distribution_to_json(self.chosen, decode_token)
-        engine = clamped_log(distribution["chosen"]["probability"])
-        distribution["reference"] = {"logprob": self.explanation.log_probability, "logprob_engine": engine}
+        sampling = self.chosen.sampling
+        distribution = distribution_to_json(
+            self.chosen,
+            decode_token,
+            settings=None if sampling is None else sampling_to_json(sampling),
+            reference=self.explanation.log_probability,
+        )
         return {
             "receipt": VERSION,
             **self.facts,
@@ -119,9 +125,24 @@ class Receipt:
         }
 
 
-def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
-    """The most probable tokens and the chosen one, one row for all others, and what each filter removed."""
-    shown = _shown(chosen)
+def distribution_to_json(
+    chosen: Chosen,
+    decode_token: TokenText,
+    *,
+    settings: Mapping[str, Any] | None,
+    reference: float | None,
+    n_rows: int = ROWS,
+) -> Json:
+    """The most probable tokens and the chosen one, one row for all others, and what each filter removed.
+
+    Args:
+        chosen: The token and the distribution that it was chosen from.
+        decode_token: Gives the text of an id.
+        settings: The sampling settings to show, by name; None where the distribution is the model's own.
+        reference: Natural log-probability of the token by the reference model in float32, None if it was not computed.
+        n_rows: The number of tokens with a row of their own; the chosen one takes the last if it is less probable.
+    """
+    shown = _shown(chosen, n_rows)
     others = np.ones(len(chosen.distribution.logits), bool)
     others[shown] = False
     rows = [_row(chosen, id, decode_token) for id in shown]
@@ -134,35 +155,35 @@ def distribution_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
             "filtered_probability": float(chosen.distribution.filtered[others].sum()),
         },
         "filters": [dataclasses.asdict(each) for each in chosen.distribution.removed],
-        "sampling": None if chosen.sampling is None else sampling_to_json(chosen.sampling),
+        "sampling": None if settings is None else dict(settings),
         "chosen": next(row for row in rows if row["chosen"]),
+        "reference": {
+            "logprob": reference,
+            "logprob_engine": clamped_log(float(chosen.distribution.probability[chosen.id])),
+        },
     }
 
 
-def _shown(chosen: Chosen) -> list[int]:
+def _shown(chosen: Chosen, n_rows: int) -> list[int]:
     """The ids that have a row: the most probable ones, the chosen one among them, in the order of their logits."""
-    logits = chosen.distribution.logits[: chosen.n_tokens]
-    best = np.argsort(-logits, kind="stable")[:ROWS].tolist()
-    return best if chosen.id in best else [*best[: ROWS - 1], chosen.id]
+    best = chosen.distribution.top(n_rows, chosen.n_tokens)
+    return best if chosen.id in best else [*best[: n_rows - 1], chosen.id]
 
 
 def _row(chosen: Chosen, id: int, decode_token: TokenText) -> Json:
     """One token of the distribution."""
-    distribution = chosen.distribution
-    return {
-        "id": id,
-        "token": decode_token(id),
-        "logit": float(distribution.logits[id]),
-        "probability": float(distribution.probability[id]),
-        "filtered_probability": float(distribution.filtered[id]),
-        "removed_by": distribution.remover(id),
-        "rank": int((distribution.logits > distribution.logits[id]).sum()) + 1,
-        "chosen": id == chosen.id,
-    }
+    facts = chosen.distribution.facts(id)
+    return {"id": id, "token": decode_token(id), **facts._asdict(), "chosen": id == chosen.id}
 
 
-def draw_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
-    """The random number of a draw, and its place among the filtered probabilities laid end to end by id."""
+def draw_to_json(chosen: Chosen, decode_token: TokenText, *, n_rows: int = ROWS) -> Json:
+    """The random number of a draw, and its place among the filtered probabilities laid end to end by id.
+
+    Args:
+        chosen: The token, the distribution that it was chosen from, and the draw if there was one.
+        decode_token: Gives the text of an id.
+        n_rows: The number of tokens that may have a segment: those with a row in `distribution_to_json`.
+    """
     payload: Json = {"how": chosen.how, "token": {"id": chosen.id, "token": decode_token(chosen.id)}}
     if chosen.sampled is None:
         return payload | {"seed": None, "position": None, "number": None, "interval": None, "segments": []}
@@ -172,7 +193,7 @@ def draw_to_json(chosen: Chosen, decode_token: TokenText) -> Json:
     def interval(id: int) -> list[float]:
         return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
 
-    kept = sorted(id for id in _shown(chosen) if chosen.distribution.filtered[id] > 0)
+    kept = sorted(id for id in _shown(chosen, n_rows) if chosen.distribution.filtered[id] > 0)
     return payload | {
         "seed": chosen.seed,
         "position": chosen.sampled.position,

@@ -21,7 +21,7 @@ from nextword.trace.weights.vocabulary import (
 )
 
 
-def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
+def inspect_neuron(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
     """The tokens that drive a neuron most, and those whose logits it then moves.
 
     Args:
@@ -38,7 +38,7 @@ def neuron_part(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: in
     return {"kind": "neuron", "layer": layer, "neuron": neuron, **payload}
 
 
-def head_part(
+def inspect_head(
     model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int | None = None, count: int = 8
 ) -> Json:
     """The roles of a head, the strongest directions of its OV matrix, and what it does with one token.

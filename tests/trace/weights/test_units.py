@@ -15,7 +15,7 @@ from nextword import cli
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError, UnknownToken
 from nextword.trace.weights.heads import head_roles
-from nextword.trace.weights.part import head_part, neuron_part
+from nextword.trace.weights.units import inspect_head, inspect_neuron
 from nextword.trace.weights.vocabulary import Ranked, head_attends, head_writes, neuron_vocabulary, singular_directions
 from tests.encode.samples import byte_level
 from tests.trace.models import KINDS, random_model
@@ -29,7 +29,7 @@ def tokenizer() -> Tokenizer:
 
 
 def part(*words: str) -> Result:
-    return CliRunner().invoke(cli.app, ["part", *words])
+    return CliRunner().invoke(cli.app, ["inspect", *words])
 
 
 def ids(rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -41,14 +41,14 @@ def expected(found: Ranked, tokenizer: Tokenizer) -> list[int]:
 
 
 def test_a_neuron_is_described_in_words(tokenizer: Tokenizer) -> None:
-    payload, found = neuron_part(MODEL, tokenizer, 1, 3, 5), neuron_vocabulary(MODEL, 1, 3, 5)
+    payload, found = inspect_neuron(MODEL, tokenizer, 1, 3, 5), neuron_vocabulary(MODEL, 1, 3, 5)
     for name in ("reads", "promotes", "suppresses"):
         assert ids(payload[name]) == expected(getattr(found, name), tokenizer)
         assert all(row["token"] == tokenizer.token_text(row["id"]) for row in payload[name])
 
 
 def test_a_head_is_described_in_words_with_and_without_a_token(tokenizer: Tokenizer) -> None:
-    alone, payload = head_part(MODEL, tokenizer, 2, 1), head_part(MODEL, tokenizer, 2, 1, 9, 5)
+    alone, payload = inspect_head(MODEL, tokenizer, 2, 1), inspect_head(MODEL, tokenizer, 2, 1, 9, 5)
     assert alone["on"] is None
     assert payload["roles"] == head_roles(MODEL, begin=tokenizer.bos_id).of(2, 1)
     for direction, (strength, found) in zip(
@@ -67,7 +67,7 @@ def test_rows_that_stand_for_no_token_are_left_out() -> None:
     gpt = nextword.open()
     small = byte_level()
     assert small.vocab_size < gpt.architecture.vocab
-    payload = neuron_part(gpt.reference_model, small, 5, 149, 4000)
+    payload = inspect_neuron(gpt.reference_model, small, 5, 149, 4000)
     assert 0 < len(payload["reads"]) < 4000
     assert all(row["id"] < small.vocab_size for row in payload["reads"])
 
@@ -105,6 +105,6 @@ def test_what_is_not_there_is_refused(words: list[str], code: int, says: str) ->
 
 def test_tokens_and_parts_that_do_not_exist_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError):
-        head_part(MODEL, tokenizer, 0, 99)
+        inspect_head(MODEL, tokenizer, 0, 99)
     with pytest.raises(UnknownToken):
-        head_part(MODEL, tokenizer, 0, 0, 60)
+        inspect_head(MODEL, tokenizer, 0, 0, 60)
