@@ -43,12 +43,13 @@ def parameters(function: griffe.Function) -> list[str]:
 
 
 def documented(function: griffe.Function) -> set[str]:
-    """The parameters that its docstring, or for `__init__` its class's, describes."""
+    """The parameters that its docstring, for `__init__` its class's, or those of a dataclass's fields describe."""
     owners = [function, function.parent] if function.name == "__init__" else [function]
     sections = [
         section for owner in owners if owner is not None and owner.docstring for section in owner.docstring.parsed
     ]
-    return {
+    fields = {} if function.lineno or function.parent is None else function.parent.attributes  # 0: made by griffe
+    return {name for name in parameters(function) if name in fields and fields[name].has_docstring} | {
         each.name.lstrip("*")
         for section in sections
         if section.kind is griffe.DocstringSectionKind.parameters

@@ -1,30 +1,25 @@
 """The command line: one verb for each arrow between text, tokens, probabilities and words.
 
-`root` says what holds for all verbs; the other modules hold the verbs, which help lists in the order of the data.
+In: what is typed; out: text, JSON and exit codes. It stands on top of all other folders, and none of them imports it;
+what a verb needs is imported by the verb. `root` says what holds for all verbs; help lists them in the order of the
+data.
 """
 
 # ruff: isort: skip_file
 from nextword.cli.root import app, main
-from nextword.cli import encode as tokens
-from nextword.cli import generate as words
-from nextword.cli import train as learning
-from nextword.cli import counterfactual
-from nextword.cli import explain as reasons
-from nextword.cli import inspect as learned
-from nextword.cli import manage as house
-from nextword.cli import serve, parts, bench
+from nextword.cli import encode, generate, serve, train, counterfactual, explain, inspect, history, manage, bench
 
 __all__ = [
     "app",
     "bench",
     "counterfactual",
-    "house",
-    "learned",
-    "learning",
+    "encode",
+    "explain",
+    "generate",
+    "history",
+    "inspect",
     "main",
-    "parts",
-    "reasons",
+    "manage",
     "serve",
-    "tokens",
-    "words",
+    "train",
 ]

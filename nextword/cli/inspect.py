@@ -1,10 +1,11 @@
-"""What a model learned: from which pairs of words, when, what changed, and along which paths it acts."""
+"""What a model has learned: bigrams, heads and neurons by themselves, paths to a logit, what differs between two."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text as Line
@@ -21,11 +22,10 @@ from nextword.trace.settings import ExplainSettings, Granularity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextword.encode.tokenizer import Tokenizer
+    from nextword.base.types import TokenText
     from nextword.model.architecture import Architecture
-    from nextword.trace.logit.graph import Graph, Node
-    from nextword.trace.text.history import History
-    from nextword.trace.weights.bigrams import Bigram, TokenText
+    from nextword.trace.logit.graph import Graph
+    from nextword.trace.weights.bigrams import Bigram
 
 Folder = Annotated[
     Path | None, typer.Option("--text", metavar="FOLDER", help="A text that `nextword index` made; else the run's own.")
@@ -161,75 +161,6 @@ def _explain_tokens(first: Sequence[int], rows: Sequence[Bigram], decode_token: 
             )
 
 
-@app.command()
-def history(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run; RUN@STEP: its history up to there.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Score what kind of head each is, at every checkpoint.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """When a run learned a token: its log p at every checkpoint, and what was read when it rose most."""
-    from nextword.parameters.run_folder import checkpoint_named
-    from nextword.trace.text.history import trace_history
-    from nextword.trace.text.indexed import open_indexed, training_order
-
-    named = None if Path(run).exists() else checkpoint_named(run)
-    folder, last = (Path(named[0]), named[1]) if named else (Path(run), None)
-    order, _ = training_order(folder)
-    text = open_indexed(folder, spinner=terminal.busy)
-    tokenizer = text.tokenizer
-    ids = tokenizer.encode_prompt(utf8(prompt))
-    with terminal.busy("reading the checkpoints"):
-        found = trace_history(
-            folder, ids, tokenizer.encode_one(utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id, last=last
-        )
-    if as_json:
-        emit(found.to_json(tokenizer))
-    else:
-        _tell_history(found, tokenizer)
-
-
-_SHOWN = 5  # sightings
-
-
-def _tell_history(found: History, tokenizer: Tokenizer) -> None:
-    console = terminal.output()
-    lowest = min(moment.log_probability for moment in found.moments)
-    console.print(
-        Line(f"{'step':>9}  {'log p':>7}  " + "".join(f"{part:>10}" for part in found.moments[0].parts), "dim")
-    )
-    for moment in found.moments:
-        learned = found.learned is not None and moment.step == found.learned.by
-        row = f"{moment.step:9,}  {moment.log_probability:7.2f}  "
-        row += "".join(f"{share:+10.2f}" for share in moment.parts.values())
-        length = round(20 * (1 - moment.log_probability / lowest)) if lowest < 0 else 0
-        row += "  " + "#" * length + (" <- learned" if learned else "")
-        console.print(Line(row, "bold" if learned else ""), soft_wrap=True)
-        if moment.roles is not None:
-            best = []
-            for name in ("previous", "duplicate", "induction", "first"):
-                scores = getattr(moment.roles, name)
-                layer, head = divmod(int(scores.argmax()), scores.shape[1])
-                best.append(f"{name} {layer}.{head} {scores[layer, head]:.2f}")
-            console.print(Line(" " * 11 + ", ".join(best), "dim"), soft_wrap=True)
-    if found.learned is None:
-        print("the run did not learn this token here: its probability never doubled")
-        return
-    when = f"between steps {found.learned.after:,} and {found.learned.by:,}"
-    print(f"learned {when}: log p rose by {found.learned.rise:.2f}, {found.learned.share:.0%} of all its rises")
-    if found.read is None:
-        print("the prompt's last token and this one were not read side by side then")
-        return
-    passage = terminal.visible(tokenizer.decode(found.read.passage))
-    print(f"read then {found.read.times:,} times: {passage} (it stands in the text {found.read.count:,} times)")
-    for sighting in found.read.sightings[:_SHOWN]:
-        where = f"  step {sighting.step + 1:,}, {sighting.place.source} line {sighting.place.line}: "
-        console.print(Line.assemble((printable(where), "dim"), terminal.visible(sighting.quote)), soft_wrap=True)
-
-
 Side = Annotated[str, typer.Argument(help="A model, or RUN@STEP for a checkpoint of a run.")]
 
 
@@ -305,7 +236,7 @@ def graph(
         id = int(gpt.predict(ids).distribution.logits[: gpt.tokenizer.vocab_size].argmax())
     quantity = Quantity(id, "expected" if contrast is None else gpt.tokenizer.encode_one(utf8(contrast)))
     with terminal.busy("tracing"):
-        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, grain=grain.value)
+        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, granularity=grain.value)
     if as_json:
         emit(found.to_json(gpt.tokenizer.token_text))
     else:
@@ -323,30 +254,70 @@ def _tell_graph(found: Graph, decode_token: TokenText) -> None:
     console.print(Line(printable(told), "bold"), soft_wrap=True)
     console.print(Line(f"remainder of all inputs {found.remainder:+.0e}", "dim"))
     for node, influence in found.influences.items():
-        words = printable(_words(node, found, decode_token))
+        words = printable(found.words(node, decode_token))
         console.print(Line.assemble((f"{influence:+8.2f}  ", "bold"), words), soft_wrap=True)
         flows = [(flow, writer) for (writer, reader), flow in found.edges.items() if reader == node]
         for flow, writer in sorted(flows, key=lambda pair: -abs(pair[0]))[:_FROM]:
-            line = f"{'':10}{flow:+8.2f}  from {printable(_words(writer, found, decode_token))}"
+            line = f"{'':10}{flow:+8.2f}  from {printable(found.words(writer, decode_token))}"
             console.print(Line(line, "dim"), soft_wrap=True)
 
 
-def _words(node: Node, found: Graph, decode_token: TokenText) -> str:
-    """A node as a phrase."""
-    at = f"{decode_token(found.ids[node.position])!r} (position {node.position})"
-    match node.kind:
-        case "token":
-            return f"the token {at}"
-        case "position":
-            return f"the vector of position {node.position}"
-        case "bias":
-            return f"the bias {node.name} at {at}"
-        case "read":
-            assert node.source is not None
-            source = f"{decode_token(found.ids[node.source])!r} (position {node.source})"
-            return f"head {node.layer}.{node.head} from {source} to {at}"
-        case "mlp":
-            return f"layer {node.layer}'s MLP at {at}"
-        case "neuron":
-            return f"neuron {node.layer}.{node.neuron} at {at}"
-    return "the logit"
+class Unit(StrEnum):
+    """What can be inspected by itself."""
+
+    head = "head"
+    neuron = "neuron"
+
+
+@app.command()
+def inspect(
+    kind: Annotated[Unit, typer.Argument(help="head or neuron.")],
+    number: Annotated[str, typer.Argument(metavar="LAYER.NUMBER", help="Which, as explain names it: 3.5.")],
+    on: Annotated[str | None, typer.Option(metavar="TOKEN", help="What a head does with this token.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many words to show of each kind.")] = 8,
+    model: Model = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """What a head or a neuron says by its weights alone, in words of the vocabulary, and what a head attends to."""
+    from nextword.trace.weights.units import inspect_head, inspect_neuron
+
+    if (found := re.fullmatch(r"(\d{1,6})\.(\d{1,6})", number, re.ASCII)) is None:
+        raise typer.BadParameter(f"{number!r} is no LAYER.NUMBER; write 3.5 for number 5 of layer 3, both from 0")
+    if on is not None and kind is Unit.neuron:
+        raise typer.BadParameter("--on TOKEN is for heads")
+    layer, unit = map(int, found.groups())
+    gpt = open_model(model, device)
+    token = None if on is None else gpt.tokenizer.encode_one(utf8(on))
+    with terminal.busy("reading the weights"):
+        if kind is Unit.neuron:
+            told = inspect_neuron(gpt.reference_model, gpt.tokenizer, layer, unit, top)
+        else:
+            told = inspect_head(gpt.reference_model, gpt.tokenizer, layer, unit, token, top)
+    if as_json:
+        emit(told)
+    elif kind is Unit.neuron:
+        _print_words(told, ("reads", "promotes", "suppresses"))
+    else:
+        _tell_head(told)
+
+
+def _tell_head(told: dict[str, Any]) -> None:
+    console = terminal.output()
+    if told["roles"] is not None:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in told["roles"].items())
+        console.print(Line(f"of its attention, on random tokens that repeat: {shares}"), soft_wrap=True)
+    for number, direction in enumerate(told["directions"], 1):
+        console.print(Line(f"direction {number}, strength {direction['strength']:.2f}", "bold"), soft_wrap=True)
+        _print_words(direction, ("reads", "promotes", "suppresses"))
+    if (found := told["on"]) is not None:
+        name = printable(repr(found["token"]["token"]))
+        console.print(Line(f"at {name} it would attend to; of {name} it says", "bold"), soft_wrap=True)
+        _print_words(found, ("attends", "promotes", "suppresses"))
+
+
+def _print_words(told: dict[str, Any], names: tuple[str, ...]) -> None:
+    """A line of words for each of `names`, strongest first."""
+    for name in names:
+        words = "  ".join(terminal.visible(row["token"]) for row in told[name])
+        terminal.output().print(Line.assemble((f"  {name:<12}", "dim"), words), soft_wrap=True)

@@ -256,7 +256,7 @@ def test_chat_goes_on_after_ctrl_c_and_after_an_error(talker: str, monkeypatch: 
 
     monkeypatch.setattr(terminal, "talking", lambda: True)
     monkeypatch.setattr(terminal, "ask", lambda: iter(["one", "stop", "half \udc80", "two"]))
-    monkeypatch.setattr(cli.words, "_answer", answering)
+    monkeypatch.setattr(cli.generate, "_answer", answering)
     result = run("chat", "--model", talker)
     assert (result.exit_code, heard) == (0, ["one", "stop", "half \udc80", "two"])
     assert "error: The text is not valid UTF-8" in result.stderr
