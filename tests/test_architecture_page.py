@@ -66,7 +66,7 @@ def test_laws_are_numbered_1_to_9_as_markdown_numbers_them() -> None:
         assert re.search(r"`tests/[\w/]+\.py`", law), f"held by no test: {law}"
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
 def test_lines_of_prose_are_at_most_120_characters_long(name: str) -> None:
     lines = FENCE.sub("", (ROOT / name).read_text()).splitlines()
     assert [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
