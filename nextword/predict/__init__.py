@@ -1,1 +1,5 @@
-"""weights + tokens -> PROBABILITIES: the engine's contract, its torch implementation, scoring."""
+"""weights + tokens -> PROBABILITIES: the engine's contract, the CPU engine, the torch engine, scoring.
+
+In: an architecture, stored tensors and token ids; out: logits. No tokenizer and nothing that draws is imported here;
+the engine speaks integers.
+"""

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 PROMPT_CHUNK = 512  # tokens: of a prompt that are read at once, which bounds the memory of activations
 MakeHook = Callable[[int], Hook]  # from the position of the first of the tokens that are read under it
-_WRITES = re.compile(
-    r"embed|blocks\.\d+(\.attention(\.z)?|\.mlp)?|norm"
-)  # points that write into the residual, or at its end
+# Points that write into the residual, or into its final norm.
+_WRITES = re.compile(r"embed|blocks\.\d+(\.attention(\.z)?|\.mlp)?|norm")
 FORK_BYTES = 1 << 28  # bytes: of keys and values that `rerun_last` copies at once
 
 

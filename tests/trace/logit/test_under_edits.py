@@ -1,4 +1,4 @@
-"""An explanation under edits is exact, too: what an edit changed is a component, and ablating it takes the edit back."""
+"""An explanation under edits is exact, too: what an edit changed is a component; to ablate it takes the edit back."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ def test_the_parts_and_the_edits_are_the_logit(kind: str, dtype: torch.dtype, li
         torch.testing.assert_close(recording.logits.float(), expected, atol=1e-4, rtol=1e-4)
         for attribution in attribute(recording, QUANTITIES):
             assert attribution.edits
-            assert abs(attribution.remainder) <= limit * max(
-                abs(attribution.total), *map(abs, attribution.edits.values())
-            )
+            scale = max(abs(attribution.total), *map(abs, attribution.edits.values()))
+            assert abs(attribution.remainder) <= limit * scale
             shown = attribution.contributions("head")
             assert sum(shown.values()) == pytest.approx(attribution.total, abs=1e-4 if dtype == torch.float32 else 1e-9)
             assert attribution.parts()["edits"] == pytest.approx(sum(attribution.edits.values()))
