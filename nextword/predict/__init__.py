@@ -1,4 +1,5 @@
-"""weights + tokens -> PROBABILITIES: the engine's contract, the choice of an engine, PyTorch's, scoring.
+"""weights + tokens -> PROBABILITIES: the engine's contract, the CPU engine, the torch engine, scoring.
 
-In: an architecture, stored tensors, token ids; out: logits. No tokenizer is imported here: an engine speaks integers.
+In: an architecture, stored tensors and token ids; out: logits. No tokenizer and nothing that draws is imported here;
+the engine speaks integers.
 """
