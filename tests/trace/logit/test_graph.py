@@ -164,7 +164,7 @@ def test_the_verb_tells_nodes_and_edges() -> None:
     told = json.loads(result.stdout)
     assert (len(told["nodes"]), told["token"]["token"]) == (9, " pie")
     assert abs(told["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in told["nodes"])
-    contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--grain", "neuron"]
+    contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--granularity", "neuron"]
     shown = CliRunner().invoke(cli.app, contrast)
     assert shown.exit_code == 0
     assert "' pie' above ' tree'" in shown.stdout
