@@ -23,6 +23,7 @@ from unittest.mock import patch
 import torch
 
 from nextword.model.architecture import tensor_shapes
+from nextword.model.types import Tensor
 from nextword.optimize import muon, trainer
 from nextword.optimize.initialize import initial_weights
 from nextword.optimize.optimizer import Adam, Optimizer
@@ -30,7 +31,6 @@ from nextword.optimize.preflight import pick_dtype, shape
 from nextword.optimize.recipe import Rates, Recipe
 from nextword.train.prepare import Corpus, prepare
 
-Tensor = torch.Tensor
 Weights = dict[str, Tensor]
 
 

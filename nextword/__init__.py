@@ -138,5 +138,12 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"nextword.{module}"), attribute)
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext nextword`: notebooks show predictions, generated texts and receipts as the pages do."""
+    from nextword.web.pages import notebook
+
+    notebook.load_ipython_extension(ipython)
+
+
 def __dir__() -> list[str]:
     return __all__

@@ -91,7 +91,7 @@ def generate(
         _refuse_local_options((device, weights, kv_cache), as_json)
         remote = _server(server, model).generate(text_of(prompt), given, stop or (), seed, **_limit(max_tokens))
         _show(terminal.TextStream(), remote, chips)
-        terminal.note(_summary(remote, len(remote.pieces)))
+        terminal.note(_summary(remote, len(remote.chunks)))
         return
     sampling, text, gpt = _sampling(given), text_of(prompt), open_model(model, device, weights, kv_cache)
     with starting(), terminal.spinner("reading"):

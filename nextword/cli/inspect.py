@@ -22,10 +22,11 @@ from nextword.trace.settings import ExplainSettings, Granularity
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nextword.base.types import TokenText
     from nextword.encode.tokenizer import Tokenizer
     from nextword.model.architecture import Architecture
-    from nextword.trace.logit.graph import Graph, Node
-    from nextword.trace.weights.bigrams import Bigram, TokenText
+    from nextword.trace.logit.graph import Graph
+    from nextword.trace.weights.bigrams import Bigram
 
 Folder = Annotated[
     Path | None, typer.Option("--text", metavar="FOLDER", help="A text that `nextword index` made; else the run's own.")
@@ -248,7 +249,7 @@ def graph(
         id = int(gpt.predict(ids).distribution.logits[: gpt.tokenizer.vocab_size].argmax())
     quantity = Quantity(id, "expected" if contrast is None else gpt.tokenizer.encode_one(utf8(contrast)))
     with terminal.spinner("tracing"):
-        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, grain=granularity.value)
+        found = attribution_graph(gpt.reference_model, ids, quantity, count=nodes, granularity=granularity.value)
     if as_json:
         emit(found.to_json(gpt.tokenizer.token_text))
     else:
@@ -266,33 +267,12 @@ def _print_graph(found: Graph, decode_token: TokenText) -> None:
     console.print(Line(printable(title), "bold"), soft_wrap=True)
     console.print(Line(f"remainder of all inputs {found.remainder:+.0e}", "dim"))
     for node, influence in found.influences.items():
-        words = printable(_words(node, found, decode_token))
+        words = printable(found.words(node, decode_token))
         console.print(Line.assemble((f"{influence:+8.2f}  ", "bold"), words), soft_wrap=True)
         flows = [(flow, writer) for (writer, reader), flow in found.edges.items() if reader == node]
         for flow, writer in sorted(flows, key=lambda pair: -abs(pair[0]))[:_EDGES]:
-            line = f"{'':10}{flow:+8.2f}  from {printable(_words(writer, found, decode_token))}"
+            line = f"{'':10}{flow:+8.2f}  from {printable(found.words(writer, decode_token))}"
             console.print(Line(line, "dim"), soft_wrap=True)
-
-
-def _words(node: Node, found: Graph, decode_token: TokenText) -> str:
-    """A node as a phrase."""
-    at = f"{decode_token(found.ids[node.position])!r} (position {node.position})"
-    match node.kind:
-        case "token":
-            return f"the token {at}"
-        case "position":
-            return f"the vector of position {node.position}"
-        case "bias":
-            return f"the bias {node.name} at {at}"
-        case "read":
-            assert node.source is not None
-            source = f"{decode_token(found.ids[node.source])!r} (position {node.source})"
-            return f"head {node.layer}.{node.head} from {source} to {at}"
-        case "mlp":
-            return f"layer {node.layer}'s MLP at {at}"
-        case "neuron":
-            return f"neuron {node.layer}.{node.neuron} at {at}"
-    return "the logit"
 
 
 class Unit(StrEnum):

@@ -43,7 +43,14 @@ class LinearScaling:
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Low frequencies divided by `factor`, high ones kept, a smooth ramp between (Llama 3.1)."""
+    """Low frequencies divided by `factor`, high ones kept, a smooth ramp between (Llama 3.1).
+
+    Args:
+        factor: Divisor of the low frequencies.
+        low_frequency_factor: A frequency is low if its wavelength is at least `original_context` divided by this.
+        high_frequency_factor: A frequency is high if its wavelength is at most `original_context` divided by this.
+        original_context: Context before it was extended, in tokens.
+    """
 
     factor: float
     low_frequency_factor: float
@@ -60,7 +67,10 @@ class Learned:
 class Rotary:
     """Queries and keys rotated by position (RoPE, Su et al., 2021).
 
-    `fraction` of each head's dimensions are rotated, the first ones; `theta` is the base of the wavelengths.
+    Args:
+        theta: Base of the wavelengths.
+        fraction: The fraction of each head's dimensions that is rotated, from the first on.
+        scaling: How the frequencies of an extended context are changed, None: not at all.
     """
 
     theta: float
@@ -85,7 +95,13 @@ class SwiGLU:
 
 @dataclass(frozen=True)
 class Biases:
-    """Which projections add a stored vector."""
+    """Which projections add a stored vector.
+
+    Args:
+        query_key_value: Those of queries, keys and values.
+        attention_output: That of the heads' output to the residual.
+        mlp: All of the MLP's.
+    """
 
     query_key_value: bool = False
     attention_output: bool = False
@@ -96,10 +112,27 @@ class Biases:
 class Architecture:
     """The mathematics of one decoder-only, pre-norm transformer.
 
-    `windows[l]` is how many positions layer l sees, itself included, or None for all of them. `residual`
-    "parallel" feeds attention and MLP the same input (GPT-J, GPT-NeoX); "serial" one after the other.
-    Query head h reads key/value head h // (n_heads // n_kv_heads). Raises ValueError for numbers that do not go
-    together.
+    Args:
+        vocab: The number of rows of the embedding; ids go from 0 to vocab - 1.
+        context: The number of positions that the model can read.
+        width: Dimensions of the residual stream.
+        n_layers: The number of blocks.
+        n_heads: The number of query heads of a layer.
+        n_kv_heads: The number of key/value heads; query head h reads number h // (n_heads // n_kv_heads) (grouped
+            queries, Ainslie et al., 2023).
+        head_size: Dimensions of a head.
+        norm: Kind of all norms, and their epsilon.
+        position: How positions enter.
+        mlp: Kind of the MLPs, and their width.
+        residual: "parallel" feeds attention and MLP the same input (GPT-J, GPT-NeoX); "serial" one after the other.
+        qk_norm: Whether queries and keys are normed, head by head (Henry et al., 2020).
+        biases: Which projections add a stored vector.
+        tied: Whether the unembedding is the embedding.
+        windows: For each layer the number of positions it sees, its own included, or None for all; empty: all, in
+            every layer.
+
+    Raises:
+        ValueError: The numbers do not go together.
     """
 
     vocab: int
@@ -130,7 +163,7 @@ class Architecture:
 
     @property
     def rotary_size(self) -> int:
-        """How many dimensions of each head are rotated; 0 without rotary positions."""
+        """The number of dimensions of each head that are rotated; 0 without rotary positions."""
         return int(self.head_size * self.position.fraction) if isinstance(self.position, Rotary) else 0
 
     @property

@@ -1,29 +1,10 @@
-"""Named points inside the equations, where a hook may look or edit.
+"""Hook points: named places inside the equations, where a hook may read a tensor or edit it.
 
 A hook is passed to `Transformer.forward` as an argument, never stored in the model. At every point that it
-wants it is called with the point's name and tensor, and the equations go on with what it returns:
+wants it is called with the point's name and tensor, and the equations go on with what it returns.
 
-    point                              shape                            what it is
-    embed                              [batch, time, width]             token embedding (+ learned position)
-    blocks.L.attention_norm.scale      [batch, time, 1]                 1 / sigma of the norm before attention
-    blocks.L.attention_norm            [batch, time, width]             what attention reads
-    blocks.L.attention.query           [batch, heads, time, head]       before rotation, after its norm
-    blocks.L.attention.key             [batch, kv heads, time, head]    before rotation, after its norm
-    blocks.L.attention.value           [batch, kv heads, time, head]
-    blocks.L.attention.scores          [batch, heads, time, positions]  q.k / sqrt(head), -inf where not visible
-    blocks.L.attention.pattern         [batch, heads, time, positions]  softmax of the scores
-    blocks.L.attention.z           [batch, heads, time, head]       values mixed by the pattern, per head
-    blocks.L.attention                 [batch, time, width]             what attention adds to the residual
-    blocks.L.mlp_norm.scale            [batch, time, 1]
-    blocks.L.mlp_norm                  [batch, time, width]             what the MLP reads
-    blocks.L.mlp.gate                  [batch, time, mlp width]         SwiGLU only: before silu
-    blocks.L.mlp.up                    [batch, time, mlp width]
-    blocks.L.mlp.activation            [batch, time, mlp width]         neurons, as `down` reads them
-    blocks.L.mlp                       [batch, time, width]             what the MLP adds to the residual
-    blocks.L                           [batch, time, width]             residual after block L
-    norm.scale                         [batch, time, 1]
-    norm                               [batch, time, width]             what the unembedding reads
-    logits                             [batch, time, vocab]
+`point_names` yields the names; `docs/reference/hook-points.md` has the table of them, with shapes, meanings and
+TransformerLens' names, and a test holds it against this module.
 
 Attention opens its softmax only where the hook wants `scores` or `pattern`; otherwise the fused kernel runs.
 Opened and fused attention are equal up to rounding; everywhere else a hook that edits nothing changes no bit.
@@ -35,15 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
-
 from nextword.model.architecture import Architecture, SwiGLU
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 
 class Hook(Protocol):
-    """What looks into, or edits, a forward pass."""
+    """An observer or editor of a forward pass."""
 
     def wants(self, name: str) -> bool:
         """Whether this hook is to be called at the point `name`."""
@@ -53,12 +31,26 @@ class Hook(Protocol):
 
 
 def apply_hook(hook: Hook | None, name: str, tensor: Tensor) -> Tensor:
-    """Show a tensor to the hook, if there is one that wants it."""
+    """The tensor that the equations go on with at a point: the hook's, if there is one that wants it.
+
+    Args:
+        hook: The pass's hook, None for none.
+        name: Of the point.
+        tensor: What the equations computed there.
+    """
     return hook(name, tensor) if hook is not None and hook.wants(name) else tensor
 
 
 def point_names(architecture: Architecture) -> Iterator[str]:
-    """Every point of a forward pass with open attention, in the order in which they are met."""
+    """Every hook point of a forward pass with open attention, in the order in which the pass meets them.
+
+    >>> from nextword.model.architecture import Architecture, Gelu, LayerNorm, Learned
+    >>> sizes = dict(vocab=320, context=64, width=48, n_layers=2, n_heads=6, n_kv_heads=6, head_size=8)
+    >>> small = Architecture(**sizes, norm=LayerNorm(1e-5), position=Learned(), mlp=Gelu(96, "tanh"))
+    >>> [name for name in point_names(small) if ".attention." in name][:6]
+    ['blocks.0.attention.query', 'blocks.0.attention.key', 'blocks.0.attention.value', 'blocks.0.attention.scores',
+     'blocks.0.attention.pattern', 'blocks.0.attention.z']
+    """
     mlp = ("gate", "up", "activation") if isinstance(architecture.mlp, SwiGLU) else ("up", "activation")
     yield "embed"
     for layer in range(architecture.n_layers):

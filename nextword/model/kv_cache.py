@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from nextword.model.architecture import Architecture
+from nextword.model.types import Tensor
 
 
 class KVCache:
@@ -44,7 +45,7 @@ class KVCache:
         self.capacity = capacity
         self.length = 0
 
-    def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's keys and values of the next positions behind those read so far.
 
         Args:
@@ -61,7 +62,7 @@ class KVCache:
         self._values[layer, :, :, self.length : end] = value
         return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
 
-    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer so far, each [rows, kv heads, length, head size], without copying them."""
         return self._keys[layer, :, :, : self.length], self._values[layer, :, :, : self.length]
 

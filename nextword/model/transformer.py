@@ -1,4 +1,4 @@
-"""The equations: one pre-norm decoder-only transformer, the definition that everything else is tested against.
+"""The equations: one pre-norm decoder-only transformer, the reference that everything else is tested against.
 
     x = embed(ids) (+ position)
     each block:  serial    x += attention(norm(x));  x += mlp(norm(x))
@@ -9,7 +9,7 @@
     mlp:        W_down gelu(W_up x)   or   W_down (silu(W_gate x) * W_up x)
 
 `Transformer.forward(ids, kv_cache=None, hook=None)`: without either it is the training pass; with a KV cache it
-reads on from where the cache ends; with a hook it can be watched and edited (nextword.model.hooks). Parameter
+reads on from where the cache ends; with a hook its activations can be read and edited (nextword.model.hooks). Parameter
 names and shapes are those of `tensor_shapes`.
 
 Sources: Vaswani et al. 2017; Radford et al. 2019 (GPT-2); Su et al. 2021 (RoPE); Touvron et al. 2023 (Llama);
@@ -36,8 +36,7 @@ from nextword.model.architecture import (
 )
 from nextword.model.hooks import Hook, apply_hook
 from nextword.model.kv_cache import KVCache
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 
 class Transformer(nn.Module):
@@ -76,11 +75,24 @@ class Transformer(nn.Module):
         return model
 
     def forward(self, ids: Tensor, kv_cache: KVCache | None = None, hook: Hook | None = None) -> Tensor:
-        """Logits [batch, time, vocab] for the token after each of `ids` [batch, time] (integers)."""
+        """Logits [batch, time, vocab] for the token after each of `ids`.
+
+        Args:
+            ids: Token ids [batch, time], integers.
+            kv_cache: Keys and values of the positions before `ids`; those of `ids` are appended, and the caller says
+                that they count (`KVCache.advance`). None: `ids` begin the text, and nothing is kept.
+            hook: What reads or edits activations, None for nothing.
+        """
         return self.logits(self.states(ids, kv_cache, hook), hook)
 
     def states(self, ids: Tensor, kv_cache: KVCache | None = None, hook: Hook | None = None) -> Tensor:
-        """What the unembedding reads [batch, time, width]: the residual after the last block, normed."""
+        """What the unembedding reads [batch, time, width]: the residual after the last block, normed.
+
+        Args:
+            ids: Token ids [batch, time], integers.
+            kv_cache: As in `forward`.
+            hook: As in `forward`.
+        """
         start = 0 if kv_cache is None else kv_cache.length
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         x = self.embed(ids)
@@ -112,7 +124,14 @@ def _embedding(rows: int, width: int) -> nn.Embedding:
 
 @dataclass(frozen=True)
 class Pass:
-    """What all blocks share during one forward pass."""
+    """What all blocks share during one forward pass.
+
+    Args:
+        positions: Of the tokens that are read, counted from the text's first [time].
+        cos_sin: Cosine and sine of the rotation at each, [time, rotary_size / 2] each; None without rotary positions.
+        kv_cache: Keys and values of the positions before, None where the pass begins the text.
+        hook: What reads or edits activations, None for nothing.
+    """
 
     positions: Tensor
     cos_sin: tuple[Tensor, Tensor] | None
@@ -121,6 +140,8 @@ class Pass:
 
 
 class Block(nn.Module):
+    """One layer: attention and MLP, each behind its norm, added to the residual."""
+
     def __init__(self, a: Architecture, layer: int) -> None:
         super().__init__()
         self.name = f"blocks.{layer}"
@@ -131,6 +152,7 @@ class Block(nn.Module):
         self.mlp = MLP(a, f"{self.name}.mlp")
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
+        """The residual [batch, time, width] after this block."""
         hook = pass_.hook
         attended = self.attention(self.attention_norm(x, hook), pass_)
         if self.parallel:
@@ -142,6 +164,8 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal self-attention, with grouped queries, a window or rotary positions where the architecture has them."""
+
     def __init__(self, a: Architecture, layer: int) -> None:
         super().__init__()
         self.name = f"blocks.{layer}.attention"
@@ -158,6 +182,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(queries, a.width, bias=a.biases.attention_output)
 
     def forward(self, x: Tensor, pass_: Pass) -> Tensor:
+        """What the heads together add to the residual, from its normed value `x`, both [batch, time, width]."""
         hook = pass_.hook
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
         if self.qk_norm:
@@ -181,6 +206,7 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
 
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, pass_: Pass) -> Tensor:
+        """Values averaged by attention [batch, heads, time, head size], by torch's fused kernel."""
         time, length = query.shape[2], key.shape[2]
         sees_all = self.window is None or length <= self.window
         causal = sees_all and time == length
@@ -190,6 +216,7 @@ class Attention(nn.Module):
         )
 
     def _open(self, query: Tensor, key: Tensor, value: Tensor, pass_: Pass) -> Tensor:
+        """The same step by step, with scores and pattern shown to the hook."""
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
@@ -200,6 +227,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """The feed-forward part of a block, gated (SwiGLU) or not (GELU)."""
+
     def __init__(self, a: Architecture, name: str) -> None:
         super().__init__()
         self.name, self.kind = name, a.mlp
@@ -209,6 +238,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(a.mlp.width, a.width, bias=a.biases.mlp)
 
     def forward(self, x: Tensor, hook: Hook | None) -> Tensor:
+        """What the MLP adds to the residual, from its normed value `x`, both [batch, time, width]."""
         match self.kind:
             case SwiGLU():
                 gate = apply_hook(hook, f"{self.name}.gate", self.gate(x))
@@ -220,7 +250,13 @@ class MLP(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm over the last dimension, with its scale open to the hook; never below fp32."""
+    """LayerNorm or RMSNorm over the last dimension, with its scale open to the hook; never below fp32.
+
+    Args:
+        a: The model's architecture, which says of what kind norms are.
+        size: Of the last dimension.
+        name: Of its hook points; empty for a norm of heads, which has none and stores no bias.
+    """
 
     def __init__(self, a: Architecture, size: int, name: str = "") -> None:
         super().__init__()
@@ -229,6 +265,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(size)) if self.centred and name else None
 
     def forward(self, x: Tensor, hook: Hook | None = None) -> Tensor:
+        """`x` [..., size], normed, of the same dtype."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.centred:
             wide = wide - wide.mean(-1, keepdim=True)
@@ -255,7 +292,13 @@ def apply_rope(x: Tensor, cos_sin: tuple[Tensor, Tensor], size: int) -> Tensor:
 
 
 def visible(positions: Tensor, length: int, window: int | None) -> Tensor:
-    """Which of `length` positions each query position may read: bool [time, length], the past and itself."""
+    """The attention mask, bool [time, length]: which positions each query may read, the past and its own.
+
+    Args:
+        positions: Of the queries, counted from the text's first [time].
+        length: The number of keys, which stand at positions 0 to length - 1.
+        window: The number of positions that a query sees, its own included; None for all.
+    """
     distance = positions[:, None] - torch.arange(length, device=positions.device)
     seen = distance >= 0
     return seen if window is None else seen & (distance < window)

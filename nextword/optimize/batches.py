@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nextword.model.types import Tensor
 from nextword.optimize.order import Order
-
-Tensor = torch.Tensor
 
 
 class Text(Protocol):

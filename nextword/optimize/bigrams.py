@@ -19,12 +19,12 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.architecture import Architecture
+from nextword.model.types import Tensor
 from nextword.optimize.batches import Text
 from nextword.optimize.forecast import DISCOUNT
 from nextword.optimize.initialize import initial_weights
 from nextword.optimize.optimizer import Adam
 
-Tensor = torch.Tensor
 Floats = npt.NDArray[np.float32]
 
 BYTES_PER_BIGRAM = 20  # bytes: memory for each pair of tokens of the vocabulary, while the table is fitted

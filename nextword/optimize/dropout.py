@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 _UNDROPPED_READINGS = 3  # epochs: up to this number, no dropout
 _PER_DOUBLING, _MOST = 0.08, 0.3  # probability: added by each doubling of the epochs beyond, and at most

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from nextword.model.architecture import Architecture, tensor_shapes
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import torch
 
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 # Polynomials a x + b x^3 + c x^5 that, one after the other, bring every singular value in [0.001, 1] close to 1:
 # the greedy minimax choice of Polar Express with its safety factor for bfloat16.

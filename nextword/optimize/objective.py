@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
 
 _LOGITS = {"cpu": 1 << 20}  # logits: held at once, so that they stay in a cache
 _MOST_LOGITS = 1 << 26  # logits: held at once on other devices, which small chunks would leave idle

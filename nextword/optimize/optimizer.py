@@ -11,10 +11,9 @@ from collections.abc import Mapping
 import torch
 
 from nextword.errors import CorruptFile
+from nextword.model.types import Tensor
 from nextword.optimize.muon import Muon
 from nextword.optimize.recipe import Rates
-
-Tensor = torch.Tensor
 
 
 class Optimizer:

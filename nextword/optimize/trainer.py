@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.optimize.batches import Batch, Text, batch
 from nextword.optimize.bigrams import bigram_weights
 from nextword.optimize.dropout import Dropout, seeded
@@ -37,8 +38,6 @@ from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
 from nextword.optimize.order import Order
 from nextword.optimize.recipe import Correction, Recipe
-
-Tensor = torch.Tensor
 
 
 class Diverged(NextwordError):

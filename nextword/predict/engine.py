@@ -114,10 +114,22 @@ def check_room(session: Session, ids: Sequence[int], architecture: Architecture)
 
 def read(session: Session, ids: Sequence[int]) -> Logits:
     """Make `session` hold exactly `ids` (at least one), keeping what they share with what it holds already."""
-    shared = 0
-    for old, new in zip(session.ids, ids[:-1], strict=False):
+    cached = cached_prefix(session.ids, ids)
+    session.truncate(cached)
+    return session.feed(ids[cached:])
+
+
+def cached_prefix(cached: Sequence[int], ids: Sequence[int]) -> int:
+    """The number of tokens of `ids` that need not be read again, because `cached` begins with them.
+
+    The last of `ids` is never one of them: its logits are wanted.
+
+    >>> cached_prefix([5, 6, 7, 8], [5, 6, 9, 8]), cached_prefix([5, 6, 7], [5, 6])
+    (2, 1)
+    """
+    length = 0
+    for old, new in zip(cached, ids[:-1], strict=False):
         if old != new:
             break
-        shared += 1
-    session.truncate(shared)
-    return session.feed(ids[shared:])
+        length += 1
+    return length

@@ -1,6 +1,6 @@
-"""What a text may be: any JSON object, or JSON after a schema; the work is llguidance's.
+"""Constrained decoding: a text is a JSON object, or JSON after a schema. llguidance compiles the schema.
 
-Promise: a text that ends by itself is valid; one that is cut off by its length is the beginning of a valid one.
+Promise: a text that ends by itself is valid; one that is cut off by max_tokens is the beginning of a valid one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,24 @@ from nextword.sample.sampler import Mask
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_COMPACT: JsonCompileOptions = {"whitespace_flexible": False}  # a small model would write spaces without end
-_LONGEST = 100_000  # characters of a schema
+_COMPACT: JsonCompileOptions = {"whitespace_flexible": False}  # else a small model writes spaces without end
+_LONGEST = 100_000  # characters: of a schema
 
 
 class Grammars:
-    """Makes grammars over one tokenizer. n_logits: of the model, at least as many as there are tokens."""
+    """Grammars over one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, n_logits: int, stop_ids: frozenset[int]) -> None:
-        """Raises InputError if the model has no token that ends a text."""
+        """Prepare the tokenizer for llguidance.
+
+        Args:
+            tokenizer: The model's.
+            n_logits: Size of the model's output, at least the number of tokens.
+            stop_ids: The tokens that end a text.
+
+        Raises:
+            InputError: The model has no token that ends a text.
+        """
         if not stop_ids:
             raise InputError("This model has no token that ends a text, so no JSON can be asked of it.")
         self._tokens = llguidance.LLTokenizer(
@@ -35,7 +44,7 @@ class Grammars:
         )
 
     def json(self, schema: Mapping[str, Any]) -> JsonGrammar:
-        """JSON after a schema. Raises InputError for a schema that cannot be followed."""
+        """The grammar of JSON after a schema. Raises InputError for a schema that cannot be followed."""
         text = json.dumps(schema)
         if len(text) > _LONGEST:
             raise InputError(f"The JSON schema is {len(text):,} characters long; at most {_LONGEST:,} are taken.")
@@ -50,13 +59,13 @@ class Grammars:
 
 
 class JsonGrammar:
-    """One text's way through a grammar. Implements nextword.sample.generation.Grammar."""
+    """The state of one text in a grammar. Implements nextword.sample.generation.Grammar."""
 
     def __init__(self, matcher: llguidance.LLMatcher) -> None:
         self._matcher = matcher
 
     def allowed(self) -> Mask:
-        """The tokens that may come next, bool [logits]."""
+        """The tokens that may come next, bool [n_logits]."""
         bits = np.frombuffer(self._matcher.compute_logit_bias(), np.uint8)
         if self._matcher.is_error() or not bits.any():
             raise InputError(_sentence(self._matcher.get_error() or "it came to a dead end"))
@@ -64,7 +73,7 @@ class JsonGrammar:
         return allowed
 
     def advance(self, id: int) -> bool:
-        """The text goes on with `id`; whether nothing can follow."""
+        """Add a token to the text. Returns True if nothing can follow."""
         self._matcher.consume_token(id)
         return bool(self._matcher.is_stopped())
 

@@ -62,18 +62,18 @@ class Prediction:
 
     def top(self, count: int = 10) -> list[NextToken]:
         """The `count` most probable tokens by the model's own probabilities, ties by id."""
-        logits = self.distribution.logits[: self.tokenizer.vocab_size]
-        return [self.row(int(id)) for id in np.argsort(-logits, kind="stable")[:count]]
+        return [self.row(id) for id in self.distribution.top(count, self.tokenizer.vocab_size)]
 
     def row(self, id: int) -> NextToken:
         """The row of one token."""
+        facts = self.distribution.facts(id)
         return NextToken(
             id=id,
             token=self.tokenizer.token_text(id),
-            logit=float(self.distribution.logits[id]),
-            probability=float(self.distribution.probability[id]),
-            filtered_probability=float(self.distribution.filtered[id]),
-            removed_by=self.distribution.remover(id),
+            logit=facts.logit,
+            probability=facts.probability,
+            filtered_probability=facts.filtered_probability,
+            removed_by=facts.removed_by,
         )
 
 

@@ -70,6 +70,24 @@ class Removed:
     mass: float
 
 
+class TokenFacts(NamedTuple):
+    """One token in a distribution, as predictions, receipts and pages show it.
+
+    Attributes:
+        logit: As the model gave it.
+        probability: As the model gave it.
+        filtered_probability: Probability that the token is drawn, 0 if a filter removed it.
+        removed_by: The filter that removed the token, None if it was kept.
+        rank: 1 for the model's most probable token.
+    """
+
+    logit: float
+    probability: float
+    filtered_probability: float
+    removed_by: str | None
+    rank: int
+
+
 @dataclass(eq=False)
 class Distribution:
     """The probability of every token before and after the filters, and the filter that removed each token.
@@ -130,6 +148,21 @@ class Distribution:
         """The name of the filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
         return self.filter_names[number - 1] if number else None
+
+    def facts(self, id: int) -> TokenFacts:
+        """Logit, probabilities, filter and rank of one token."""
+        return TokenFacts(
+            logit=float(self.logits[id]),
+            probability=float(self.probability[id]),
+            filtered_probability=float(self.filtered[id]),
+            removed_by=self.remover(id),
+            rank=int(np.count_nonzero(self.logits > self.logits[id])) + 1,
+        )
+
+    def top(self, count: int, n_tokens: int) -> list[int]:
+        """The ids of the `count` largest logits, ties by id, among the ids below `n_tokens` (others are no tokens)."""
+        ids: list[int] = np.argsort(-self.logits[:n_tokens], kind="stable")[:count].tolist()
+        return ids
 
 
 class SampledToken(NamedTuple):

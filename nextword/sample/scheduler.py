@@ -1,11 +1,11 @@
-"""Many texts at once: they join and leave between tokens, and the weights are read once for all of them.
+"""Continuous batching: texts join and leave the batch between tokens, and one pass over the weights serves them all.
 
 Promises, each with a test: a text is the same bytes whatever is written beside it; a cancelled text costs no token
-more; what two texts begin with alike is read once; more work than the queue holds is refused at once; a close lets
-what is being written end, up to a time, and tells the rest.
+more; a common prefix of two texts is read once; more work than the queue holds is refused at once; a close lets
+the texts that are being written end, up to a time, and ends the others with Closing.
 
-One thread owns the readings, here called rows. In a turn it reads one more token in every row that is writing, and
-at most CHUNK tokens of prompts beside them, so that a long prompt does not silence the others for long.
+One thread owns the sessions, here called rows. In a turn it reads one more token in every row that is writing, and
+at most CHUNK tokens of prompts beside them, so that a long prompt does not delay the others for long.
 """
 
 from __future__ import annotations
@@ -20,31 +20,39 @@ from functools import partial
 from typing import Protocol
 
 from nextword.errors import Busy, Closing, ModelError, NextwordError
-from nextword.predict.engine import Engine, Logits, Session, is_batch_invariant
+from nextword.predict.engine import Engine, Logits, Session, cached_prefix, is_batch_invariant
 from nextword.sample.generation import SamplingLoop, Step
 
-CHUNK = 128  # tokens of prompts read in a turn
+CHUNK = 128  # tokens: of prompts, read in a turn
 
 
 class Listener(Protocol):
-    """Who asked for a text; called on the scheduler's thread, and so to be quick."""
+    """What gets the results of a job. It is called on the scheduler's thread, so its methods must be quick."""
 
     def began(self, cached: int) -> None:
-        """The prompt is being read; its first `cached` tokens were read for another text."""
+        """The prompt is being read; its first `cached` tokens had been read for another text."""
 
     def read(self, first: int, logits: Logits) -> None:
-        """Logits [tokens, vocab] after the prompt's tokens from `first` on; told only of jobs with `scores`."""
+        """The logits, float32 [tokens, vocab], after the prompt's tokens from `first` on, of jobs with `scores`."""
 
     def wrote(self, step: Step) -> None:
-        """One more token; the last if the writing has a `finish_reason`."""
+        """One more token; the last if the job's loop has a `finish_reason`."""
 
     def ended(self, error: NextwordError | None) -> None:
-        """Nothing follows: None after a job without `loop`, else why there is no more."""
+        """The job is over: None after one without `loop`, else the error that ended it too early."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A prompt to read, and a text to write after it. scores: `listener.read` wants the prompt's logits."""
+    """A prompt to read, and a text to write after it.
+
+    Args:
+        prompt: The ids to read.
+        listener: Gets the results.
+        loop: Draws the text after the prompt; None reads the prompt alone.
+        scores: Whether `listener.read` gets the prompt's logits.
+        cancelled: Set by `Scheduler.cancel`.
+    """
 
     prompt: Sequence[int]
     listener: Listener
@@ -55,7 +63,16 @@ class Job:
 
 @dataclass
 class Counts:
-    """Since the start, in tokens and texts."""
+    """Counters since the scheduler's start.
+
+    Args:
+        prompt_tokens: Tokens of prompts that were read.
+        cached_tokens: Tokens of prompts that had been read for another text.
+        written_tokens: Tokens drawn.
+        texts: Texts that were written to their end.
+        cancelled: Texts that were cancelled.
+        refused: Texts that were refused because the queue was full.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -67,11 +84,13 @@ class Counts:
 
 @dataclass(eq=False)
 class _Row:
+    """A session and the job that has it."""
+
     session: Session
     job: Job | None = None
-    unread: Sequence[int] | None = None  # of the prompt; None before its turn to be read has come
-    next: int | None = None  # drawn and not read yet
-    last_used: float = 0.0
+    unread: Sequence[int] | None = None  # tokens of the prompt; None before the first of them is read
+    next: int | None = None  # the token that was drawn last, not read yet
+    last_used: float = 0.0  # seconds: on the monotonic clock
 
     def free(self) -> None:
         self.job = self.unread = self.next = None
@@ -79,66 +98,76 @@ class _Row:
 
 
 @dataclass
-class _Door:
-    """What other threads touch; the condition guards it."""
+class _Shared:
+    """The state that other threads share with the scheduler's; the condition's lock guards it."""
 
     waiting: deque[Job] = field(default_factory=deque)
     changed: threading.Condition = field(default_factory=threading.Condition)
-    closes_at: float | None = None
+    closes_at: float | None = None  # seconds: on the monotonic clock; None while the scheduler takes jobs
 
 
 class Scheduler:
-    """Writes the texts of jobs with an engine, `rows` at once; `queue` more may wait."""
+    """Writes the texts of jobs with an engine, several at once."""
 
     def __init__(self, engine: Engine, *, rows: int = 8, queue: int = 64, context: int | None = None) -> None:
-        """context: tokens that a row has room for, the model's own if None. Raises ContextOverflow without memory."""
+        """Open the sessions and start the scheduler's thread.
+
+        Args:
+            engine: Reads the texts.
+            rows: Number of texts written at once.
+            queue: Number of further texts that may wait.
+            context: Tokens that a row has room for, the model's own context if None.
+
+        Raises:
+            ContextOverflow: There is no memory for sessions of this length.
+        """
         self.counts = Counts()
         self.size, self.queue = rows, queue
         self._engine = engine
         self._rows = [_Row(engine.open_session(context)) for _ in range(rows)]
-        self._door = _Door()
+        self._shared = _Shared()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
 
     @property
     def capacity(self) -> int:
-        """Tokens that a row has room for."""
+        """The number of tokens that a row has room for."""
         return self._rows[0].session.capacity
 
     @property
     def running(self) -> int:
-        """Texts being read or written."""
+        """The number of texts being read or written."""
         return sum(row.job is not None for row in self._rows)
 
     @property
     def waiting(self) -> int:
-        """Texts in the queue."""
-        return len(self._door.waiting)
+        """The number of texts in the queue."""
+        return len(self._shared.waiting)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Put jobs into the queue, all or none. Raises Busy or Closing."""
-        with self._door.changed:
-            if self._door.closes_at is not None:
+        with self._shared.changed:
+            if self._shared.closes_at is not None:
                 raise Closing("The server is shutting down; ask another, or later.")
-            if self.running + len(self._door.waiting) + len(jobs) > self.size + self.queue:
+            if self.running + len(self._shared.waiting) + len(jobs) > self.size + self.queue:
                 self.counts.refused += len(jobs)
                 raise Busy(f"All {self.size} rows are writing and the queue is full; try again in a moment.")
-            self._door.waiting.extend(jobs)
-            self._door.changed.notify()
+            self._shared.waiting.extend(jobs)
+            self._shared.changed.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Write no further token of these."""
-        with self._door.changed:
+        """Write no further token of these jobs."""
+        with self._shared.changed:
             for job in jobs:
                 job.cancelled = True
-            self._door.changed.notify()
+            self._shared.changed.notify()
 
     def close(self, grace: float) -> None:
         """Take no more jobs; those being written have `grace` seconds to end. Returns at once; see `join`."""
-        with self._door.changed:
-            if self._door.closes_at is None:
-                self._door.closes_at = time.monotonic() + grace
-            self._door.changed.notify()
+        with self._shared.changed:
+            if self._shared.closes_at is None:
+                self._shared.closes_at = time.monotonic() + grace
+            self._shared.changed.notify()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until everything has ended after a `close`."""
@@ -163,53 +192,53 @@ class Scheduler:
         return [row for row in self._rows if row.job is not None]
 
     def _guarded(self, rows: Sequence[_Row], act: Callable[[], None]) -> None:
-        """Where an act fails, the texts of these rows end and the others go on."""
+        """Call `act`; if it fails, the texts of these rows end with the error and the others go on."""
         try:
             act()
         except Exception as error:  # a bug must not end the service
-            told = error if isinstance(error, NextwordError) else ModelError(f"Writing failed: {error!r:.200}.")
+            reported = error if isinstance(error, NextwordError) else ModelError(f"Writing failed: {error!r:.200}.")
             for row in rows:
-                self._end(row, told)
+                self._end(row, reported)
 
     def _admit(self) -> bool:
-        """Drop what was cancelled, give free rows to those who wait; False when all is over."""
-        door = self._door
-        with door.changed:
+        """Drop cancelled jobs and give free rows to waiting ones, or wait; False once the scheduler has closed."""
+        shared = self._shared
+        with shared.changed:
             while True:
                 for row in self._busy():
                     if row.job is not None and row.job.cancelled:
                         self.counts.cancelled += 1
                         row.free()
-                self.counts.cancelled += sum(job.cancelled for job in door.waiting)
-                door.waiting = deque(job for job in door.waiting if not job.cancelled)
-                if door.closes_at is not None:
+                self.counts.cancelled += sum(job.cancelled for job in shared.waiting)
+                shared.waiting = deque(job for job in shared.waiting if not job.cancelled)
+                if shared.closes_at is not None:
                     self._hurry()
                     if not self._busy():
                         return False
-                while door.waiting and (free := self._free_row(door.waiting[0])) is not None:
-                    free.job = door.waiting.popleft()
+                while shared.waiting and (free := self._free_row(shared.waiting[0])) is not None:
+                    free.job = shared.waiting.popleft()
                 if self._busy():
                     return True
-                door.changed.wait()
+                shared.changed.wait()
 
     def _hurry(self) -> None:
-        """What waits is told that it will not be written; what is being written too once its time is over."""
-        closes_at = self._door.closes_at
+        """End the waiting jobs with Closing, and once the grace period is over the running ones too."""
+        closes_at = self._shared.closes_at
         assert closes_at is not None
         closing = Closing("The server is shutting down; ask another, or later.")
-        while self._door.waiting:
-            _tell(self._door.waiting.popleft(), closing)
+        while self._shared.waiting:
+            _report_end(self._shared.waiting.popleft(), closing)
         if time.monotonic() >= closes_at:
             for row in self._busy():
                 self._end(row, closing)
 
     def _free_row(self, job: Job) -> _Row | None:
-        """The free row that holds most of the job's prompt already; among equals the one unused for longest."""
+        """The free row whose session holds most of the job's prompt; among equals the least recently used."""
         free = [row for row in self._rows if row.job is None]
-        return max(free, key=lambda row: (_shared(row.session.ids, job.prompt), -row.last_used), default=None)
+        return max(free, key=lambda row: (cached_prefix(row.session.ids, job.prompt), -row.last_used), default=None)
 
     def _piece(self, row: _Row, budget: int) -> Sequence[int]:
-        """What is to be read in a row now: the token drawn last, or at most `budget` tokens of its prompt."""
+        """The tokens to read in a row now: the one drawn last, or at most `budget` tokens of its prompt."""
         job = row.job
         assert job is not None
         if row.next is not None:
@@ -227,33 +256,34 @@ class Scheduler:
         return piece
 
     def _is_being_read(self, row: _Row) -> bool:
-        """Whether another row reads what this one could then copy."""
+        """Whether another row is reading a prefix of this row's prompt that this row can copy afterwards."""
         job = row.job
         assert job is not None
         if job.scores or not is_batch_invariant(row.session):
             return False
-        known = max(_shared(each.session.ids, job.prompt) for each in self._rows)
-        session = (each for each in self._busy() if each.unread is not None and each.next is None)
-        return any(each.job is not None and _shared(each.job.prompt, job.prompt) > known for each in session)
+        known = max(cached_prefix(each.session.ids, job.prompt) for each in self._rows)
+        reading = (each for each in self._busy() if each.unread is not None and each.next is None)
+        return any(each.job is not None and cached_prefix(each.job.prompt, job.prompt) > known for each in reading)
 
     def _recall(self, row: _Row, prompt: Sequence[int]) -> int:
-        """Make the row begin as the prompt does, as far as any row has read that; how many tokens that is.
+        """Copy the longest prefix of the prompt that any row has read into this row's session.
 
-        The last token is always read anew: its logits are wanted.
+        Returns:
+            The number of tokens of the prompt that need not be read again.
         """
-        if not is_batch_invariant(row.session):  # reading it again would not give the same bits
+        if not is_batch_invariant(row.session):  # its logits may depend on what was read at once
             return 0
-        best = max(self._rows, key=lambda each: (_shared(each.session.ids, prompt), each is row))
-        length = _shared(best.session.ids, prompt)
+        best = max(self._rows, key=lambda each: (cached_prefix(each.session.ids, prompt), each is row))
+        length = cached_prefix(best.session.ids, prompt)
         if best is not row and hasattr(row.session, "copy_from"):
             row.session.copy_from(best.session, length)
-        return min(length, _shared(row.session.ids, prompt))
+        return min(length, cached_prefix(row.session.ids, prompt))
 
     def _read_on(self, rows: Sequence[_Row], pieces: Sequence[Sequence[int]]) -> None:
-        """Read a piece in each row; draw where there is nothing more to read.
+        """Read a piece in each row, and draw the next token of the rows whose prompt is read.
 
-        Who asked is told when all are drawn: what they do with it would hold up the next draw (there is one
-        interpreter lock), but not the next pass.
+        Listeners are called once all tokens are drawn: there is one interpreter lock, so what they do would delay the
+        draws of the other rows, but it overlaps with the next forward pass.
         """
         together = [i for i, row in enumerate(rows) if not _wants_scores(row)]
         after: dict[int, Logits] = {}
@@ -270,7 +300,7 @@ class Scheduler:
             self._guarded([row], partial(self._pass_on, row, step))
 
     def _score(self, row: _Row, piece: Sequence[int]) -> Logits:
-        """Read a piece of a prompt and tell the logits on the way; the last of them."""
+        """Read a piece of a prompt, report the logits after each token to the listener, and return the last of them."""
         first, logits = len(row.session.ids), row.session.feed_all(piece)
         if row.job is not None:
             self._guarded([row], partial(row.job.listener.read, first, logits))
@@ -278,14 +308,14 @@ class Scheduler:
         return last
 
     def _extend(self, sessions: Sequence[Session], pieces: Sequence[Sequence[int]]) -> Sequence[Logits]:
-        """The logits after each piece."""
+        """Read a piece in each session; the logits after each piece, float32 [vocab]."""
         if hasattr(self._engine, "feed_each"):
             logits: Sequence[Logits] = self._engine.feed_each(sessions, pieces)
             return logits
         return [session.feed(piece) for session, piece in zip(sessions, pieces, strict=True)]
 
     def _draw(self, row: _Row, logits: Logits, drawn: list[tuple[_Row, Step]]) -> None:
-        """The next token of the row's text, added to `drawn`."""
+        """Draw the next token of the row's text and add its step to `drawn`."""
         job = row.job
         if job is None:  # it failed in this turn
             return
@@ -295,7 +325,7 @@ class Scheduler:
             drawn.append((row, job.loop.take(logits)))
 
     def _pass_on(self, row: _Row, step: Step) -> None:
-        """Tell who asked of a drawn token, and read it next, or free the row after the last."""
+        """Report a drawn token to the listener; the row reads it next, or is free if it was the last."""
         job = row.job
         assert job is not None
         assert job.loop is not None
@@ -310,23 +340,13 @@ class Scheduler:
         if row.job is not None:
             job = row.job
             row.free()
-            _tell(job, error)
+            _report_end(job, error)
 
 
-def _tell(job: Job, error: NextwordError | None) -> None:
-    with suppress(Exception):  # who asked may be gone
+def _report_end(job: Job, error: NextwordError | None) -> None:
+    with suppress(Exception):  # the listener's event loop may be closed
         job.listener.ended(error)
 
 
 def _wants_scores(row: _Row) -> bool:
     return row.job is not None and row.job.scores and row.next is None
-
-
-def _shared(known: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many tokens, short of the last, a prompt begins with that are known."""
-    shared = 0
-    for old, new in zip(known, prompt[:-1], strict=False):
-        if old != new:
-            break
-        shared += 1
-    return shared

@@ -17,10 +17,10 @@ import torch
 from nextword.errors import InputError
 from nextword.model.hooks import point_names
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.interventions import Edit, EditHook, check_edits
 from nextword.trace.recording import check_prompt
 
-Tensor = torch.Tensor
 MOST_TOKENS = 4096  # tokens: of all rows of one forward pass; bounds the activations of a batch of edits
 
 

@@ -1,12 +1,13 @@
 """Interventions: change what happens at named points, and let the model go on with it.
 
-    Scale(point, factor)       0 removes, 1 changes nothing
-    Steer(point, vector)       adds a direction
-    Patch(point, values)       puts what was recorded elsewhere in its place (`patch_from` records it)
+    Scale(point, factor)       0 ablates, 1 changes nothing
+    Steer(point, vector)       adds a direction (activation steering: Turner et al., 2023)
+    Patch(point, values)       puts what was recorded elsewhere in its place (activation patching: Vig et al., 2020;
+                               `patch_from` records it)
 
-Each acts at one of the points of nextword.model.hooks: on all of it or on one `unit` (a head where the point has
+Each acts at one hook point (docs/reference/hook-points.md): on all of it or on one `unit` (a head where the point has
 heads, else one number of the width), at all positions, those to come included, or at the `positions` given.
-`edited_engine` reads under edits and is an engine like any other, so generation has no second loop.
+`edited_engine` runs under edits and is an engine like any other, so generation has no second loop.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ from nextword.errors import InputError
 from nextword.model.architecture import Architecture
 from nextword.model.hooks import point_names
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.predict.torch_engine import TorchEngine
 from nextword.trace.recording import Recorder, check_prompt
 
-Tensor = torch.Tensor
-_PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".z")  # [batch, heads, time, ...]
+_PER_HEAD = (".query", ".key", ".value", ".scores", ".pattern", ".z")  # points of shape [batch, heads, time, ...]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplies what is at a point."""
+    """Multiplies what is at a point.
+
+    Args:
+        point: Name of the hook point.
+        factor: 0 ablates, 1 changes nothing.
+        unit: The head, or the number of the width, that is changed; None: all.
+        positions: Those that are changed, from 0; None: all, those to come included.
+    """
 
     point: str
     factor: float
@@ -40,7 +48,15 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Steer:
-    """Adds `vector` to what is at a point: [width], of one head [head], or one number [] for one unit of a width."""
+    """Adds a vector to what is at a point.
+
+    Args:
+        point: Name of the hook point.
+        vector: [width], or where the point has heads [heads, head size]; for one unit [head size], or [] for one number
+            of a width.
+        unit: The head, or the number of the width, that is changed; None: all.
+        positions: Those that are changed, from 0; None: all, those to come included.
+    """
 
     point: str
     vector: Tensor
@@ -50,7 +66,14 @@ class Steer:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Puts values [positions, ...] in the place of those at `positions`, in their order."""
+    """Puts values in the place of those at a point.
+
+    Args:
+        point: Name of the hook point.
+        values: One row for each of `positions` [positions, ...], each of the shape that `Steer.vector` has there.
+        positions: Those that are changed, from 0, in the order of the rows.
+        unit: The head, or the number of the width, that is changed; None: all.
+    """
 
     point: str
     values: Tensor
@@ -71,10 +94,21 @@ def patch_from(
     into: Sequence[int] | None = None,
     unit: int | None = None,
 ) -> Patch:
-    """A patch with what `ids` cause at `positions` of a point, for the positions `into` (None: the same).
+    """A patch with the activations of another prompt.
 
-    Raises InputError where the point or a position does not exist or the two lists differ in length; EmptyPrompt,
-    ContextOverflow or UnknownToken for ids that cannot be read.
+    Args:
+        model: The reference model.
+        ids: The other prompt's.
+        point: Name of the hook point.
+        positions: Those of the other prompt whose activations are taken.
+        into: The positions that the patch changes, one for each of these; None: the same.
+        unit: The head, or the number of the width, that is taken; None: all.
+
+    Raises:
+        InputError: The point, the unit or a position does not exist, or the two lists differ in length.
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     check_prompt(ids, model.architecture)
     _check(Scale(point, 1.0, unit, tuple(positions)), model.architecture)
@@ -90,7 +124,7 @@ def patch_from(
 
 
 def _selected(tensor: Tensor, point: str, unit: int | None) -> Tensor:
-    """What an edit acts on, time second [batch, time, ...]: a view, so that it can be written to."""
+    """The part of a tensor that an edit changes, with time second [batch, time, ...]: a view, to be written to."""
     if point.endswith(_PER_HEAD):
         heads = tensor.transpose(1, 2)
         return heads if unit is None else heads[:, :, unit]
@@ -98,9 +132,10 @@ def _selected(tensor: Tensor, point: str, unit: int | None) -> Tensor:
 
 
 class EditHook:
-    """A hook that applies edits to tokens, the first of which stands at position `start` of the text."""
+    """A hook that applies edits."""
 
     def __init__(self, edits: Sequence[Edit], start: int) -> None:
+        """Apply `edits` in a pass whose first token stands at position `start` of the text."""
         self._edits, self._start = edits, start
         self._points = {edit.point for edit in edits}
 
@@ -133,7 +168,7 @@ class EditHook:
 
 
 def edited_engine(model: Transformer, edits: Sequence[Edit]) -> TorchEngine:
-    """An engine that reads under edits, for predicting and generating.
+    """An engine whose every pass runs under edits, for predicting and generating.
 
     Raises InputError for an edit whose point, unit or shape the model does not have.
     """
@@ -151,7 +186,9 @@ def _check(edit: Edit, a: Architecture) -> None:
     if not isinstance(edit, Edit):
         raise InputError(f"{edit!r:.60} is no edit; give a Scale, a Steer or a Patch of nextword.trace.interventions.")
     if edit.point not in set(point_names(a)):
-        raise InputError(f"There is no point {edit.point!r:.60} in this model; the names are in nextword.model.hooks.")
+        raise InputError(
+            f"There is no point {edit.point!r:.60} in this model; nextword.model.hooks.point_names lists them."
+        )
     if edit.point.endswith(".scores") or (edit.point.endswith(".pattern") and not isinstance(edit, Scale)):
         raise InputError("Scores and patterns grow with the text: scale a pattern, or edit query, key, value or z.")
     units, rest = _shape(edit.point, a)
@@ -174,7 +211,7 @@ def _check(edit: Edit, a: Architecture) -> None:
 
 
 def _shape(point: str, a: Architecture) -> tuple[int, tuple[int, ...]]:
-    """How many units a point has at one position, and the shape of each."""
+    """The number of units that a point has at one position, and the shape of each."""
     if point.endswith((".key", ".value")):
         return a.n_kv_heads, (a.head_size,)
     if point.endswith(_PER_HEAD):

@@ -1,8 +1,8 @@
-"""Recording: one reading of a prompt by the definition, with every named point of its last token kept.
+"""Recording: one forward pass of the reference model over a prompt, with every hook point of its last token kept.
 
 The prompt is read in two parts that together are one forward pass: all tokens but the last fill a KV cache, then the
 last is read with a hook. So the softmax is opened for one row only, a long prompt costs no T x T tensor, and the
-cache is still there when the last token is read again under other conditions (`replay`), many rows at a time.
+cache is still there when the last token is read again under other conditions (`rerun_last`), many rows at a time.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ import torch
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Block, Transformer
+from nextword.model.types import Tensor
 
 if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
     from nextword.model.hooks import Hook
 
-Tensor = torch.Tensor
-CHUNK = 512  # tokens of a prompt read at once: bounds the activations
-FORK_BYTES = 1 << 28  # keys and values copied at once for `replay`
+PROMPT_CHUNK = 512  # tokens: of a prompt that are read at once, which bounds the memory of activations
+FORK_BYTES = 1 << 28  # bytes: of keys and values that `rerun_last` copies at once
 
 
 class Recorder:
-    """A hook that keeps what it sees at the points that `wanted` chooses, and changes nothing."""
+    """A hook that keeps activations and changes nothing.
+
+    Attributes:
+        activations: What was seen at each point, by its name, in the order of the pass.
+    """
 
     def __init__(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Keep the points for whose names `wanted` is true; by default all, which opens the softmax of attention."""
         self.activations: dict[str, Tensor] = {}
         self._wanted = wanted
 
@@ -47,8 +52,12 @@ class Recorder:
 class Recording:
     """What happened while the last of `ids` was read.
 
-    activations: every named point (nextword.model.hooks) at the last position, the batch dimension taken off and time
-    kept as 1; `attention.pattern` is [heads, 1, T]. kv_cache: keys and values of all T tokens, one row.
+    Args:
+        model: The reference model.
+        ids: The prompt's T token ids.
+        activations: Every hook point (nextword.model.hooks) at the last position, without the batch dimension and with
+            time kept as 1; `attention.pattern` is [heads, 1, T].
+        kv_cache: Keys and values of all T tokens, one row.
     """
 
     model: Transformer
@@ -58,7 +67,7 @@ class Recording:
 
     @property
     def logits(self) -> Tensor:
-        """Of the next token [vocab]."""
+        """Logits of the next token [vocab]."""
         return self.activations["logits"][0]
 
     def values(self, layer: int) -> Tensor:
@@ -66,21 +75,24 @@ class Recording:
         return self.kv_cache.layer(layer)[1][0]
 
     def pattern(self, layer: int) -> Tensor:
-        """How much of each position's value each head takes [heads, T]."""
+        """Attention weights of the last position [heads, T]."""
         return self.activations[f"blocks.{layer}.attention.pattern"][:, 0]
 
 
 @torch.no_grad()
 def record(model: Transformer, ids: Sequence[int]) -> Recording:
-    """Read `ids` and keep what happens at the last of them. The model's weights are all of one dtype.
+    """Read `ids` and keep the activations at the last of them. The model's weights are all of one dtype.
 
-    Raises EmptyPrompt, ContextOverflow or UnknownToken.
+    Raises:
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     check_prompt(ids, model.architecture)
     weight = model.embed.weight
     kv_cache = KVCache(model.architecture, len(ids), dtype=weight.dtype, device=weight.device)
-    for start in range(0, len(ids) - 1, CHUNK):
-        chunk = list(ids[start : min(start + CHUNK, len(ids) - 1)])
+    for start in range(0, len(ids) - 1, PROMPT_CHUNK):
+        chunk = list(ids[start : min(start + PROMPT_CHUNK, len(ids) - 1)])
         model.states(torch.tensor([chunk], device=weight.device), kv_cache)
         kv_cache.advance(len(chunk))
     points = Recorder()
@@ -90,11 +102,16 @@ def record(model: Transformer, ids: Sequence[int]) -> Recording:
 
 
 @torch.no_grad()
-def replay(recording: Recording, rows: int, hook: Callable[[slice], Hook]) -> Tensor:
-    """Read the last token again, `rows` times side by side, under a hook; logits [rows, vocab].
+def rerun_last(recording: Recording, rows: int, hook: Callable[[slice], Hook]) -> Tensor:
+    """Read the last token again under hooks, several times side by side; the tokens before it are not read again.
 
-    `hook` makes the hook for a slice of the rows: long prompts are replayed in several batches. What was read
-    before is the same for all rows and is not read again.
+    Args:
+        recording: Of the prompt.
+        rows: The number of times.
+        hook: Makes the hook for a slice of the rows: a long prompt is read again in several batches.
+
+    Returns:
+        Logits [rows, vocab].
     """
     a, n = recording.model.architecture, len(recording.ids)
     row_bytes = 2 * a.n_layers * a.n_kv_heads * a.head_size * n * recording.logits.element_size()
@@ -109,7 +126,7 @@ def replay(recording: Recording, rows: int, hook: Callable[[slice], Hook]) -> Te
 
 
 def _fork(recording: Recording, rows: int) -> KVCache:
-    """Memories of all tokens but the last, one for each of `rows` rows."""
+    """A KV cache of all tokens but the last, copied for each of `rows` rows."""
     a, before = recording.model.architecture, len(recording.ids) - 1
     logits = recording.logits
     kv_cache = KVCache(a, before + 1, rows=rows, dtype=logits.dtype, device=logits.device)
@@ -120,6 +137,16 @@ def _fork(recording: Recording, rows: int) -> KVCache:
     return kv_cache
 
 
+def log_probability(logits: Tensor, token: int) -> Tensor:
+    """Natural log of a token's probability, computed in float64: [...] for logits [..., vocab].
+
+    >>> log_probability(torch.tensor([0.0, 0.0]), 1).exp().item()
+    0.5
+    """
+    found: Tensor = logits.double().log_softmax(-1)[..., token]
+    return found
+
+
 def block_of(model: Transformer, layer: int) -> Block:
     """One block of the model."""
     block = model.blocks[layer]
@@ -128,7 +155,13 @@ def block_of(model: Transformer, layer: int) -> Block:
 
 
 def check_prompt(ids: Sequence[int], architecture: Architecture) -> None:
-    """Raise EmptyPrompt, ContextOverflow or UnknownToken unless the model can read `ids` at once."""
+    """Check that the model can read `ids` at once.
+
+    Raises:
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
+    """
     if not ids:
         raise EmptyPrompt("There is nothing to explain: give a prompt of at least one character.")
     if len(ids) > architecture.context:

@@ -1,10 +1,10 @@
-"""The server: OpenAI's endpoints over one model, llama.cpp's small ones beside them, and the studio at `/`.
+"""The server: OpenAI's routes over one model, llama.cpp's /tokenize and /detokenize, and the studio at `/`.
 
     app = create_app(gpt, name="smollm2")
 
-Promises, each with a test: the openai package and whatever else speaks its protocol works unchanged; what cannot be
-used is answered with 4xx and one sentence; a text depends on its request and seed alone; nothing is read from the disk
-that was not named at the start.
+Promises, each with a test: the openai package and other clients of its API work unchanged; a request that cannot be
+used is answered with 4xx and one sentence; a text depends on its request and seed alone; no file is read that was not
+named at the start.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
 from nextword.api import GPT
+from nextword.base.types import Json
 from nextword.base.version import __version__
 from nextword.trace.text.indexed import own_text
 from nextword.web import problems
@@ -36,8 +36,6 @@ from nextword.web.openai.schemas import (
 from nextword.web.openai.service import Service
 from nextword.web.studio.routes import studio_router
 
-Json = dict[str, Any]
-
 
 def create_app(
     gpt: GPT,
@@ -54,9 +52,20 @@ def create_app(
 ) -> FastAPI:
     """The application of one model; it stops its scheduler when it is shut down. `app.state.service` is the Service.
 
-    name: what clients call the model. rows: texts written at once; queue: how many more may wait; context: tokens
-    of each. text: a folder that `nextword index` made, for receipts. others, run, runs: what the studio shows
-    (nextword.web.studio.routes). Raises what opening the engine does.
+    Args:
+        gpt: The model.
+        name: What clients call the model.
+        rules: Who may ask, and how much; None: everybody, bodies of up to 1 MiB.
+        rows: Number of texts written at once.
+        queue: Number of further texts that may wait.
+        context: Tokens that each text has room for, the model's own context if None.
+        text: A folder that `nextword index` made, for receipts and the studio.
+        others: More models of the studio, by name.
+        run: The folder of a training run that the studio shows.
+        runs: A folder in which the studio's page may start training runs.
+
+    Raises:
+        ContextOverflow: There is no memory for texts of this length.
     """
     rules = rules or Rules()
     for each in [*([] if text else [gpt]), *(others or {}).values()]:
@@ -69,12 +78,12 @@ def create_app(
         service.scheduler.close(0)
         await run_in_threadpool(service.scheduler.join, 10)
 
-    # No page of fastapi's own: theirs bring scripts from elsewhere. The document is at /openapi.json.
+    # Without FastAPI's own pages, which load scripts from elsewhere. The schema is at /openapi.json.
     app = FastAPI(title="nextword", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service = service
     problems.install(app)
-    _add_writing(app, service)
-    _add_rest(app, service)
+    _add_generation(app, service)
+    _add_small_routes(app, service)
     app.include_router(
         studio_router(gpt, service.lock, name=name, text=service.text, others=others, run=run, runs=runs)
     )
@@ -84,7 +93,7 @@ def create_app(
     return app
 
 
-def _add_writing(app: FastAPI, service: Service) -> None:
+def _add_generation(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions")
     async def complete(request: CompletionRequest, http: Request) -> Response:
         """Continue one or more prompts."""
@@ -100,7 +109,7 @@ def _add_writing(app: FastAPI, service: Service) -> None:
         return await respond(http, service, request, texts, chat.ChatShape(service.tokenizer, request))
 
 
-def _add_rest(app: FastAPI, service: Service) -> None:
+def _add_small_routes(app: FastAPI, service: Service) -> None:
     def model() -> Json:
         return {"id": service.name, "object": "model", "created": service.started, "owned_by": "nextword"}
 
@@ -126,9 +135,9 @@ def _add_rest(app: FastAPI, service: Service) -> None:
         """The ids of a text."""
         content = request.content or request.prompt
         ids = service.tokenizer.encode(content, begin=request.add_special) if content else []
-        pieces = [{"id": id, "piece": service.tokenizer.token_text(id)} for id in ids]
-        payload = pieces if request.with_pieces else ids
-        return {"tokens": payload, "count": len(ids), "max_model_len": service.scheduler.capacity}
+        with_text = [{"id": id, "piece": service.tokenizer.token_text(id)} for id in ids]
+        tokens = with_text if request.with_pieces else ids
+        return {"tokens": tokens, "count": len(ids), "max_model_len": service.scheduler.capacity}
 
     @app.post("/detokenize")
     def detokenize(request: DetokenizeRequest) -> Json:
@@ -138,7 +147,7 @@ def _add_rest(app: FastAPI, service: Service) -> None:
 
     @app.get("/health")
     def health() -> Json:
-        """Whether the server is up; open to all."""
+        """Whether the server is up; answered without a key."""
         scheduler = service.scheduler
         return {"status": "ok", "rows": scheduler.size, "running": scheduler.running, "waiting": scheduler.waiting}
 

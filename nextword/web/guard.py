@@ -1,9 +1,9 @@
-"""Who may ask, and how much: checked before anything else looks at a request.
+"""Access rules: key, origin, host and body size, checked before anything else sees a request.
 
 Promises, each with a test: without the key, where there is one, only /health answers; a page of another origin gets
 nothing unless its origin was allowed; a server that only this machine can reach answers only to this machine's own
-names, so that no foreign name can be made to point at it (DNS rebinding); a body over the limit is refused before it
-is read, or as soon as it has grown too long.
+names, so that no foreign name can be made to point at it (DNS rebinding); a body over the limit is refused before the
+server reads it, or, where no length is declared, as soon as it is too long.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ _OPEN = "/health"
 _KEYLESS = (
     "The API key is missing or wrong: send Authorization: Bearer KEY; in a browser, any name and KEY as password."
 )
-_DRAINED = 1 << 26  # bytes read of a body that is refused for its length
+_DRAINED = 1 << 26  # bytes: read at most of a body that is refused for its length
 
 
 @dataclass(frozen=True)
 class Rules:
-    """api_key: None lets everybody in. origins: other origins whose pages may ask, "*" for all.
+    """What a request must keep to be answered.
 
-    hosts: names that requests may be addressed to, None for any. body_limit: bytes.
+    Args:
+        api_key: The key to be sent with it, None: none.
+        origins: Other origins whose pages may send requests, "*" for all.
+        hosts: Names that requests may be addressed to, None: any.
+        body_limit: Size of a body, in bytes.
     """
 
     api_key: str | None = None
@@ -42,7 +46,7 @@ class Rules:
 
 
 def hosts_of(host: str) -> Collection[str] | None:
-    """The names that a server bound to `host` answers to: only local ones if only this machine reaches it."""
+    """The names that a server bound to `host` answers to: local ones where only this machine reaches it, else any."""
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -51,7 +55,7 @@ def hosts_of(host: str) -> Collection[str] | None:
 
 
 class Guard:
-    """ASGI middleware that lets through what keeps the rules."""
+    """ASGI middleware that answers a request that breaks the rules with 401, 403 or 413."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app, self._rules = app, rules
@@ -72,7 +76,7 @@ class Guard:
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str, str | None] | None:
         rules = self._rules
-        is_open = path == _OPEN or method == "OPTIONS"  # with which browsers ask whether they may ask, without a key
+        is_open = path == _OPEN or method == "OPTIONS"  # a browser's preflight request never has a key
         host = headers.get("host", "")
         if rules.hosts is not None and _name(host) not in rules.hosts:
             return 403, "This server answers only to the names of its own machine.", None
@@ -93,7 +97,7 @@ class Guard:
         return f"The request is over {self._rules.body_limit:,} bytes long; send less."
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app, with a body that ends the request when it has grown too long."""
+        """Call the app; refuse the request as soon as its body is longer than the limit."""
         length, started = 0, False
 
         async def counted() -> Message:
@@ -120,14 +124,14 @@ class Guard:
         self, scope: Scope, receive: Receive, send: Send, status: int, sentence: str, code: str | None
     ) -> None:
         kind = "authentication_error" if status == 401 else "invalid_request_error"
-        # A browser asks its user for a password then, and sends it with everything that the page asks for.
+        # A browser then asks its user for a password, and sends it with all requests of the page.
         headers = {"WWW-Authenticate": 'Basic realm="nextword (any name; the API key as password)"'}
         content = problems.body(sentence, kind, code)
         await problems.response(status, content, headers if status == 401 else {})(scope, receive, send)
 
 
 async def _drain(receive: Receive) -> None:
-    """Let a client finish sending, within reason: most read no answer before."""
+    """Read the rest of a body, up to `_DRAINED` bytes: most clients read no answer before they have sent it."""
     length, more = 0, True
     while more and length < _DRAINED:
         message = await receive()
@@ -136,7 +140,7 @@ async def _drain(receive: Receive) -> None:
 
 
 class _TooLongError(BaseException):
-    """Not an Exception: no handler on the way may swallow it."""
+    """The body is too long. Not an Exception, so that no handler of the app catches it."""
 
 
 def _name(host: str) -> str:

@@ -1,4 +1,4 @@
-"""/metrics: what the server has done, for Prometheus, counted where it is done and read when it is asked for."""
+"""GET /metrics for Prometheus: the scheduler's counters, read when they are asked for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Counts(Collector):
 
 
 def metrics_of(scheduler: Scheduler) -> bytes:
-    """In Prometheus's text format."""
+    """Counters and gauges of a scheduler in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Counts(scheduler))
     return generate_latest(registry)

@@ -1,21 +1,19 @@
-"""What went wrong, as OpenAI's clients expect it: {"error": {"message", "type", "param", "code"}}.
+"""Errors in the form that OpenAI's clients expect: {"error": {"message", "type", "param", "code"}}.
 
-A client that may as well try again is told when; one for which trying again is no use is told that too.
+Where a request may succeed later the answer has Retry-After; where it never will it has x-should-retry: false.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from nextword.base.types import Json
 from nextword.errors import Busy, Closing, ContextOverflow, InputError, NextwordError, TokenizerError
 
-Json = dict[str, Any]
-_BUSY_SECONDS = "1"
+_BUSY_SECONDS = "1"  # seconds: of Retry-After
 
 
 class UnknownModel(InputError):
@@ -39,14 +37,14 @@ def status_of(error: NextwordError) -> int:
             return 503
         case UnknownModel():
             return 404
-        case InputError() | TokenizerError():  # a chat template is told off for what it is given
+        case InputError() | TokenizerError():  # the latter from a chat template that refuses its messages
             return 400
         case _:
             return 500
 
 
 def body_of(error: NextwordError) -> Json:
-    """What an error says, as JSON."""
+    """The JSON of an error of nextword."""
     match error:
         case Busy():
             return body(str(error), "rate_limit_error", "rate_limit_exceeded")
@@ -65,13 +63,26 @@ def body_of(error: NextwordError) -> Json:
 
 
 def body(message: str, kind: str = "invalid_request_error", code: str | None = None, param: str | None = None) -> Json:
-    """The JSON of an error; halves of characters in the message are written out."""
+    """The JSON of an error.
+
+    Args:
+        message: One sentence for people; lone surrogates in it are escaped.
+        kind: The error's `type` in OpenAI's API.
+        code: The error's `code` there, for programs.
+        param: The field of the request that is at fault.
+    """
     safe = message.encode("utf-8", "backslashreplace").decode()
     return {"error": {"message": safe, "type": kind, "param": param, "code": code}}
 
 
 def response(status: int, content: Json, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer that carries an error."""
+    """The answer that carries an error.
+
+    Args:
+        status: The HTTP status.
+        content: The error, as `body` makes it.
+        headers: More headers.
+    """
     headers = dict(headers or {})
     if status in (429, 503):
         headers["Retry-After"] = _BUSY_SECONDS

@@ -1,4 +1,4 @@
-"""The table of tensors and the rotary frequencies; their referees are the laws, here are the turns by hand."""
+"""The table of tensors and the rotary frequencies; their referees are the laws, here are rotations by hand."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_scaled_frequencies_are_transformers(
     np.testing.assert_allclose(rotary_frequencies(Rotary(500000.0, 1.0, scaling), 64), theirs.numpy(), rtol=1e-6)
 
 
-def test_rotation_turns_two_halves_and_leaves_the_rest() -> None:
+def test_rope_rotates_two_halves_and_leaves_the_rest() -> None:
     x = torch.tensor([[[[1.0, 0.0, 0.0, 2.0, 5.0]]]])
     angles = torch.tensor([[torch.pi / 2, torch.pi]])
-    turned = apply_rope(x, (angles.cos(), angles.sin()), 4)
-    assert turned.flatten().tolist() == pytest.approx([0, 0, 1, -2, 5], abs=1e-6)
+    rotated = apply_rope(x, (angles.cos(), angles.sin()), 4)
+    assert rotated.flatten().tolist() == pytest.approx([0, 0, 1, -2, 5], abs=1e-6)
 
 
 def test_a_position_sees_itself_and_the_past_within_the_window() -> None:
@@ -72,7 +72,7 @@ def test_a_position_sees_itself_and_the_past_within_the_window() -> None:
     assert visible(positions, 4, 2).int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
 
 
-def test_memory_is_filled_by_the_pass_and_advanced_by_the_engine(tiny_folder: Callable[[str], Path]) -> None:
+def test_the_kv_cache_is_filled_by_the_pass_and_advanced_by_the_engine(tiny_folder: Callable[[str], Path]) -> None:
     kv_cache = KVCache(open_stored(tiny_folder("qwen3")).architecture, 10)
     key = torch.randn(1, 2, 3, 8)
     keys, _ = kv_cache.append(0, key, key)

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nextword.model.types import Tensor
 from nextword.optimize import objective
 from nextword.optimize.objective import cross_entropy, token_losses
-
-Tensor = torch.Tensor
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from nextword.errors import CorruptFile
+from nextword.model.types import Tensor
 from nextword.optimize.muon import Muon, orthogonal
 from nextword.optimize.optimizer import Adam, Optimizer
 from nextword.optimize.recipe import Rates
-
-Tensor = torch.Tensor
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

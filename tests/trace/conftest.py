@@ -20,5 +20,5 @@ def gpt() -> nextword.GPT:
 
 
 @pytest.fixture(scope="module")
-def told(gpt: nextword.GPT) -> dict[str, Any]:
+def receipt(gpt: nextword.GPT) -> dict[str, Any]:
     return gpt.receipt(PROMPT, sampling=BOLD, seed=7, name="tales").to_json()

@@ -34,7 +34,7 @@ def test_edits_that_change_nothing_change_nothing(kind: str) -> None:
 
 
 @every_kind
-def test_reading_in_chunks_is_reading_at_once_under_edits_too(kind: str) -> None:
+def test_feeding_in_chunks_is_feeding_at_once_under_edits_too(kind: str) -> None:
     model = random_model(KINDS[kind])
     edits = [
         Scale("blocks.1.attention.value", 0.0, unit=0, positions=(0, 3, 7, 11)),
@@ -67,7 +67,7 @@ def test_an_edit_at_a_position_leaves_what_is_before_it_alone() -> None:
 
 @pytest.mark.parametrize("head", [(0, 0), (1, 0)])
 def test_without_either_head_of_the_circuit_nothing_is_copied(head: tuple[int, int]) -> None:
-    """Unlike the ledger, an edit at all positions reaches the previous-token head, too."""
+    """Unlike the audit, an edit at all positions reaches the previous-token head, too."""
     ids = [1, 4, 7, 2, 5, 9, 4]
     model = induction_model()
     assert logits(edited_engine(model, []), ids)[-1].argmax() == 7
@@ -82,7 +82,7 @@ def test_steering_along_an_unembedding_row_raises_its_logit() -> None:
     assert (steered.argmax(1) == 9).all()
 
 
-def test_a_reading_forgets_and_keeps_to_its_room() -> None:
+def test_a_session_forgets_and_keeps_to_its_room() -> None:
     engine = edited_engine(random_model(KINDS["qk-norm"]), [Scale("blocks.1", 0.5, positions=(2, 3))])
     session = engine.open_session(6)
     session.feed(PROMPT[:4])

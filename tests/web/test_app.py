@@ -50,7 +50,7 @@ def client(address: str) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def talker(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> GPT:
-    """A random model that was told a chat template: it talks in broken characters and all the scripts it knows."""
+    """A random model that was given a chat template: it talks in broken characters and all the scripts it knows."""
     folder = tmp_path_factory.mktemp("talker")
     for file in tiny_folder("llama").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -141,9 +141,9 @@ def test_logprobs_are_the_models_own_and_hold_the_drawn_token(client: openai.Ope
     for token, logprob, top, offset in zip(
         logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, logprobs.text_offset, strict=True
     ):
-        odds = {row.token: row for row in gpt.predict(ids).top(3)}
+        alternatives = {row.token: row for row in gpt.predict(ids).top(3)}
         assert top[token] == logprob
-        assert set(odds) | {token} == set(top)
+        assert set(alternatives) | {token} == set(top)
         assert choice.text[offset:].startswith(token)
         ids.append(gpt.tokenizer.encode_one(token))
 
@@ -221,11 +221,11 @@ def test_tools_are_refused_with_a_way_out(chat: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="response_format") as refused:
         chat.chat.completions.create(model="talker", messages=messages, tools=[tool])
     assert refused.value.param == "tools"
-    told = chat.chat.completions.create(
+    reply = chat.chat.completions.create(
         model="talker", messages=messages, tools=[tool], tool_choice="none", max_tokens=2, seed=1
     )
     plain = chat.chat.completions.create(model="talker", messages=messages, max_tokens=2, seed=1)
-    assert told.choices == plain.choices
+    assert reply.choices == plain.choices
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -289,9 +289,9 @@ def test_json_that_ends_is_valid(client: openai.OpenAI) -> None:
 def test_small_endpoints(address: str, client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tales"]
     assert client.models.retrieve("tales").object == "model"
-    status, told = call(address, "/tokenize", {"content": KING})
-    assert (status, told["tokens"]) == (200, nextword.open("tales").encode(KING))
-    assert call(address, "/detokenize", {"tokens": told["tokens"]})[1]["content"] == KING
+    status, reply = call(address, "/tokenize", {"content": KING})
+    assert (status, reply["tokens"]) == (200, nextword.open("tales").encode(KING))
+    assert call(address, "/detokenize", {"tokens": reply["tokens"]})[1]["content"] == KING
     assert call(address, "/health")[1]["status"] == "ok"
     assert "nextword_written_tokens_total" in call(address, "/metrics")[1]
     assert call(address, "/")[1].startswith("<!doctype html>")

@@ -65,12 +65,12 @@ def test_generate_writes_what_it_writes_here(address: str) -> None:
 def test_a_server_is_used_as_a_model_is(address: str) -> None:
     server = Server(f"{address}/v1")
     answer = server.generate(PROMPT, {"temperature": 0, "logit_bias": {7: float("-inf")}}, max_tokens=6)
-    pieces = list(answer)
-    assert "".join(piece.text for piece in pieces) == answer.text
+    chunks = list(answer)
+    assert "".join(chunk.text for chunk in chunks) == answer.text
     assert answer.finish_reason == "length"
     first = nextword.open("tales").predict(PROMPT).top(1)[0]
-    assert pieces[0].text == first.token
-    assert pieces[0].probability == pytest.approx(first.probability)
+    assert chunks[0].text == first.token
+    assert chunks[0].probability == pytest.approx(first.probability)
 
 
 def test_what_goes_wrong_is_one_sentence(address: str) -> None:
@@ -116,7 +116,7 @@ def test_an_end_lets_a_text_end(address: str) -> None:
     answer = iter(Server(mine).generate("Once", {"logit_bias": {0: -100}}, max_tokens=300))
     text = next(answer).text
     process.send_signal(signal.SIGTERM)
-    text += "".join(piece.text for piece in answer)
+    text += "".join(chunk.text for chunk in answer)
     _, errors = process.communicate(timeout=20)
     assert errors == ""
     assert process.returncode in (-signal.SIGTERM, 143)

@@ -1,13 +1,13 @@
-"""Removing causes: what a cause wrote into the residual is taken out, and something else may be put in its place.
+"""Ablation: what a component wrote into the residual is replaced.
 
-    zero      nothing
-    mean      what the same part wrote on average over the positions of a reference text
-    resample  what it wrote at one position of it, drawn at random
+    zero      by nothing
+    mean      by what the same component wrote on average over the positions of a reference text
+    resample  by what it wrote at one position of that text, drawn at random (Chan et al., 2022)
 
 Heads, neurons and embeddings are linear in what they are written from (a z value, an activation, a row of the
-embedding), so a removal is one vector added to the residual at the last position, at the point where the cause
-writes. A cause that writes in several layers (`Source`) is removed as what it wrote in the recording. Biases are the
-same everywhere, so they have no mean but themselves: they are always removed by zero.
+embedding), so an ablation is one vector added to the residual at the last position, at the point where the component
+writes. A component that writes in several layers (`Source`) is ablated as what it wrote in the recording. Biases are
+the same everywhere, so they have no mean but themselves: they are always ablated by zero.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import value_bias
 from nextword.trace.logit.components import (
     Bias,
@@ -38,16 +39,21 @@ from nextword.trace.logit.components import (
 from nextword.trace.recording import Recorder, Recording, block_of, check_prompt
 from nextword.trace.settings import Ablation
 
-Tensor = torch.Tensor
-Writes = Mapping[str, Tensor]  # point -> vector [width] at the last position
-LONGEST = 512  # tokens of a reference text that are used
+Writes = Mapping[str, Tensor]
+"""Vectors [width] that are written at the last position, by hook point."""
+REFERENCE_TOKENS = 512  # tokens: of a reference text that are used, from its first on
 
 
 @dataclass(frozen=True)
 class PositionState:
-    """What the parts of a model write from, at one position.
+    """What the components of a model write from, at one position.
 
-    token, place [width]; for each layer: z [heads, head], values [kv heads, T or 1, head], activation [N].
+    Args:
+        token: The token's embedding [width].
+        place: The position's learned vector [width]; zeros where there is none.
+        z: Values averaged by each head, of each layer [heads, head size].
+        values: Of each layer [kv heads, T, head size], or [kv heads, 1, head size] where all T are alike.
+        activation: Neurons of each layer [N].
     """
 
     token: Tensor
@@ -69,18 +75,18 @@ class PositionState:
         )
 
 
-class Reference:
-    """All states of a text, its first position excepted: many models park attention there, and it is like no other.
+class ReferenceText:
+    """All states of a text but that of its first position, where many models park attention (Xiao et al., 2023).
 
     Raises InputError for a text of fewer than two tokens, and as `record`.
     """
 
     @torch.no_grad()
     def __init__(self, model: Transformer, ids: Sequence[int]) -> None:
-        ids = list(ids[: min(LONGEST, model.architecture.context)])
+        ids = list(ids[: min(REFERENCE_TOKENS, model.architecture.context)])
         if len(ids) < 2:
             raise InputError(
-                "A mean or a resample is taken from at least two tokens: give a reference text, or remove by zero."
+                "A mean or a resample is taken from at least two tokens: give a reference text, or ablate by zero."
             )
         check_prompt(ids, model.architecture)
         points = Recorder(lambda name: name.endswith((".z", ".value", ".activation")))
@@ -97,7 +103,7 @@ class Reference:
         return len(self._tokens)
 
     def mean(self) -> PositionState:
-        """The average over all positions."""
+        """The average of the states."""
         return PositionState(
             self._tokens.mean(0),
             self._places.mean(0),
@@ -126,7 +132,13 @@ def _places(model: Transformer, count: int) -> Tensor:
 
 
 def written(recording: Recording, component: Component, state: PositionState) -> Writes:
-    """What `component` writes at the recording's last position if its part is in `state`; the patterns stay."""
+    """What a component writes at the recording's last position from a given state.
+
+    Args:
+        recording: Of the prompt; its attention patterns are kept.
+        component: The component.
+        state: What it writes from.
+    """
     model = recording.model
     match component:
         case Token():
@@ -136,13 +148,13 @@ def written(recording: Recording, component: Component, state: PositionState) ->
         case Read(layer, head, source):
             weights = torch.zeros_like(recording.pattern(layer))
             weights[head, source] = recording.pattern(layer)[head, source]
-            return {_attention(layer): _taken(model, layer, weights, state)}
+            return {_attention(layer): _attended(model, layer, weights, state)}
         case Source(source):
             writes = {}
             for layer in range(model.architecture.n_layers):
                 weights = torch.zeros_like(recording.pattern(layer))
                 weights[:, source] = recording.pattern(layer)[:, source]
-                writes[_attention(layer)] = _taken(model, layer, weights, state)
+                writes[_attention(layer)] = _attended(model, layer, weights, state)
             return writes
         case Head(layer, head):
             z = torch.zeros_like(state.z[layer])
@@ -174,8 +186,8 @@ def _down(model: Transformer, layer: int) -> Tensor:
     return weight
 
 
-def _taken(model: Transformer, layer: int, weights: Tensor, state: PositionState) -> Tensor:
-    """What heads write [width] that take so much [heads, T] of each value, value biases left out."""
+def _attended(model: Transformer, layer: int, weights: Tensor, state: PositionState) -> Tensor:
+    """What heads of these attention weights [heads, T] write [width], value biases left out."""
     a = model.architecture
     values = (state.values[layer] - value_bias(model, layer)[:, None]).expand(-1, weights.shape[1], -1)
     grouped = weights.view(a.n_kv_heads, -1, weights.shape[1])
@@ -188,23 +200,31 @@ def _through_output(model: Transformer, layer: int, z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def removals(
+def ablation_writes(
     recording: Recording,
     components: Sequence[Component],
     ablation: Ablation,
     reference: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[Writes]:
-    """For each cause the vectors whose addition removes it.
+    """For each component the vectors whose addition ablates it.
 
-    reference: token ids that means and resamples are taken from; None: the prompt itself, its last token excepted.
-    Raises InputError where that is too short, SettingError for an ablation that does not exist.
+    Args:
+        recording: Of the prompt.
+        components: What is ablated, each on its own.
+        ablation: "zero", "mean" or "resample".
+        reference: Token ids that means and resamples are taken from; None: the prompt without its last token.
+        seed: Of the positions that are drawn.
+
+    Raises:
+        InputError: The reference is too short.
+        SettingError: The name of the ablation is unknown.
     """
     if ablation not in get_args(Ablation) or ablation == "none":
         raise SettingError(f"A component can be ablated by zero, mean or resample, not {ablation!r:.40}.")
     own = PositionState.of(recording)
     if ablation != "zero":
-        others = Reference(recording.model, recording.ids[:-1] if reference is None else reference)
+        others = ReferenceText(recording.model, recording.ids[:-1] if reference is None else reference)
         draws = np.random.default_rng(seed).integers(len(others), size=len(components))
         mean = others.mean()
     found: list[Writes] = []
@@ -218,8 +238,27 @@ def removals(
     return found
 
 
-def side_by_side(recording: Recording, changes: Sequence[Writes]) -> Writes:
-    """At each point what every change adds there, zeros where it adds nothing [len(changes), width]."""
+def stacked(recording: Recording, changes: Sequence[Writes]) -> Writes:
+    """What every change adds at each point, zeros where it adds nothing [len(changes), width]."""
     nothing = torch.zeros_like(recording.model.norm.weight)
     points = {point for change in changes for point in change}
     return {point: torch.stack([change.get(point, nothing) for change in changes]) for point in points}
+
+
+class AddingHook:
+    """A hook that adds to each row of a batch a vector of its own, at every position of the pass.
+
+    `interventions.Steer` adds the same to all rows; this one is for many ablations read side by side.
+    """
+
+    def __init__(self, vectors: Writes) -> None:
+        """Add `vectors` [rows, width], by point; a gradient flows into them."""
+        self._vectors = vectors
+
+    def wants(self, name: str) -> bool:
+        """See nextword.model.hooks.Hook."""
+        return name in self._vectors
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """See nextword.model.hooks.Hook."""
+        return tensor + self._vectors[name][:, None]

@@ -1,4 +1,4 @@
-"""The ledger: one logit, or a difference of logits, as an exact sum over everything that wrote into the residual.
+"""Direct logit attribution, the ledger: one logit, or a difference of two, as an exact sum over components.
 
 With T the last position, a the attention pattern, U the unembedding:
 
@@ -6,10 +6,10 @@ With T the last position, a the attention pattern, U the unembedding:
              + sum over layers, neurons n of act_n W_out[n] + biases    (b_V once per head: a sums to 1)
     logit_c  = residual . w_c + beta . U_c,   w_c = gamma * U_c * (1 / sigma of the final norm),  LayerNorm: centred
 
-It is linear algebra over a recording: nothing is fitted, and what rounding leaves over is told as `remainder`,
-the model's own logit minus the sum. The scale of the final norm is taken as it was: the account says what made up
+It is linear algebra over a recording: nothing is fitted, and what rounding leaves over is reported as `remainder`,
+the model's own logit minus the sum. The scale of the final norm is held as it was: the attribution says what made up
 this logit, not what would happen otherwise; nextword.trace.logit.audit measures that. log p is not additive, so two
-contrasts that are stand for it: against a named token, and against a mean of the vocabulary.
+contrasts that are stand for it: with a named token, and with a mean over the vocabulary.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.components import (
     Bias,
     Component,
@@ -40,36 +41,38 @@ from nextword.trace.logit.components import (
 from nextword.trace.recording import Recording, block_of, check_token
 from nextword.trace.settings import Granularity
 
-Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is accounted for: the logit of `token`, or how far it stands above something else.
+    """The quantity that is attributed: the logit of a token, or that logit less a contrast.
 
-    against  an id: that rival's logit; "mean": the mean over all ids; "expected": the mean by the model's own
-             probabilities, which makes small changes of the quantity small changes of log p; None: nothing
+    Attributes:
+        token: Id of the token.
+        contrast: What is subtracted: an id: that token's logit; "mean": the mean logit over all ids; "expected": the
+            mean by the model's own probabilities, so that small changes of the quantity are small changes of log p;
+            None: nothing.
     """
 
     token: int
     contrast: int | Literal["mean", "expected"] | None = None
 
     def weights(self, recording: Recording) -> Tensor:
-        """The quantity as a sum over all logits: the factor of each [vocab]."""
+        """The quantity as a weighted sum of all logits: the weight of each [vocab]."""
         logits = recording.logits
-        factors = torch.zeros_like(logits)
-        factors[self.token] = 1
+        weights = torch.zeros_like(logits)
+        weights[self.token] = 1
         match self.contrast:
             case None:
-                return factors
+                return weights
             case "mean":
-                return factors - 1 / len(logits)
+                return weights - 1 / len(logits)
             case "expected":
-                return factors - logits.softmax(-1)
+                return weights - logits.softmax(-1)
             case contrast:
-                factors[contrast] -= 1
-                return factors
+                weights[contrast] -= 1
+                return weights
 
 
 def through_norm(model: Transformer, unembedding: Tensor) -> Tensor:
@@ -83,14 +86,22 @@ def through_norm(model: Transformer, unembedding: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LogitAttribution:
-    """The account of one quantity, in logits. L layers, H heads, T tokens, N neurons a layer.
+    """The contributions of all components to one quantity, in logits, float64.
 
-    token, position       what the embedding and the learned position add
-    reads         [L,H,T] what each head took from each position
-    value_biases  [L,H]   attention_biases [L]   neurons [L,N]   mlp_biases [L]
-    norm_bias             of the final norm
-    total                 the quantity as the model computed it
-    row           [width] what reads the quantity out of the normed residual
+    L layers, H heads, T tokens, N neurons a layer.
+
+    Args:
+        quantity: What is attributed.
+        row: The direction that reads the quantity out of the normed residual [width].
+        token: Contribution of the last token's embedding.
+        position: Contribution of the last position's learned vector.
+        reads: Of what each head wrote by attending to each position [L, H, T].
+        value_biases: Of each head's value bias [L, H].
+        attention_biases: Of the bias of each attention's output [L].
+        neurons: Of each neuron [L, N].
+        mlp_biases: Of the bias of each MLP's output [L].
+        norm_bias: Of the final norm's bias.
+        total: The quantity as the model computed it.
     """
 
     quantity: Quantity
@@ -107,18 +118,18 @@ class LogitAttribution:
 
     @property
     def remainder(self) -> float:
-        """What the parts leave over: rounding."""
+        """The total less all contributions: rounding, in logits."""
         arrays = (self.reads, self.value_biases, self.attention_biases, self.neurons, self.mlp_biases)
         return self.total - self.token - self.position - self.norm_bias - sum(float(each.sum()) for each in arrays)
 
     @property
     def relative_remainder(self) -> float:
-        """|remainder|, relative to the quantity or, where its parts cancel, to the largest of its layers' shares."""
-        layers = [abs(share) for share in self.contributions("layer").values()]
+        """|remainder| / |total| or, where contributions cancel, / the largest contribution of a layer's part."""
+        layers = [abs(contribution) for contribution in self.contributions("layer").values()]
         return abs(self.remainder) / max(abs(self.total), *layers)
 
     def parts(self) -> dict[str, float]:
-        """The account in five lines."""
+        """The contributions summed into five: token, position, attention, MLPs and biases."""
         biases = self.value_biases.sum() + self.attention_biases.sum() + self.mlp_biases.sum() + self.norm_bias
         return {
             "token": self.token,
@@ -129,7 +140,7 @@ class LogitAttribution:
         }
 
     def contribution(self, component: Component) -> float:
-        """What one cause adds."""
+        """The contribution of one component, in logits."""
         match component:
             case Token():
                 return self.token
@@ -157,10 +168,10 @@ class LogitAttribution:
                 return float((self.attention_biases if part == "attention" else self.mlp_biases)[int(layer_number)])
 
     def contributions(self, granularity: Granularity) -> dict[Component, float]:
-        """Causes that together are the whole account (their sum and the remainder are `total`).
+        """The contributions of components that together are everything: their sum and the remainder are `total`.
 
-        "finest": every read, neuron and bias on its own; "read", "head", "source" and "neuron": what the word
-        says on its own, the rest by layer; "layer": attention and MLP of each layer.
+        "finest": every read, neuron and bias on its own; "read", "head", "source" and "neuron": each of these on its
+        own, the rest by layer; "layer": attention and MLP of each layer.
         """
         return {
             component: float(value)
@@ -169,7 +180,7 @@ class LogitAttribution:
         }
 
     def top(self, count: int, granularity: Granularity = "finest") -> list[Component]:
-        """The causes with the largest shares, for or against, largest first."""
+        """The `count` components with the largest contributions of either sign, largest first."""
         found: list[tuple[float, Component]] = []
         for array, make in self._blocks(granularity):
             size = np.abs(array).ravel()
@@ -179,7 +190,7 @@ class LogitAttribution:
         return [component for size, component in sorted(found, key=lambda pair: pair[0])[:count] if size]
 
     def _blocks(self, granularity: Granularity) -> list[tuple[Array, Callable[..., Component]]]:
-        """Arrays of shares and, for each, what makes an index into a cause."""
+        """Arrays of contributions and, for each, what makes an index into a component."""
         blocks: list[tuple[Array, Callable[..., Component]]] = [
             (np.array(self.token), Token),
             (np.array(self.position), Position),
@@ -208,7 +219,10 @@ class LogitAttribution:
 
 @torch.no_grad()
 def attribute(recording: Recording, quantities: Sequence[Quantity]) -> list[LogitAttribution]:
-    """The ledgers of several quantities over one recording. Raises UnknownToken."""
+    """Direct logit attribution of several quantities over one recording (Elhage et al., 2021).
+
+    Raises UnknownToken.
+    """
     model, a = recording.model, recording.model.architecture
     for quantity in quantities:
         for id in (quantity.token, quantity.contrast):
@@ -246,7 +260,7 @@ def _combined(weights: Tensor, rows: Tensor) -> Tensor:
 
 
 def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Tensor]:
-    """Shares of one layer's parts for each of `directions` [Q, width]: tensors [Q, ...]."""
+    """Contributions of one layer's components along each of `directions` [Q, width]: tensors [Q, ...]."""
     a, block = recording.model.architecture, block_of(recording.model, layer)
     pattern, group = recording.pattern(layer), a.n_heads // a.n_kv_heads
     bias = value_bias(recording.model, layer)  # [kv heads, head]
@@ -256,18 +270,19 @@ def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Te
     return {
         "reads": reads,
         "value_biases": torch.einsum("qkgd,kd->qkg", per_head, bias).flatten(1, 2),
-        "attention_biases": _bias_share(block.attention.output, directions),
+        "attention_biases": _bias_contribution(block.attention.output, directions),
         "neurons": (directions @ block.mlp.down.weight) * recording.activations[f"blocks.{layer}.mlp.activation"][0],
-        "mlp_biases": _bias_share(block.mlp.down, directions),
+        "mlp_biases": _bias_contribution(block.mlp.down, directions),
     }
 
 
-def _bias_share(linear: Any, directions: Tensor) -> Tensor:
+def _bias_contribution(linear: Any, directions: Tensor) -> Tensor:
+    """Contribution of a projection's bias along each of `directions` [Q]."""
     return directions.new_zeros(len(directions)) if linear.bias is None else directions @ linear.bias
 
 
 def value_bias(model: Transformer, layer: int) -> Tensor:
-    """What a layer's heads add whatever they read [kv heads, head]; zeros where nothing is stored."""
+    """The value biases of a layer [kv heads, head size]; zeros where none is stored."""
     a, linear = model.architecture, block_of(model, layer).attention.value
     flat = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
     return flat.view(a.n_kv_heads, a.head_size)

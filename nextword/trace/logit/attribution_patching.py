@@ -1,10 +1,11 @@
-"""What a removal will do, foreseen from one reading: the change of log p, everything after the cause reacting.
+"""Attribution patching: the effect of an ablation on log p, estimated from one backward pass, later parts reacting.
 
-A ledger's share is what a part says to the logit itself. What it says to later parts counts in an experiment, too, and
-the gradient of log p holds both (attribution patching: Nanda, 2023; Syed et al., 2023). But a norm divides by the
-length of the whole residual: to take much of it away changes what is left, and a gradient there knows nothing of it.
-So a change is taken through every norm that reads it as it is, which costs next to nothing, and only from there on to
-first order. One reading backwards foresees all removals; the audit then says how well.
+A contribution (attribution.py) is what a component adds to the logit itself. What it adds to the input of later parts
+counts in an experiment, too, and the gradient of log p holds both (attribution patching: Nanda, 2023; Syed et al.,
+2023). But a norm divides by the length of the whole residual: to take much of it away changes what is left, and a
+gradient at the residual does not show that. So a change is passed exactly through every norm that reads it, which costs
+next to nothing, and only from there on to first order. One backward pass estimates the effects of all ablations; the
+audit then says how well.
 """
 
 from __future__ import annotations
@@ -17,25 +18,30 @@ import torch
 
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Norm
-from nextword.trace.logit.ablation import Writes, side_by_side
-from nextword.trace.recording import Recording, block_of
-
-Tensor = torch.Tensor
+from nextword.model.types import Tensor
+from nextword.trace.logit.ablation import AddingHook, Writes, stacked
+from nextword.trace.recording import Recording, block_of, log_probability
 
 
 @torch.no_grad()
 def estimate_effects(recording: Recording, token: int, changes: Sequence[Writes]) -> npt.NDArray[np.float64]:
-    """How much of log p of `token` each change takes away [len(changes)]."""
+    """Estimated loss of the log probability of `token` under each change, in nats, float64 [len(changes)].
+
+    Args:
+        recording: Of the prompt.
+        token: Id of the token.
+        changes: What each ablation adds (`ablation_writes`).
+    """
     readers = list(_readers(recording))
-    uphill = _gradients(recording, token, [point for point, *_ in readers])
-    added = side_by_side(recording, changes)
+    gradients = _gradients(recording, token, [point for point, *_ in readers])
+    added = stacked(recording, changes)
     gain = torch.zeros(len(changes), dtype=torch.float64, device=recording.logits.device)
-    for point, norm, residual, written in readers:
-        standing = sum((added[each] for each in written if each in added), torch.zeros_like(residual))
-        moved = norm(residual + standing) - norm(residual)
-        gain += (moved @ uphill[point]).double()
+    for point, norm, residual, writers in readers:
+        before = sum((added[each] for each in writers if each in added), torch.zeros_like(residual))
+        moved = norm(residual + before) - norm(residual)
+        gain += (moved @ gradients[point]).double()
     if "norm" in added:
-        gain += (added["norm"] @ uphill["norm"]).double()
+        gain += (added["norm"] @ gradients["norm"]).double()
     lost: npt.NDArray[np.float64] = -gain.cpu().numpy()
     return lost
 
@@ -57,13 +63,14 @@ def _readers(recording: Recording) -> Iterator[tuple[str, Norm, Tensor, list[str
 
 
 def _gradients(recording: Recording, token: int, points: Sequence[str]) -> Mapping[str, Tensor]:
-    """How log p of `token` grows with what is added at each of the points [.., width] at the last position, [width]."""
+    """Gradient of the log probability of `token` at each of the points, at the last position [width]."""
     nothing = torch.zeros_like(recording.model.norm.weight).detach()
     with torch.enable_grad():
         added = {point: nothing.clone().requires_grad_() for point in points}
         last = torch.tensor([[recording.ids[-1]]], device=nothing.device)
-        logits = recording.model.forward(last, _Continuation(recording), _Adding(added))[0, -1]
-        found = torch.autograd.grad(logits.double().log_softmax(-1)[token], list(added.values()))
+        hook = AddingHook({point: vector[None] for point, vector in added.items()})
+        logits = recording.model.forward(last, _Continuation(recording), hook)[0, -1]
+        found = torch.autograd.grad(log_probability(logits, token), list(added.values()))
     return dict(zip(added, found, strict=True))
 
 
@@ -78,16 +85,3 @@ class _Continuation(KVCache):
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = (each[:, :, : self.length] for each in self._recorded.layer(layer))
         return torch.cat([keys, key], 2), torch.cat([values, value], 2)
-
-
-class _Adding:
-    """A hook that adds one vector [width] at each point."""
-
-    def __init__(self, vectors: Mapping[str, Tensor]) -> None:
-        self._vectors = vectors
-
-    def wants(self, name: str) -> bool:
-        return name in self._vectors
-
-    def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor + self._vectors[name]

@@ -1,10 +1,10 @@
-"""The audit: every claim of a ledger is put to the test by taking its cause away and reading again.
+"""The audit: every claim of an attribution is tested by ablating its component and reading the last token again.
 
-A ledger holds the final norm's scale and everything between a cause and the logit fixed, so a claim can be true as
-an account and still not tell what would happen without the cause: later parts may read it, make up for it, or
-cancel it. Here each cause is removed (nextword.trace.logit.ablation) at the last position, the rest of the model reacts
-freely, and the change is measured. The control does the same with a vector of the same length in a random
-direction: what such a figure is worth when there is nothing behind it.
+An attribution holds the final norm's scale and everything between a component and the logit fixed, so a claim can be
+true as a sum and still not say what would happen without the component: later parts may read it, make up for it, or
+cancel it. Here each component is ablated (nextword.trace.logit.ablation) at the last position, the rest of the model
+reacts freely, and the change is measured. The control does the same with a vector of the same length in a random
+direction: it shows what these figures are where there is nothing behind them.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nextword.trace.logit.ablation import Writes, removals, side_by_side
+from nextword.model.types import Tensor
+from nextword.trace.logit.ablation import AddingHook, Writes, ablation_writes, stacked
 from nextword.trace.logit.attribution import LogitAttribution, through_norm
 from nextword.trace.logit.attribution_patching import estimate_effects
 from nextword.trace.logit.components import Bias, Component, ValueBias
-from nextword.trace.recording import Recording, replay
+from nextword.trace.recording import Recording, log_probability, rerun_last
 from nextword.trace.settings import Ablation
 
-Tensor = torch.Tensor
 Floats = npt.NDArray[np.floating[Any]]
-LEAST = 0.25  # share of what was claimed that must be measured, or the claim has failed
+LEAST = 0.25  # fraction: of the expected effect that must be measured for a claim to hold
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim and its test. All figures are how much is lost when the cause is removed.
+    """One claim and its test. All figures are what is lost when the component is ablated.
 
-    ablation          how it was removed
-    claim             its share in the ledger
-    expected          the claim less that of what was put in its place (the same for "zero")
-    measured          of the quantity that the ledger accounts for
-    log_probability   of the token, in nats
-    foreseen          the same before trying, from one gradient (nextword.trace.logit.attribution_patching)
+    Args:
+        component: What was ablated.
+        ablation: How.
+        claim: Its contribution to the quantity, in logits.
+        expected: The claim less the contribution of what was put in its place (the same for "zero"), in logits.
+        measured: The measured loss of the quantity, in logits.
+        log_probability: The measured loss of the token's log probability, in nats.
+        estimated_effect: The same, estimated without trying (nextword.trace.logit.attribution_patching), in nats.
     """
 
     component: Component
@@ -59,12 +61,15 @@ class Finding:
 class Audit:
     """The findings, and how far to trust claims of this kind here.
 
-    rank_correlation  Spearman's, of expected and measured change of log p; nan for fewer than three causes
-    control           the same with random directions in place of the causes
-    foreseen_correlation   the same of foreseen and measured change
-    deletion          log p of the token when the first 0, 1, 2, ... supporting causes are removed, largest first
-    insertion         when all are removed but the first 0, 1, 2, ...
-    random_deletion   as deletion, with random directions
+    Args:
+        findings: One for each component.
+        rank_correlation: Spearman's, of expected loss and measured loss of log p; nan for fewer than three components.
+        control: The same with random directions in place of the components.
+        estimate_correlation: The same of estimated and measured loss of log p.
+        deletion: log p of the token when the first 0, 1, 2, ... supporting components are ablated, largest first
+            (Petsiuk et al., 2018).
+        insertion: log p when all of them are ablated but the first 0, 1, 2, ...
+        random_deletion: As deletion, with random directions.
     """
 
     findings: Sequence[Finding]
@@ -86,65 +91,84 @@ def audit(
     reference: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Audit:
-    """Remove each of `components` and measure; one cause should not be part of another, or the curves count it twice.
+    """Ablate each of `components` and measure.
 
-    reference: token ids that means and resamples are taken from, None: the prompt. seed: of what is drawn.
-    Raises InputError or SettingError as `nextword.trace.logit.ablation.removals`.
+    Args:
+        recording: Of the prompt.
+        attribution: Whose claims are tested.
+        components: None should be part of another, or the curves count it twice.
+        ablation: What is put in a component's place.
+        reference: Token ids that means and resamples are taken from, None: the prompt without its last token.
+        seed: Of resamples and random directions.
+
+    Raises:
+        InputError: The reference is too short.
+        SettingError: The name of the ablation is unknown.
     """
-    changes = removals(recording, components, ablation, reference, seed)
+    token = attribution.quantity.token
+    changes = ablation_writes(recording, components, ablation, reference, seed)
     control = _random_directions(changes, seed)
     expected = np.array([_expected(recording, attribution, change) for change in changes])
-    estimated = estimate_effects(recording, attribution.quantity.token, changes)
+    estimated = estimate_effects(recording, token, changes)
     order = [int(at) for at in np.argsort(-expected, kind="stable") if expected[at] > 0]
     steps = range(len(order) + 1)
-    together = [_sum([changes[at] for at in order[:count]]) for count in steps]
-    left_over = [_sum([changes[at] for at in order[count:]]) for count in steps]
-    at_random = [_sum([control[at] for at in order[:count]]) for count in steps]
-    logits = _measure(recording, [{}, *changes, *control, *together, *left_over, *at_random])
-
-    token, n = attribution.quantity.token, len(components)
-    log_p = logits.double().log_softmax(-1)[:, token].cpu().numpy()
-    quantity = (logits.double() @ attribution.quantity.weights(recording).double()).cpu().numpy()
-    lost = log_p[0] - log_p
-    curves = np.split(log_p[1 + 2 * n :], 3)
+    trials: dict[str, Sequence[Writes]] = {
+        "intact": [{}],
+        "ablated": changes,
+        "control": control,
+        "deletion": [_sum([changes[at] for at in order[:count]]) for count in steps],
+        "insertion": [_sum([changes[at] for at in order[count:]]) for count in steps],
+        "random_deletion": [_sum([control[at] for at in order[:count]]) for count in steps],
+    }
+    logits = _measure(recording, [change for group in trials.values() for change in group])
+    log_p = _by_trial(log_probability(logits, token), trials)
+    quantity = _by_trial(logits.double() @ attribution.quantity.weights(recording).double(), trials)
+    lost = log_p["intact"] - log_p["ablated"]
     findings = [
         Finding(
             component,
             "zero" if isinstance(component, ValueBias | Bias) else ablation,
             claim=attribution.contribution(component),
             expected=float(expected[at]),
-            measured=float(quantity[0] - quantity[1 + at]),
-            log_probability=float(lost[1 + at]),
+            measured=float(quantity["intact"][0] - quantity["ablated"][at]),
+            log_probability=float(lost[at]),
             estimated_effect=float(estimated[at]),
         )
         for at, component in enumerate(components)
     ]
     return Audit(
         findings,
-        rank_correlation(expected, lost[1 : 1 + n]),
-        rank_correlation(expected, lost[1 + n : 1 + 2 * n]),
-        rank_correlation(estimated, lost[1 : 1 + n]),
-        *(curve.tolist() for curve in curves),
+        rank_correlation(expected, lost),
+        rank_correlation(expected, log_p["intact"] - log_p["control"]),
+        rank_correlation(estimated, lost),
+        *(log_p[curve].tolist() for curve in ("deletion", "insertion", "random_deletion")),
     )
 
 
+def _by_trial(values: Tensor, trials: Mapping[str, Sequence[Writes]]) -> dict[str, Floats]:
+    """Values [rows] of all trials one after the other, by the name of the trial."""
+    parts = torch.split(values, [len(group) for group in trials.values()])
+    return {name: part.cpu().numpy() for name, part in zip(trials, parts, strict=True)}
+
+
 def _expected(recording: Recording, attribution: LogitAttribution, change: Writes) -> float:
-    """What the ledger's arithmetic says is lost when `change` is added."""
+    """The loss of the quantity that the attribution expects when `change` is added, in logits."""
     direction = through_norm(recording.model, attribution.row) * recording.activations["norm.scale"][0]
     return -sum(float(vector @ (attribution.row if point == "norm" else direction)) for point, vector in change.items())
 
 
 def _random_directions(changes: Sequence[Writes], seed: int) -> list[Writes]:
-    """For each change another of the same lengths at the same points."""
+    """For each change another one, in random directions, of the same lengths at the same points."""
     generator = torch.Generator().manual_seed(seed)
-    turned: list[Writes] = []
+    found: list[Writes] = []
     for change in changes:
         drawn = {point: torch.randn(len(vector), generator=generator).to(vector) for point, vector in change.items()}
-        turned.append({point: drawn[point] * (change[point].norm() / drawn[point].norm()) for point in change})
-    return turned
+        found.append({point: drawn[point] * (change[point].norm() / drawn[point].norm()) for point in change})
+    return found
 
 
 def _sum(changes: Sequence[Writes]) -> Writes:
+    """All changes at once."""
     total: dict[str, Tensor] = {}
     for change in changes:
         for point, vector in change.items():
@@ -154,25 +178,16 @@ def _sum(changes: Sequence[Writes]) -> Writes:
 
 def _measure(recording: Recording, changes: Sequence[Writes]) -> Tensor:
     """Logits [len(changes), vocab] of reading the last token again under each change."""
-    added = side_by_side(recording, changes)
-    return replay(recording, len(changes), lambda rows: _Adding({point: added[point][rows] for point in added}))
-
-
-class _Adding:
-    """A hook that adds vectors [rows, width] at points."""
-
-    def __init__(self, vectors: Mapping[str, Tensor]) -> None:
-        self._vectors = vectors
-
-    def wants(self, name: str) -> bool:
-        return name in self._vectors
-
-    def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor + self._vectors[name][:, None]
+    added = stacked(recording, changes)
+    return rerun_last(recording, len(changes), lambda rows: AddingHook({point: added[point][rows] for point in added}))
 
 
 def rank_correlation(x: Floats, y: Floats) -> float:
-    """Spearman's: the correlation of ranks, ties sharing theirs; nan for fewer than three pairs or all alike."""
+    """Spearman's rank correlation of `x` and `y`, ties at their mean rank; nan for fewer than three pairs or all alike.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 100.0]))
+    1.0
+    """
     if len(x) < 3:
         return float("nan")
     first, second = _ranks(x), _ranks(y)
@@ -181,6 +196,7 @@ def rank_correlation(x: Floats, y: Floats) -> float:
 
 
 def _ranks(values: Floats) -> Floats:
+    """The rank of each value, 1 for the least; equal values have the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Floats = (ends - (counts - 1) / 2)[inverse]

@@ -1,12 +1,13 @@
-"""Causes: what can be named as a reason for a logit, each something that is written into the residual.
+"""Components of the residual stream: what a logit is attributed to, each something that is written into the residual.
 
-Every part of the account in attribution.py is one of these, and so is every sum of parts that it can be
-asked for. At the last position of the prompt each writes one known vector; removing a cause is putting another
-vector in its place (nextword.trace.logit.ablation).
+Every term of an attribution (attribution.py) is one of these, and so is every sum of terms that it gives. At the last
+position of the prompt each writes one known vector; to ablate a component is to put another vector in its place
+(nextword.trace.logit.ablation).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,13 @@ class Position:
 
 @dataclass(frozen=True, order=True)
 class Read:
-    """What one head took from one earlier position (`source`, counted from 0), without the value bias."""
+    """What one head wrote by attending to one position, without its value bias.
+
+    Args:
+        layer: The head's layer, from 0.
+        head: The head's number in its layer.
+        source: The position that it attended to, from 0.
+    """
 
     layer: int
     head: int
@@ -40,7 +47,7 @@ class Head:
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """What all heads of all layers took from one position."""
+    """What all heads of all layers wrote by attending to one position, from 0."""
 
     source: int
 
@@ -63,7 +70,7 @@ class Layer:
 
 @dataclass(frozen=True, order=True)
 class ValueBias:
-    """A head's value bias: written whatever it reads, since a pattern sums to 1."""
+    """A head's value bias: written wherever the head attends, since a pattern sums to 1."""
 
     layer: int
     head: int
@@ -77,3 +84,32 @@ class Bias:
 
 
 Component = Token | Position | Read | Head | Source | Neuron | Layer | ValueBias | Bias
+
+
+def component_name(component: Component, place: Callable[[int], str] = "position {}".format) -> str:
+    """What a component is called in any prompt; `place` gives the words for a position.
+
+    >>> component_name(Read(3, 5, 7))
+    'head 3.5 reading position 7'
+    >>> component_name(Layer(2, "mlp"))
+    "layer 2's MLP"
+    """
+    match component:
+        case Token():
+            return "the last token by itself"
+        case Position():
+            return "the last position by itself"
+        case Read(layer, head, source):
+            return f"head {layer}.{head} reading {place(source)}"
+        case Head(layer, head):
+            return f"head {layer}.{head}"
+        case Source(source):
+            return f"all heads reading {place(source)}"
+        case Neuron(layer, neuron):
+            return f"neuron {layer}.{neuron}"
+        case Layer(layer, part):
+            return f"layer {layer}'s {'MLP' if part == 'mlp' else part}"
+        case ValueBias(layer, head):
+            return f"the value bias of head {layer}.{head}"
+        case Bias(name):
+            return f"the bias {name}"

@@ -1,42 +1,37 @@
-"""Diff: the exact account of how a logit differs between two models of one shape, or after two texts.
+"""Diff: how a logit differs between two models of one shape, or after two texts, as an exact sum over components.
 
-Both ledgers are exact sums over the same causes, so their difference, cause by cause, is the change of the logit, and
-what rounding leaves over is its remainder. A cause's difference holds all that changed about it: what it read, how
-strongly, what it writes, and the direction and scale in which the last norm and the unembedding read it. It says where
-the change appears, not which weights, or which words, made it.
+Both attributions are exact sums over the same components, so their difference, component by component, is the change
+of the logit, and what rounding leaves over is its remainder. A component's difference holds all that changed about it:
+what it read, how strongly, what it writes, and the direction and scale in which the last norm and the unembedding read
+it. It says where the change appears, not which weights, or which words, made it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from nextword.base.types import Json, TokenText
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
-from nextword.trace.logit.components import (
-    Bias,
-    Component,
-    Head,
-    Layer,
-    Neuron,
-    Position,
-    Read,
-    Source,
-    Token,
-    ValueBias,
-)
-from nextword.trace.recording import Recording, record
+from nextword.trace.logit.components import component_name
+from nextword.trace.recording import Recording, log_probability, record
 from nextword.trace.settings import Granularity
-
-TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One quantity in two readings. ids: of the first. change: after less before, itself a ledger; log p of each."""
+    """One quantity in two forward passes.
+
+    Args:
+        ids: Token ids of the first pass.
+        before: Attribution in the first pass.
+        after: Attribution in the second.
+        change: `after` less `before`, itself an attribution.
+        log_probabilities: Of the token in each pass, in nats.
+    """
 
     ids: tuple[int, ...]
     before: LogitAttribution
@@ -44,14 +39,20 @@ class Difference:
     change: LogitAttribution
     log_probabilities: tuple[float, float]
 
-    def to_json(self, decode_token: TokenText, count: int, granularity: Granularity) -> dict[str, Any]:
-        """As JSON values, with the `count` largest causes of the change."""
+    def to_json(self, decode_token: TokenText, count: int, granularity: Granularity) -> Json:
+        """As JSON values, with the components of the change that are largest.
+
+        Args:
+            decode_token: Gives the text of an id.
+            count: The number of components.
+            granularity: What the components are (`LogitAttribution.contributions`).
+        """
         components = self.change.top(count, granularity)
         payload = [
             {
                 "kind": type(component).__name__.lower(),
                 **dataclasses.asdict(component),
-                "words": words(component),
+                "words": component_name(component),
                 "before": self.before.contribution(component),
                 "after": self.after.contribution(component),
                 "change": self.change.contribution(component),
@@ -77,32 +78,54 @@ class Difference:
 
 
 def compare_models(before: Transformer, after: Transformer, ids: Sequence[int], quantity: Quantity) -> Difference:
-    """How the quantity differs after `ids`.
+    """The difference of a quantity between two models after the same prompt.
 
-    Raises InputError for models of different shapes; EmptyPrompt, ContextOverflow, UnknownToken.
+    Args:
+        before: One model.
+        after: Another one of the same architecture.
+        ids: The prompt's token ids.
+        quantity: What is compared.
+
+    Raises:
+        InputError: The models are of different architectures.
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the models' context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     check_shapes(before, after)
     return _difference([record(model, ids) for model in (before, after)], quantity)
 
 
 def compare_texts(model: Transformer, before: Sequence[int], after: Sequence[int], quantity: Quantity) -> Difference:
-    """How the quantity differs after two texts, head by head: positions of different texts are not the same causes.
+    """The difference of a quantity between two prompts, head by head.
 
-    Raises EmptyPrompt, ContextOverflow, UnknownToken.
+    Reads are summed over positions, because the same position of two texts is not the same component.
+
+    Args:
+        model: The reference model.
+        before: Token ids of one prompt.
+        after: Token ids of the other.
+        quantity: What is compared.
+
+    Raises:
+        EmptyPrompt: A prompt has no ids.
+        ContextOverflow: A prompt has more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     return _difference([record(model, ids) for ids in (before, after)], quantity, by_head=True)
 
 
 def _difference(recordings: Sequence[Recording], quantity: Quantity, *, by_head: bool = False) -> Difference:
+    """The difference between two recordings; `by_head` sums what a head reads over all positions."""
     first, second = (attribute(recording, [quantity])[0] for recording in recordings)
     if by_head:
         first, second = (dataclasses.replace(each, reads=each.reads.sum(2, keepdims=True)) for each in (first, second))
-    log_p = [float(each.logits.double().log_softmax(-1)[quantity.token]) for each in recordings]
+    log_p = [float(log_probability(each.logits, quantity.token)) for each in recordings]
     return Difference(recordings[0].ids, first, second, subtract(second, first), (log_p[0], log_p[1]))
 
 
 def subtract(after: LogitAttribution, before: LogitAttribution) -> LogitAttribution:
-    """The ledger of the difference: every entry of `after` less that of `before`."""
+    """The attribution of a difference: every contribution to `after` less that to `before`."""
     names = [field.name for field in dataclasses.fields(LogitAttribution) if field.name != "quantity"]
     return LogitAttribution(after.quantity, **{name: getattr(after, name) - getattr(before, name) for name in names})
 
@@ -116,26 +139,3 @@ def check_shapes(before: Transformer, after: Transformer) -> None:
                 f"The models are not of one shape: {field.name} is {first} in the first and {second} in the second; "
                 "compare models of one shape, such as two checkpoints of a run."
             )
-
-
-def words(component: Component) -> str:
-    """A cause as a phrase that holds for both models."""
-    match component:
-        case Token():
-            return "the last token by itself"
-        case Position():
-            return "the last position by itself"
-        case Read(layer, head, source):
-            return f"head {layer}.{head} reading position {source}"
-        case Head(layer, head):
-            return f"head {layer}.{head}"
-        case Source(source):
-            return f"all heads reading position {source}"
-        case Neuron(layer, neuron):
-            return f"neuron {layer}.{neuron}"
-        case Layer(layer, part):
-            return f"layer {layer}'s {'MLP' if part == 'mlp' else part}"
-        case ValueBias(layer, head):
-            return f"the value bias of head {layer}.{head}"
-        case Bias(name):
-            return f"the bias {name}"

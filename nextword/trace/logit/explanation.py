@@ -1,36 +1,41 @@
 """An explanation: why this token here, as numbers, as sentences and as JSON, each claim beside its test.
 
-The claims are shares of a difference of logits: against a rival if one is named, else against the mean logit by the
-model's own probabilities. That is the nearest to log p that is additive: what moves it a little moves log p as much.
-(The plain mean of the vocabulary, told too, is not: most of it are words that were never in question.) What is
-measured is told for the same difference and for log p itself.
+The claims are contributions to a difference of logits: to a contrast token if one is named, else to the mean logit by
+the model's own probabilities. That is the nearest to log p that is additive: what moves it a little moves log p as
+much. (The difference to the plain mean of the vocabulary, reported too, is not: most of the vocabulary are words that
+were never in question.) What is measured is reported for the same difference and for log p itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from nextword.base.types import Json, TokenText
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
 from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribute
 from nextword.trace.logit.audit import Audit, audit
-from nextword.trace.logit.components import Component, Head, Layer, Neuron, Position, Read, Source, Token, ValueBias
+from nextword.trace.logit.components import Component, Head, Layer, Position, Read, Source, Token, component_name
 from nextword.trace.logit.lens import logit_lens
-from nextword.trace.recording import Recording, check_token, record
+from nextword.trace.recording import Recording, check_token, log_probability, record
 from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
-
-TokenText = Callable[[int], str]
 
 
 @dataclass(frozen=True)
 class LensRow:
-    """What the model would say after a layer (-1: the embedding): its favourite, and log p of the explained token."""
+    """What the model would predict after a layer, by the logit lens.
+
+    Args:
+        layer: From 0; -1 is the embedding.
+        id: The most probable token.
+        log_probability: Of that token, in nats.
+        of_token: log p of the explained token, in nats.
+    """
 
     layer: int
     id: int
@@ -40,11 +45,20 @@ class LensRow:
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """Why `token` after `ids`.
+    """Why a token after a prompt.
 
-    against: the rival's id, None for the mean by the model's own probabilities. logit, above_mean, claims: the
-    ledgers of the logit, of the logit less the vocabulary's mean, and of the difference claimed about. causes: the
-    largest of them. audit: None if none was asked for.
+    Args:
+        recording: Of the prompt.
+        token: Id of the explained token.
+        contrast: Id of the token it is compared with, None for the mean by the model's own probabilities.
+        log_probability: Of the token, in nats, by the model alone: before sampling settings.
+        logit: Attribution of the logit.
+        above_mean: Attribution of the logit less the vocabulary's mean.
+        claims: Attribution of the difference that the claims are about.
+        components: Those with the largest contributions to that difference, largest first.
+        audit: Test of the claims, in the order of `components`; None if none was asked for.
+        lens: What the model would predict after each layer, from the embedding on.
+        decode_token: Gives the text of an id.
     """
 
     recording: Recording
@@ -61,12 +75,12 @@ class Explanation:
 
     @property
     def probability(self) -> float:
-        """Of the token, by the model alone."""
+        """Probability of the token, by the model alone."""
         return math.exp(self.log_probability)
 
     @property
     def rest(self) -> float:
-        """The share of all causes that are not told; with it and the remainder, those that are make the total."""
+        """Contribution of all components that are not listed: with the listed ones and the remainder, the total."""
         return (
             self.claims.total
             - self.claims.remainder
@@ -74,17 +88,16 @@ class Explanation:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<Explanation of {self.decode_token(self.token)!r}, {self.probability:.2%}: {len(self.components)} causes>"
-        )
+        token, count = self.decode_token(self.token), len(self.components)
+        return f"<Explanation of {token!r}, {self.probability:.2%}: {count} components>"
 
     def about(self) -> str:
-        """What the claims are shares of, in words."""
+        """The quantity that the claims are about, in words."""
         contrast = "what the model expected" if self.contrast is None else repr(self.decode_token(self.contrast))
         return f"the logit of {self.decode_token(self.token)!r} above {contrast}"
 
     def words(self, component: Component) -> str:
-        """A cause as a phrase: "head 3.5 copied ' pie' from 12 tokens back"."""
+        """What a component is called in this prompt: "head 3.5 copied ' pie' from 12 tokens back"."""
         match component:
             case Token():
                 return f"the last token {self._at(-1)} by itself, as a pair with {self.decode_token(self.token)!r}"
@@ -92,19 +105,13 @@ class Explanation:
                 return f"standing at position {len(self.recording.ids)}"
             case Read(layer, head, source):
                 verb = "copied" if self.recording.ids[source] == self.token else "read"
-                return f"head {layer}.{head} {verb} {self._at(source)} {self._distance(source)}"
-            case Head(layer, head):
-                return f"head {layer}.{head} in all"
+                return f"{component_name(Head(layer, head))} {verb} {self._at(source)} {self._distance(source)}"
+            case Head():
+                return f"{component_name(component)} in all"
             case Source(source):
                 return f"{self._at(source)} {self._distance(source)}, through all heads"
-            case Neuron(layer, neuron):
-                return f"neuron {layer}.{neuron}"
-            case Layer(layer, part):
-                return f"layer {layer}'s {'MLP' if part == 'mlp' else part}"
-            case ValueBias(layer, head):
-                return f"the value bias of head {layer}.{head}"
             case _:
-                return f"the bias {component.name}"
+                return component_name(component)
 
     def _at(self, source: int) -> str:
         return repr(self.decode_token(self.recording.ids[source]))
@@ -113,8 +120,8 @@ class Explanation:
         back = len(self.recording.ids) - 1 - source
         return "where it stands" if not back else f"from {back} token{'s' if back > 1 else ''} back"
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values; no number is rounded, and what is not a number (a correlation of too few) is null."""
+    def to_json(self) -> Json:
+        """As JSON values; no number is rounded, and NaN (a correlation of too few) is null."""
         ids = list(self.recording.ids)
         return {
             "ids": ids,
@@ -144,7 +151,7 @@ class Explanation:
             ],
         }
 
-    def _attribution(self, attribution: LogitAttribution) -> dict[str, Any]:
+    def _attribution(self, attribution: LogitAttribution) -> Json:
         layers = range(len(attribution.reads))
         return {
             "total": attribution.total,
@@ -162,7 +169,7 @@ class Explanation:
             ],
         }
 
-    def _component(self, number: int) -> dict[str, Any]:
+    def _component(self, number: int) -> Json:
         component = self.components[number]
         payload = {
             "kind": type(component).__name__.lower(),
@@ -191,12 +198,26 @@ def explain(
     reference: Sequence[int] | None = None,
     n_tokens: int | None = None,
 ) -> Explanation:
-    """Why `model` says `token` (None: its favourite among the first `n_tokens` ids) after `ids`.
+    """Why a model predicts a token after a prompt.
 
-    spell: the text of an id. count, by: how many causes to tell, of what grain. ablation: how they are removed for the
-    audit, None: no audit. reference: token ids that means and resamples are taken from, None: the prompt.
-    Raises EmptyPrompt, ContextOverflow, UnknownToken, SettingError, or InputError for a rival that is the token itself
-    or a reference that is too short.
+    Args:
+        model: The reference model.
+        ids: The prompt's token ids.
+        decode_token: Gives the text of an id.
+        token: Id of the token to explain, None: the most probable one.
+        contrast: Id of the token to compare it with, None: the mean by the model's own probabilities.
+        count: The number of components to list.
+        granularity: What the components are (`LogitAttribution.contributions`).
+        ablation: How the audit ablates them, "none": no audit.
+        reference: Token ids that means and resamples are taken from, None: the prompt without its last token.
+        n_tokens: The number of ids that stand for tokens, from 0 on; None: all of the vocabulary.
+
+    Raises:
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
+        SettingError: The name of the granularity or ablation is unknown, or `count` is below 1.
+        InputError: The contrast is the token itself, or the reference is too short.
     """
     ExplainSettings(count, granularity, ablation)
     for id in (token, contrast):
@@ -206,7 +227,7 @@ def explain(
     if token is None:
         token = int(recording.logits[:n_tokens].argmax())
     if token == contrast:
-        raise InputError(f"{decode_token(token)!r} cannot be its own rival; name another token, or none.")
+        raise InputError(f"{decode_token(token)!r} cannot be its own contrast; name another token, or none.")
     claimed = Quantity(token, "expected" if contrast is None else contrast)
     logit, above_mean, claims = attribute(recording, [Quantity(token), Quantity(token, "mean"), claimed])
     components = claims.top(count, granularity)
@@ -214,7 +235,7 @@ def explain(
         recording,
         token,
         contrast,
-        float(recording.logits.double().log_softmax(-1)[token]),
+        float(log_probability(recording.logits, token)),
         logit,
         above_mean,
         claims,
@@ -227,13 +248,14 @@ def explain(
 
 @torch.no_grad()
 def _lens(recording: Recording, token: int, n_tokens: int | None) -> list[LensRow]:
+    """The most probable of the first `n_tokens` ids after each layer, and log p of `token`."""
     log_p = logit_lens(recording)
     best = log_p[:, :n_tokens].max(-1)
     rows = zip(best.indices.tolist(), best.values.tolist(), log_p[:, token].tolist(), strict=True)
     return [LensRow(layer, *row) for layer, row in enumerate(rows, -1)]
 
 
-def _audit(audit: Audit) -> dict[str, Any]:
+def _audit(audit: Audit) -> Json:
     return {
         "held": sum(finding.holds for finding in audit.findings),
         "tested": len(audit.findings),

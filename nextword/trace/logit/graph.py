@@ -5,13 +5,13 @@ of its MLPs. They are frozen as they were: a pattern and a scale at their values
 activation to its `up` (which for a gated neuron is the gate). What is left is linear, gives the same logit, and an
 influence in it is exact (Ameisen et al., Circuit Tracing, 2025; here with the MLPs themselves, no replacement model).
 
-    influence of an input   how much of the logit is there because of it, along all paths; all inputs together make
-                            up the logit, and what rounding leaves over is told as `remainder`
-    influence of a read     (layer, head, source -> position) or an MLP: how much of the logit flows through it
-    edge                    how much flows directly from one to the other; what flows into a node flows out of it
+    influence of an input   the part of the logit that comes from it, along all paths; all inputs together are the
+                            logit, and what rounding leaves over is reported as `remainder`
+    influence of a read     (layer, head, source -> position) or an MLP: the part of the logit that flows through it
+    edge                    what flows directly from one node to another; what flows into a node flows out of it
 
-The frozen model is the definition under a hook, and influences are its gradients times what was written. The graph
-holds the nodes of largest influence; `unseen` is what flows into a node from those that it leaves out.
+The frozen model is the reference model under a hook, and influences are its gradients times what was written. The
+graph holds the nodes of largest influence; `unseen` is what flows into a node from those that it leaves out.
 
 What is frozen is not explained: why a head looked where it looked, and how strongly a neuron answered, is in no edge.
 """
@@ -20,35 +20,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
+from nextword.base.types import Json, TokenText
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Norm, Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import Quantity
+from nextword.trace.logit.components import Bias, Head, Layer, Neuron, component_name
 from nextword.trace.logit.linearized import Flow, flow
 from nextword.trace.recording import block_of, check_token, record
 
-Tensor = torch.Tensor
-TokenText = Callable[[int], str]
-Granularity = Literal["mlp", "neuron"]
-Kind = Literal["token", "position", "bias", "read", "mlp", "neuron", "logit"]
+GraphGranularity = Literal["mlp", "neuron"]
+NodeKind = Literal["token", "position", "bias", "read", "mlp", "neuron", "logit"]
 
 
 @dataclass(frozen=True)
 class Node:
-    """What something flows through at a `position` (from 0), by kind:
+    """A node of the graph: something that is written at a position, or the logit at the end.
 
-    token, position   the embedding, and the learned vector, of that position
-    bias              the stored vector `name`, added there
-    read              what `head` of `layer` takes from `source` and writes at `position`
-    mlp, neuron       of `layer`
-    logit             the end; its influence is the whole
+    Args:
+        kind: "token" and "position" are the embedding and the learned vector of the position, "bias" is a stored vector
+            that is added there; these are inputs. "read" is what a head writes there by attending to `source`, "mlp" a
+            whole MLP, "neuron" one of its neurons; through these the logit flows. "logit" is the end.
+        position: Where it is written, from 0.
+        layer: Of a read, an MLP or a neuron, from 0.
+        head: Of a read.
+        source: The position that a read attends to.
+        neuron: Number of the neuron.
+        name: Of the stored vector, of a bias.
     """
 
-    kind: Kind
+    kind: NodeKind
     position: int
     layer: int | None = None
     head: int | None = None
@@ -56,18 +62,23 @@ class Node:
     neuron: int | None = None
     name: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """As JSON values: what belongs to the kind."""
         return {key: value for key, value in self.__dict__.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of one quantity after `ids`.
+    """The graph of one quantity after a prompt; all numbers are in logits.
 
-    total: the quantity, as the model computed it. inputs: the sum of the influences of all inputs, those left out too.
-    influences: of the nodes kept, largest first after the logit. edges: what flows from a node to another. unseen: for
-    each node that is no input, what flows in from nodes that were left out.
+    Args:
+        ids: The prompt's token ids.
+        quantity: What the graph explains.
+        total: The quantity, as the model computed it.
+        inputs: The sum of the influences of all inputs, those left out too.
+        influences: Of the logit, and then of the nodes kept, largest first.
+        edges: What flows from the first node of a pair directly to the second.
+        unseen: What flows into a node that is no input from nodes that were left out.
     """
 
     ids: tuple[int, ...]
@@ -80,10 +91,33 @@ class Graph:
 
     @property
     def remainder(self) -> float:
-        """What the inputs leave over: rounding."""
+        """The total less the influences of all inputs: rounding."""
         return self.total - self.inputs
 
-    def to_json(self, decode_token: TokenText) -> dict[str, Any]:
+    def words(self, node: Node, decode_token: TokenText) -> str:
+        """What a node is called in this prompt: "head 3.5 from ' pie' (position 2) to ' apple' (position 9)"."""
+        at = f"{decode_token(self.ids[node.position])!r} (position {node.position})"
+        match node.kind:
+            case "token":
+                return f"the token {at}"
+            case "position":
+                return f"the vector of position {node.position}"
+            case "bias":
+                assert node.name is not None
+                return f"{component_name(Bias(node.name))} at {at}"
+            case "read":
+                assert node.source is not None
+                assert node.head is not None
+                source = f"{decode_token(self.ids[node.source])!r} (position {node.source})"
+                return f"{component_name(Head(_layer(node), node.head))} from {source} to {at}"
+            case "mlp":
+                return f"{component_name(Layer(_layer(node), 'mlp'))} at {at}"
+            case "neuron":
+                assert node.neuron is not None
+                return f"{component_name(Neuron(_layer(node), node.neuron))} at {at}"
+        return "the logit"
+
+    def to_json(self, decode_token: TokenText) -> Json:
         """As JSON values: nodes with their number, edges between numbers, largest first."""
         numbers = {node: number for number, node in enumerate(self.influences)}
         nodes = [
@@ -117,12 +151,26 @@ def _inputs(found: Flow) -> Iterator[tuple[Callable[[int], Node], Tensor]]:
 
 
 def attribution_graph(
-    model: Transformer, ids: Sequence[int], quantity: Quantity, *, count: int = 40, grain: Granularity = "mlp"
+    model: Transformer,
+    ids: Sequence[int],
+    quantity: Quantity,
+    *,
+    count: int = 40,
+    granularity: GraphGranularity = "mlp",
 ) -> Graph:
-    """The graph of a quantity after `ids`, with the `count` nodes of largest influence.
+    """The graph of a quantity after a prompt, with the nodes of largest influence.
 
-    grain: whether an MLP is one node at each position, or each of its neurons is. The model's weights are all of one
-    dtype and ask for no gradients. Raises EmptyPrompt, ContextOverflow or UnknownToken.
+    Args:
+        model: The reference model; its weights are all of one dtype and require no gradients.
+        ids: The prompt's token ids.
+        quantity: What the graph explains.
+        count: The number of nodes to keep, the logit not counted.
+        granularity: "mlp": an MLP is one node at each position; "neuron": each of its neurons is.
+
+    Raises:
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     for id in (quantity.token, quantity.contrast):
         if isinstance(id, int):
@@ -133,15 +181,15 @@ def attribution_graph(
     with torch.no_grad():
         total = float(weights.double() @ recording.logits.double())
         inputs = sum(float(influence.double().sum()) for _, influence in _inputs(found))
-        kept = _largest(found, count, grain)
+        kept = _largest(found, count, granularity)
         end = Node("logit", len(ids) - 1)
-        edges, came = _edges(found, [*kept, end])
-    gone = {node: (total if node == end else kept[node]) - flows for node, flows in came.items()}
-    return Graph(tuple(ids), quantity, total, inputs, {end: total, **kept}, edges, gone)
+        edges, inflows = _edges(found, [*kept, end])
+    unseen = {node: (total if node == end else kept[node]) - inflow for node, inflow in inflows.items()}
+    return Graph(tuple(ids), quantity, total, inputs, {end: total, **kept}, edges, unseen)
 
 
-def _largest(found: Flow, count: int, grain: Granularity) -> dict[Node, float]:
-    """The nodes of largest influence, none of which is 0."""
+def _largest(found: Flow, count: int, granularity: GraphGranularity) -> dict[Node, float]:
+    """The `count` nodes of largest influence, none of which is 0."""
     groups: list[tuple[Tensor, Callable[..., Node]]] = [(influence, make) for make, influence in _inputs(found)]
     for layer in range(found.model.architecture.n_layers):
 
@@ -156,7 +204,7 @@ def _largest(found: Flow, count: int, grain: Granularity) -> dict[Node, float]:
 
         neurons = found.neurons(layer)
         groups.append((found.reads(layer), read))
-        groups.append((neurons, neuron) if grain == "neuron" else (neurons.sum(1), mlp))
+        groups.append((neurons, neuron) if granularity == "neuron" else (neurons.sum(1), mlp))
     best: list[tuple[float, Node]] = []
     for influence, make in groups:
         flat = influence.flatten()
@@ -168,11 +216,11 @@ def _largest(found: Flow, count: int, grain: Granularity) -> dict[Node, float]:
 
 
 def _edges(found: Flow, nodes: Sequence[Node]) -> tuple[dict[tuple[Node, Node], float], dict[Node, float]]:
-    """What flows between these nodes, and how much of it comes into each that is no input."""
+    """What flows directly between these nodes, and the sum of it into each that is no input."""
     edges: dict[tuple[Node, Node], float] = {}
-    came = {node: 0.0 for node in nodes if node.kind in ("read", "mlp", "neuron", "logit")}
+    inflows = {node: 0.0 for node in nodes if node.kind in ("read", "mlp", "neuron", "logit")}
     writes = {node: vector for node in nodes if (vector := _write(found, node)) is not None}
-    for reader in came:
+    for reader in inflows:
         stage, position, covector = _reader(found, reader)
         for node in nodes:
             flows = 0.0
@@ -182,12 +230,12 @@ def _edges(found: Flow, nodes: Sequence[Node]) -> tuple[dict[tuple[Node, Node], 
                 flows = _inner_bias(found, node, reader)
             if flows:
                 edges[node, reader] = flows
-                came[reader] += flows
-    return edges, came
+                inflows[reader] += flows
+    return edges, inflows
 
 
 def _written(node: Node) -> int:
-    """After how many parts (two a layer, attention first) a node's vector is in the residual."""
+    """The number of parts (two a layer, attention first) after which a node's vector is in the residual."""
     match node.kind:
         case "read":
             return 2 * _layer(node) + 1
@@ -200,12 +248,13 @@ def _written(node: Node) -> int:
 
 
 def _layer(node: Node) -> int:
+    """The layer of a node that has one."""
     assert node.layer is not None
     return node.layer
 
 
 def _write(found: Flow, node: Node) -> Tensor | None:
-    """What a node adds to the residual at its position [width]; None for what acts inside a part."""
+    """The vector that a node adds to the residual at its position [width]; None for a bias inside a part."""
     model, t = found.model, node.position
     match node.kind:
         case "token":
@@ -228,7 +277,10 @@ def _write(found: Flow, node: Node) -> Tensor | None:
 
 
 def _reader(found: Flow, node: Node) -> tuple[int, int, Tensor]:
-    """When (in parts) and at which position a node reads the residual, and how much a vector there adds [width]."""
+    """How a node reads the residual: after which part, at which position, and with which gradient [width].
+
+    The gradient is that of what flows through the node, with respect to the residual that it reads.
+    """
     model, a, layer = found.model, found.model.architecture, node.layer
     if layer is None:
         rows = found.weights @ model.unembed.weight
@@ -236,36 +288,39 @@ def _reader(found: Flow, node: Node) -> tuple[int, int, Tensor]:
     block, name = block_of(model, layer), f"blocks.{layer}"
     if node.kind == "read":
         assert node.source is not None
-        rows = _asked(found, node) @ block.attention.value.weight[_value_rows(found, node)]
+        rows = _value_gradient(found, node) @ block.attention.value.weight[_value_rows(found, node)]
         scale = found.activations[f"{name}.attention_norm.scale"][node.source]
         return 2 * layer, node.source, _through(block.attention_norm, rows, scale)
-    rows = _drive(found, node) @ block.mlp.up.weight
+    rows = _up_gradient(found, node) @ block.mlp.up.weight
     scale = found.activations[f"{name}.mlp_norm.scale"][node.position]
     return 2 * layer + (a.residual == "serial"), node.position, _through(block.mlp_norm, rows, scale)
 
 
 def _value_rows(found: Flow, node: Node) -> slice:
-    """Which rows of the value projection a read's head uses."""
+    """The rows of the value projection that a read's head uses."""
     a, head = found.model.architecture, node.head or 0
     first = a.head_size * (head * a.n_kv_heads // a.n_heads)
     return slice(first, first + a.head_size)
 
 
-def _asked(found: Flow, node: Node) -> Tensor:
-    """How much of the quantity a unit of each dimension of the value that a read takes is [head]."""
+def _value_gradient(found: Flow, node: Node) -> Tensor:
+    """Gradient of the quantity with respect to the value that a read attends to [head size].
+
+    The attention weight times the gradient with respect to the head's output.
+    """
     name = f"blocks.{node.layer}.attention"
     weight = found.activations[f"{name}.pattern"][node.head, node.position, node.source]
     gradient: Tensor = found.gradients[f"{name}.z"][node.head, node.position]
     return gradient * weight
 
 
-def _drive(found: Flow, node: Node) -> Tensor:
-    """How much of the quantity a unit of each neuron's `up` is [neurons]; for a neuron's node, only its own."""
-    drive = found.gradients[f"blocks.{node.layer}.mlp.up"][node.position]
+def _up_gradient(found: Flow, node: Node) -> Tensor:
+    """Gradient of the quantity with respect to an MLP's `up` [neurons]; for a neuron's node 0 but at its own."""
+    gradient = found.gradients[f"blocks.{node.layer}.mlp.up"][node.position]
     if node.neuron is None:
-        return drive
-    own = torch.zeros_like(drive)
-    own[node.neuron] = drive[node.neuron]
+        return gradient
+    own = torch.zeros_like(gradient)
+    own[node.neuron] = gradient[node.neuron]
     return own
 
 
@@ -279,15 +334,15 @@ def _inner_bias(found: Flow, bias: Node, reader: Node) -> float:
     if not name.startswith((f"blocks.{layer}.{part}_norm.", f"blocks.{layer}.{part}.")):
         return 0.0
     if reader.kind != "read":
-        drive = _drive(found, reader)
-        return float(drive @ (vector if name.endswith(".up.bias") else block_of(model, layer).mlp.up.weight @ vector))
-    rows = _asked(found, reader)
+        rows = _up_gradient(found, reader)
+        return float(rows @ (vector if name.endswith(".up.bias") else block_of(model, layer).mlp.up.weight @ vector))
+    rows = _value_gradient(found, reader)
     if name.endswith(".value.bias"):
         return float(rows @ vector[_value_rows(found, reader)])
     return float(rows @ block_of(model, layer).attention.value.weight[_value_rows(found, reader)] @ vector)
 
 
 def _through(norm: Norm, rows: Tensor, scale: Tensor) -> Tensor:
-    """What reads a normed residual as what reads the residual [width], the norm's scale held."""
+    """A gradient at a normed residual as one at the residual before the norm [width], the norm's scale held."""
     rows = rows * norm.weight * scale
     return rows - rows.mean(-1, keepdim=True) if norm.centred else rows

@@ -1,22 +1,22 @@
-"""The logit lens: what a model would say after each layer.
+"""The logit lens: what a model would predict after each layer.
 
 `logit_lens` puts the residual after every layer through the model's own last norm and unembedding (nostalgebraist,
-2020): early layers were not made to be read so, and what it shows there is a view, not a prediction.
+2020). Early layers were not trained to be read by these; what the lens shows there is a view, not a prediction.
 """
 
 from __future__ import annotations
 
 import torch
 
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recording
-
-Tensor = torch.Tensor
 
 
 @torch.no_grad()
 def logit_lens(recording: Recording) -> Tensor:
-    """log p of every token as each layer leaves it [layers + 1, vocab]; the first row is the embedding's, the last
-    the model's own prediction.
+    """Log probability of every token after each layer, in nats [layers + 1, vocab].
+
+    The first row is the embedding's, the last the model's own prediction.
     """
     model, points = recording.model, recording.activations
     names = ["embed", *(f"blocks.{layer}" for layer in range(model.architecture.n_layers))]

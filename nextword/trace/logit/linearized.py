@@ -1,7 +1,7 @@
 """The frozen model: patterns, norm scales and neurons' ratios held, so that it is linear in its residual.
 
 A pattern and a norm's scale are held at their values, a neuron at the ratio of its activation to its `up`: for a gated
-neuron that is what its gate lets through. It is the definition under a hook, never a second model; it gives the same
+neuron that is the silu of its gate. It is the reference model under a hook, never a second model; it gives the same
 logits (up to rounding), and its gradients are exact influences.
 """
 
@@ -13,18 +13,19 @@ from dataclasses import dataclass
 import torch
 
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recorder
-
-Tensor = torch.Tensor
 
 
 class LinearizingHook:
-    """A hook that holds patterns, scales and neurons' ratios as they are in `points`, a reading of the same ids.
+    """A hook that holds patterns, scales and neurons' ratios.
 
-    `keep` names points at which what flows is kept, with its gradient.
+    Attributes:
+        kept: Activations at the points that are kept, by name; after a backward pass each has its gradient.
     """
 
     def __init__(self, points: Mapping[str, Tensor], keep: Callable[[str], bool] = lambda name: False) -> None:
+        """Hold what is in `points`, activations of the same ids, and keep the points for whose names `keep` is true."""
         self.kept: dict[str, Tensor] = {}
         self._points, self._keep = points, keep
         self._up: Tensor | None = None
@@ -51,13 +52,13 @@ class LinearizingHook:
 
 
 def ratio(points: Mapping[str, Tensor], activation: str) -> Tensor:
-    """What each neuron's `up` is multiplied with to be its activation; 0 where it is 0."""
+    """Each neuron's activation divided by its `up`; 0 where `up` is 0."""
     up = points[activation.removesuffix("activation") + "up"]
     return torch.where(up == 0, 0, points[activation] / torch.where(up == 0, 1, up))
 
 
 def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
-    """Every point of a reading of `ids`, all positions: what `LinearizingHook` holds."""
+    """The activations of a pass over `ids` at every hook point and position: what `LinearizingHook` holds."""
     points = Recorder()
     with torch.no_grad():
         model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=points)
@@ -66,7 +67,15 @@ def freeze(model: Transformer, ids: Sequence[int]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Flow:
-    """Reading and gradients of the frozen model, by point, the batch taken off. weights [vocab]: of the logits."""
+    """Activations and gradients of the frozen model.
+
+    Args:
+        model: The reference model.
+        ids: The T token ids that were read.
+        weights: Of the last position's logits in the quantity whose gradients these are [vocab].
+        activations: At every hook point, without the batch dimension.
+        gradients: Of the quantity, at the points of `_WITH_GRADIENTS`, in the same shapes.
+    """
 
     model: Transformer
     ids: tuple[int, ...]
@@ -75,7 +84,7 @@ class Flow:
     gradients: Mapping[str, Tensor]
 
     def biases(self) -> Iterator[tuple[str, Tensor]]:
-        """Every stored vector that is added, and its influence at each position [T]."""
+        """The name of every bias, and its influence at each position [T]."""
         model, gradients = self.model, self.gradients
         stored = dict(model.named_parameters())
         for layer in range(model.architecture.n_layers):
@@ -91,18 +100,18 @@ class Flow:
             yield "norm.bias", gradients["norm"] @ model.norm.bias
 
     def reads(self, layer: int) -> Tensor:
-        """Influence of what each head takes from each position, its value bias included [heads, T, T]."""
+        """Influence of what each head writes by attending to each position, its value bias included [heads, T, T]."""
         a, name = self.model.architecture, f"blocks.{layer}.attention"
         value = self.activations[f"{name}.value"].repeat_interleave(a.n_heads // a.n_kv_heads, 0)
         return (self.gradients[f"{name}.z"] @ value.transpose(1, 2)) * self.activations[f"{name}.pattern"]
 
     def neurons(self, layer: int) -> Tensor:
-        """Influence of each neuron [T, neurons], with its bias."""
+        """Influence of each neuron at each position, its bias included [T, neurons]."""
         name = f"blocks.{layer}.mlp.activation"
         return self.activations[name] * self.gradients[name]
 
 
-_KEPT = (
+_WITH_GRADIENTS = (
     "embed",
     ".attention_norm",
     ".value",
@@ -118,9 +127,15 @@ _KEPT = (
 
 @torch.enable_grad()
 def flow(model: Transformer, ids: Sequence[int], weights: Tensor) -> Flow:
-    """Read `ids` frozen, and how a sum of the last logits, by `weights` [vocab], depends on everything on the way."""
+    """Gradients of a weighted sum of the last logits in the frozen model.
+
+    Args:
+        model: The reference model.
+        ids: The token ids to read.
+        weights: Of the logits [vocab].
+    """
     points = freeze(model, ids)
-    hook = LinearizingHook(points, lambda name: name.endswith(_KEPT))
+    hook = LinearizingHook(points, lambda name: name.endswith(_WITH_GRADIENTS))
     logits = model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=hook)
     (logits[0, -1] @ weights.to(logits)).backward()
     gradients = {

@@ -1,4 +1,4 @@
-"""A receipt read back: what it asked, and whether every value in it comes out again.
+"""A receipt read back: what was requested, and whether every value in it comes out again.
 
 `request_of` gives the arguments of `GPT.receipt` that make the receipt again, for a receipt of this version of the
 schema or, after `upgraded`, of an earlier one; a later one is refused. What was typed into the file by hand is checked
@@ -9,9 +9,9 @@ computed in floating point, |difference| <= `TOLERANCE` * max(1, |number|) is al
 order. A receipt of this version must have every value and no other. Of one of an earlier version, the values that both
 versions have are checked, and those that only one of them has are counted as unchecked: neither held nor failed.
 
-Other weights with the same tokenizer are computed with all the same: an export of the same model has another hash and
-must give the same numbers. The check of the hashes fails then, and `reasons` says it. With another tokenizer the ids
-mean other words, and nothing is computed (`check_tokenizer`).
+Other weights with the same tokenizer are not refused: an export of the same model has another hash and must give the
+same numbers. The check of the hashes fails then, and `reasons` says so. With another tokenizer the ids mean other
+words, and nothing is computed (`check_tokenizer`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from nextword.base.types import Json
 from nextword.errors import CorruptFile, InputError, NextwordError
 from nextword.sample.settings import Sampling
 from nextword.trace.receipt.receipt import VERSION
 from nextword.trace.settings import MOST_COMPONENTS, Ablation, Granularity
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-3  # of max(1, |number|): the difference that is allowed
 GROUPS = ("hashes", "prompt", "distribution", "draw", "logit", "attribution", "audit", "lens", "sources")
 
 
@@ -43,8 +44,8 @@ _RENAMED = (
 )
 
 
-def upgraded(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """The receipt with the names of today's version for the keys of an earlier one; its version and values stay."""
+def upgraded(receipt: Mapping[str, Any]) -> Json:
+    """A receipt of an earlier version with the current names of its keys; its version and values stay."""
     current: Any = dict(receipt)
     if current.get("receipt") in (1, 2):
         for place, names in _RENAMED:
@@ -52,7 +53,7 @@ def upgraded(receipt: Mapping[str, Any]) -> dict[str, Any]:
         request = current.get("request")
         if isinstance(request, Mapping) and request.get("ablation", "") is None:
             current["request"] = {**request, "ablation": "none"}
-    found: dict[str, Any] = current
+    found: Json = current
     return found
 
 
@@ -67,10 +68,12 @@ def _renamed(value: Any, place: tuple[str, ...], names: Mapping[str, str]) -> An
     return {names.get(key, key): each for key, each in value.items()}
 
 
-def request_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, as arguments of `GPT.receipt`.
+def request_of(receipt: Mapping[str, Any]) -> Json:
+    """The arguments of `GPT.receipt` that make the receipt again.
 
-    Raises CorruptFile if it is no receipt or one of a later version, SettingError for settings out of their range.
+    Raises:
+        CorruptFile: It is no receipt, or one of a later version.
+        SettingError: A setting is out of its range.
     """
     version = receipt.get("receipt")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -96,6 +99,7 @@ def request_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(value: object) -> bool:
+    """Whether a JSON value is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -115,8 +119,8 @@ _REQUESTED: dict[str, Callable[[Any], bool]] = {
 
 
 def _sampling_of(payload: Mapping[str, Any]) -> Sampling:
-    """The settings from their JSON. Raises SettingError, or what a wrong kind of value does."""
-    settings: dict[str, Any] = {
+    """The settings from their JSON. Raises SettingError; TypeError or ValueError for a value of another type."""
+    settings: Json = {
         name: value if name == "top_k" else float(value) for name, value in payload.items() if name != "logit_bias"
     }
     if not _is_whole(settings.get("top_k")):
@@ -126,7 +130,7 @@ def _sampling_of(payload: Mapping[str, Any]) -> Sampling:
 
 
 def check_tokenizer(receipt: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
-    """Raises InputError if a model with these `hashes` cuts text otherwise than the receipt's."""
+    """Raise InputError unless a model with these `hashes` has the tokenizer of the receipt's."""
     if _hash(receipt, "tokenizer") != hashes["tokenizer"]:
         raise InputError(
             "The receipt was made by a model with another tokenizer, so its token ids mean other words here; "
@@ -135,7 +139,7 @@ def check_tokenizer(receipt: Mapping[str, Any], hashes: Mapping[str, str]) -> No
 
 
 def reasons(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """Why a receipt may differ from one made anew, as sentences: other weights, another text, another nextword."""
+    """Why a receipt may differ from one made again, as sentences: other weights, another text, another nextword."""
     found = []
     if _hash(receipt, "weights") != _hash(again, "weights"):
         found.append("The weights are not the receipt's, by their hash; give the receipt's own with --model.")
@@ -166,12 +170,12 @@ def model_of(receipt: Mapping[str, Any]) -> str:
 
 
 def has_text(receipt: Mapping[str, Any]) -> bool:
-    """Whether a receipt tells of an indexed text, its own or one that was asked for."""
+    """Whether a receipt refers to an indexed text, the model's own or one that was requested."""
     return _hash(receipt, "corpus") is not None
 
 
 def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
-    """The indexed text that was asked for by its folder, None if none was."""
+    """The folder of the indexed text that was requested, None if none was."""
     request = receipt.get("request")
     folder = request.get("text") if isinstance(request, Mapping) else None
     return Path(folder) if isinstance(folder, str) else None
@@ -179,11 +183,15 @@ def text_folder_of(receipt: Mapping[str, Any]) -> Path | None:
 
 @dataclass(frozen=True)
 class Check:
-    """Whether one group of a receipt holds.
+    """The comparison of one group of a receipt.
 
-    numbers: how many numbers and texts were compared. worst: the largest difference, in units of max(1, |number|).
-    differs: the first place where it does not hold, as in "why.causes.3.claim: 0.5 here, 0.4 now"; None if it holds.
-    unchecked: places that only one version of the schema has.
+    Args:
+        group: Its name, one of `GROUPS` or "views".
+        numbers: The number of numbers and texts that were compared.
+        worst: The largest difference, in units of max(1, |number|).
+        differs: The first place where the group does not hold, as in "components.3.claim: 0.5 in the receipt, 0.4 now";
+            None if it holds.
+        unchecked: The number of places that only one version of the schema has.
     """
 
     group: str
@@ -194,19 +202,20 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing differs by more than is allowed."""
+        """Whether no value differs by more than `TOLERANCE`."""
         return self.differs is None
 
 
 def compare(receipt: Mapping[str, Any], again: Mapping[str, Any]) -> list[Check]:
-    """The groups of a receipt against those of one made anew, hashes first; its views if it has any."""
+    """Each group of a receipt compared with that of one made again, hashes first; the views only if it has any."""
     version = receipt.get("receipt")
     earlier = isinstance(version, int) and version < VERSION
     groups = [*GROUPS, "views"] if "views" in receipt else GROUPS
-    return [_check(group, _part(receipt, group), _part(again, group), earlier) for group in groups]
+    return [_check(group, _group(receipt, group), _group(again, group), earlier) for group in groups]
 
 
-def _part(receipt: Mapping[str, Any], group: str) -> Any:
+def _group(receipt: Mapping[str, Any], group: str) -> Any:
+    """The values of a receipt that belong to a group."""
     why = receipt.get("why")
     why = why if isinstance(why, Mapping) else {}
     match group:
@@ -231,7 +240,8 @@ def _part(receipt: Mapping[str, Any], group: str) -> Any:
 _TESTED = ("ablation", "expected", "measured", "estimated_effect", "logprob_change", "holds")
 
 
-def _components(why: Mapping[str, Any], wanted: Any) -> Any:
+def _components(why: Mapping[str, Any], wanted: Callable[[str], bool]) -> Any:
+    """The components of an explanation with the keys that are `wanted`; as they are if they are no objects."""
     components = why.get("components")
     if not isinstance(components, Sequence) or not all(isinstance(component, Mapping) for component in components):
         return components
@@ -239,6 +249,7 @@ def _components(why: Mapping[str, Any], wanted: Any) -> Any:
 
 
 def _check(group: str, here: Any, now: Any, earlier: bool) -> Check:
+    """Compare a group in the receipt with the same made now; `earlier`: the receipt is of an earlier version."""
     numbers, worst, differs, unchecked = 0, 0.0, None, 0
     for path, first, second, difference in _differences(here, now, "", earlier):
         if difference is None:
@@ -251,9 +262,10 @@ def _check(group: str, here: Any, now: Any, earlier: bool) -> Check:
 
 
 def _differences(here: Any, now: Any, path: str, earlier: bool) -> Iterator[tuple[str, Any, Any, float | None]]:
-    """Every number and text of both, with how far they are apart: infinitely where no distance is meant.
+    """Every number and text of both: its path, its two values and their difference.
 
-    None for a key that only one of them has, where the receipt is of an `earlier` version.
+    The difference is infinite where a text, a count or the structure differs, and None for a key that only one of them
+    has where the receipt is of an `earlier` version.
     """
     if isinstance(here, Mapping) and isinstance(now, Mapping) and (earlier or here.keys() == now.keys()):
         for key in dict.fromkeys([*here, *now]):
@@ -272,6 +284,7 @@ def _differences(here: Any, now: Any, path: str, earlier: bool) -> Iterator[tupl
 
 
 def _distance(here: float, now: float) -> float:
+    """The difference of two numbers in units of max(1, |now|)."""
     try:
         distance = abs(here - now) / max(1.0, abs(now))
     except OverflowError:  # a whole number that no float holds
@@ -280,5 +293,6 @@ def _distance(here: float, now: float) -> float:
 
 
 def _brief(value: Any) -> str:
+    """A value in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -1,7 +1,7 @@
-"""What a page shows beside the account of a token: merges, where heads look, words left out, pairs; as JSON values.
+"""What a page shows beside the receipt of a token: merges, attention, words left out, bigrams; as JSON values.
 
-Promise, with a test: what a receipt takes with it of them is bounded, however long its prompt is. Shares of attention
-are rounded to `DIGITS` decimals, because there is one for every head and place; nothing else is rounded.
+Promise, with a test: the size of the views in a receipt is bounded, however long its prompt is. Attention weights are
+rounded to `DIGITS` decimals, because there is one for every head and place; nothing else is rounded.
 `web/pages/elements/README.md` has every key.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from nextword.base.types import Json
 from nextword.corpus.index import Index
 from nextword.encode.merges import Merges
 from nextword.encode.tokenizer import Tokenizer
@@ -20,33 +21,41 @@ from nextword.model.transformer import Transformer
 from nextword.predict.engine import Engine
 from nextword.sample.sampler import clamped_log
 from nextword.trace.logit.lens import logit_lens
-from nextword.trace.receipt.leave_one_out import leave_one_out, words
+from nextword.trace.receipt.leave_one_out import leave_one_out, word_spans
 from nextword.trace.recording import Recording
 from nextword.trace.weights.bigrams import bigrams, top_bigrams
 from nextword.trace.weights.heads import head_roles
 
-Json = dict[str, Any]
-
-PLACES = 24  # of the text that are told one by one: the first token and the last ones
-WORDS = 24  # that are left out of a text, one at a time
-LEADING = 3  # tokens of each column of the table of pairs
-TOP = 3  # tokens that are told after each layer
-ROLE = 0.4  # of the attention a head gives to one kind of place, before it is named for it
-DIGITS = 5
+PLACES = 24  # tokens: of the text that are shown one by one: the first and the last ones
+WORDS = 24  # words: that are left out of a text, one at a time
+LEADING = 3  # tokens: in each column of the table of bigrams
+TOP = 3  # tokens: that are shown after each layer
+ROLE = 0.4  # attention weight: that a head must give to one kind of place to be named for it
+DIGITS = 5  # decimals: of attention weights
 _NO_ROLE = {"kind": None, "share": None}
 
 
 class Viewer:
-    """The views of one model; `reference_model` is the model's equations in float32, `engine` what it writes with."""
+    """The views of one model.
+
+    Args:
+        reference_model: The model's equations in float32.
+        engine: The engine that the model writes with.
+        tokenizer: Of the model.
+    """
 
     def __init__(self, reference_model: Transformer, engine: Engine, tokenizer: Tokenizer) -> None:
         self._reference_model, self._engine, self._tokenizer = reference_model, engine, tokenizer
         self._merges = Merges(tokenizer)
 
     def all(self, recording: Recording, token: int, probability: float, index: Index | None) -> Json:
-        """Every view of what was recorded before `token`, by the name of the element that draws it.
+        """Every view of a token, by its name.
 
-        chance: what the engine gave the token.
+        Args:
+            recording: Of the prompt.
+            token: Id of the token after it.
+            probability: Of the token, by the engine.
+            index: Of the text whose bigrams are counted, None without one.
         """
         ids = list(recording.ids)
         return {
@@ -57,9 +66,9 @@ class Viewer:
         }
 
     def attention(self, recording: Recording) -> Json:
-        """Where each head of the last token looks, roles where clear, and the favourites after each layer.
+        """The attention of each head at the last token, heads' roles, and the top tokens after each layer.
 
-        `tokens`: the first and the last ones; in a long text one place, null, stands for the `between` of them.
+        `tokens` are the first and the last ones; in a long text one place, null, stands for the `between` of them.
         """
         n, ids, n_layers = self._tokenizer.vocab_size, recording.ids, recording.model.architecture.n_layers
         best = logit_lens(recording)[:, :n].topk(min(TOP, n))
@@ -71,14 +80,17 @@ class Viewer:
             "tokens": _folded(tokens, lambda _: None),
             "lens": [[self._top1(*each) for each in zip(*row, strict=True)] for row in rows],
             "layers": [
-                [{**self.roles.get((layer, head), _NO_ROLE), "pattern": _shares(row)} for head, row in enumerate(heads)]
+                [
+                    {**self.roles.get((layer, head), _NO_ROLE), "pattern": _rounded(row)}
+                    for head, row in enumerate(heads)
+                ]
                 for layer, heads in enumerate(patterns)
             ],
         }
 
     @cached_property
     def roles(self) -> Mapping[tuple[int, int], Json]:
-        """`kind` of the heads that have a measured role, and the `share` of attention that goes to such places.
+        """For heads that have a role, its `kind` and the mean attention weight (`share`) of places of that kind.
 
         There are none where the model is too small to measure.
         """
@@ -90,19 +102,24 @@ class Viewer:
         a, named = self._reference_model.architecture, {}
         for layer in range(a.n_layers):
             for head in range(a.n_heads):
-                name, share = next(iter(roles.of(layer, head).items()))
-                if share >= ROLE:
-                    named[layer, head] = {"kind": name, "share": share}
+                name, weight = next(iter(roles.of(layer, head).items()))
+                if weight >= ROLE:
+                    named[layer, head] = {"kind": name, "share": weight}
         return named
 
     def leave_one_out(self, ids: Sequence[int], token: int, probability: float) -> Json:
-        """The token's chance after the text without each of its last `WORDS` words, beside that after all of it.
+        """The token's probability after the text without each of its last `WORDS` words, beside that after all of it.
 
-        `change`: of log p, in nats. `earlier`: how many words before those were left alone.
+        `change` is that of log p, in nats, `earlier` the number of words before those, which are not left out.
+
+        Args:
+            ids: Token ids of the text.
+            token: Id of the token after it.
+            probability: Of the token after the whole text, by the engine.
         """
         tokenizer = self._tokenizer
         pieces = [b"" if id in tokenizer.special_ids else tokenizer.token_bytes(id) for id in ids]
-        spans = [(start, stop) for start, stop in words(pieces) if stop - start < len(ids)]
+        spans = [(start, stop) for start, stop in word_spans(pieces) if stop - start < len(ids)]
         rows = [
             {
                 "from": each.start,
@@ -116,9 +133,14 @@ class Viewer:
         return {"token": payload, "before": probability, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
 
     def bigrams(self, ids: Sequence[int], token: int, index: Index | None) -> Json:
-        """How the last token goes on in the text, in the weights alone and in the model (weights/bigrams.py).
+        """What follows the last token in the text, in the weights alone and in the model (weights/bigrams.py).
 
-        Told are the token, and those that lead by text, lift or model, by the model's odds.
+        There is a row for the token, and for those that lead by frequency, lift or probability, most probable first.
+
+        Args:
+            ids: Token ids of the prompt.
+            token: Id of the token after it.
+            index: Of the text that is counted, None without one.
         """
         last, n = ids[-1:], self._tokenizer.vocab_size
         best = top_bigrams(self._reference_model, last, ids, index, count=LEADING, n_tokens=n)
@@ -138,12 +160,13 @@ class Viewer:
         return self._tokenizer.token_text(id)
 
 
-def _shares(pattern: Sequence[float]) -> list[float]:
-    return [round(share, DIGITS) for share in _folded(pattern, sum)]
+def _rounded(pattern: Sequence[float]) -> list[float]:
+    """Attention weights of the places that are shown, rounded."""
+    return [round(weight, DIGITS) for weight in _folded(pattern, sum)]
 
 
 def _folded(places: Sequence[Any], together: Any) -> list[Any]:
-    """The first place, one for all between, and the last ones, `PLACES` but that one; all of them where they fit."""
+    """The first place, one for all between, and the last ones: `PLACES` without the middle one; all where they fit."""
     if len(places) <= PLACES:
         return list(places)
     return [places[0], together(places[1 : 1 - PLACES]), *places[1 - PLACES :]]

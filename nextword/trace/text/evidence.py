@@ -1,4 +1,4 @@
-"""What the indexed text says about a model's words: copied from where, ruled by what, seen when.
+"""What the indexed text says about a model's words: what they copy, which rule they follow, when it was read.
 
 Each generated token is sorted by what precedes it, never by what follows (why this word, not which passage it became
 part of). With `text_match` the number of tokens, up to and with this one, that stand in the text as they do here,
@@ -14,8 +14,8 @@ and the first of them that holds. These are statements about texts, not about th
 text does not prove that it was recalled, and a rule of the text may have been followed for another reason. The end
 of a document is not a token of it, so a token that ends the generation has nothing to match: leave it off.
 
-`frequencies` counts what followed each end of a context, and `exposures` tells at which steps and rows of the
-training a passage was read.
+`frequencies` counts what followed each end of a context, and `exposures` finds the steps and rows of training that
+read a passage.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nextword.corpus.index import Index, verbatim_spans
 from nextword.optimize.order import Exposure, Order
 from nextword.trace.text.indexed import IndexedText, Place
 
-Kind = Literal["prompt", "verbatim", "rule", "none"]
+EvidenceKind = Literal["prompt", "verbatim", "rule", "none"]
 
 VERBATIM = 8
 """Tokens. Of held-out tales, 42 million tokens of others hold 43 % of the 4-grams, 7 % of the 6-grams, 1.5 % of the
@@ -45,25 +45,33 @@ be longer than any in the text keeps common phrases out: of the tokens of held-o
 1.6 % end a run of three from the prompt, and 0.4 % one that the text does not hold."""
 
 SUPPORT = 10
-"""Times. The standard error of a share of one half, seen in ten places, is a sixth; below that it says little."""
+"""Places of a context in the text. The standard error of a fraction of one half, seen in ten places, is a sixth; with
+fewer places the fraction says little."""
 
 SHARE = 0.5
-"""Half: no other token is more frequent after this context, and whoever guesses it is right as often as not. Of the
-tokens of held-out tales 8 % follow such a rule."""
+"""Fraction of a context's places. From one half on, no other token is more frequent after it, and whoever guesses it is
+right at least as often as not. Of the tokens of held-out tales 8 % follow a rule of this kind."""
 
 
 @dataclass(frozen=True)
 class TokenEvidence:
-    """One token's account; the module says what its numbers mean.
+    """The evidence for one token; the module's docstring defines the kinds.
 
-    text_count: how often its match stands in the text. prompt_at: the place, among the prompt's ids, of the token
-    that it repeats (the latest of the longest matches); None without one. rule_context: the length of the longest
-    context with enough support, 0 if there is none; rule_support: how often the text has that context, rule_count:
-    how often this token follows it there.
+    Args:
+        id: Of the token.
+        kind: Of the evidence.
+        text_match: The number of tokens, up to and with this one, that stand in the text as they do here.
+        text_count: The number of times that this match stands in the text.
+        prompt_match: The number of tokens, up to and with this one, that stand at an earlier place in the prompt.
+        prompt_at: The position of the prompt's token that this one repeats (the latest of the longest matches); None
+            without a match.
+        rule_context: The length in tokens of the longest context with enough support; 0 if there is none.
+        rule_support: The number of times that the text has that context.
+        rule_count: The number of times that this token follows the context there.
     """
 
     id: int
-    kind: Kind
+    kind: EvidenceKind
     text_match: int
     text_count: int
     prompt_match: int
@@ -75,9 +83,13 @@ class TokenEvidence:
 
 @dataclass(frozen=True)
 class Passage:
-    """ids[start:stop] stand in the text as they do here, `count` times, and one token more on either side does not.
+    """A passage of the ids that stands in the text as it does here; with one token more on either side it does not.
 
-    `places` are the first of them in the order of the text.
+    Args:
+        start: Position of its first token.
+        stop: Position after its last token.
+        count: The number of times that it stands in the text.
+        places: The first of these places, in the order of the text.
     """
 
     start: int
@@ -88,21 +100,32 @@ class Passage:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The account of a generation: one entry for each generated token, and the verbatim passages that hold some."""
+    """The evidence for a generation.
+
+    Attributes:
+        tokens: One entry for each generated token.
+        passages: The verbatim passages that hold at least one of them.
+    """
 
     tokens: tuple[TokenEvidence, ...]
     passages: tuple[Passage, ...]
 
-    def shares(self) -> dict[Kind, float]:
-        """The share of the generated tokens that is of each kind; all 0 if there are none."""
+    def shares(self) -> dict[EvidenceKind, float]:
+        """The fraction of the generated tokens that is of each kind; all 0 if there are none."""
         counts = Counter(token.kind for token in self.tokens)
-        kinds: tuple[Kind, ...] = ("prompt", "verbatim", "rule", "none")
+        kinds: tuple[EvidenceKind, ...] = ("prompt", "verbatim", "rule", "none")
         return {kind: counts[kind] / max(len(self.tokens), 1) for kind in kinds}
 
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often a token follows, and the share of all places in which it does."""
+    """How often a token follows a context.
+
+    Args:
+        id: Of the token.
+        count: The number of places where it follows.
+        share: The same as a fraction of all places of the context.
+    """
 
     id: int
     count: int
@@ -111,7 +134,14 @@ class Frequency:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """What follows the last `length` tokens of a context: in `ends` of `count` places the document ends."""
+    """What follows the end of a context in the text.
+
+    Args:
+        length: Of that end, in tokens.
+        count: The number of places where it stands.
+        ends: The number of these where the document ends with it.
+        next: The most frequent tokens that follow.
+    """
 
     length: int
     count: int
@@ -121,8 +151,12 @@ class Frequencies:
 
 @dataclass(frozen=True)
 class Seen:
-    """One place of a passage in the training text, and each time that at least one token of it was to be predicted
-    (whether or not its loss counted: in conversations, only that of answers does).
+    """The exposures of one place of a passage in training.
+
+    Attributes:
+        place: Of the passage in the text.
+        exposures: Each time that at least one of its tokens was to be predicted, whether or not its loss counted (in
+            conversations, only that of answers does).
     """
 
     place: Place
@@ -130,13 +164,20 @@ class Seen:
 
 
 def gather(text: IndexedText, ids: Sequence[int], n_prompt: int, *, places: int = 3) -> Evidence:
-    """The evidence for ids[n_prompt:], which were generated after the prompt ids[:n_prompt].
+    """The evidence for generated tokens.
 
-    places: how many of the places of each passage are cited.
+    Args:
+        text: The indexed text.
+        ids: Token ids of the prompt and the generated tokens.
+        n_prompt: The number of ids that are the prompt's.
+        places: The number of places of each passage that are cited.
+
+    Raises:
+        CorruptFile: The text is damaged.
     """
     lengths = text.index.match_lengths(ids)
     return Evidence(
-        tuple(_account(text.index, ids, n_prompt, lengths)),
+        tuple(_token_evidence(text.index, ids, n_prompt, lengths)),
         tuple(
             Passage(
                 span.start,
@@ -151,23 +192,42 @@ def gather(text: IndexedText, ids: Sequence[int], n_prompt: int, *, places: int 
 
 
 def cite(text: IndexedText, ids: Sequence[int], limit: int | None = None) -> list[Place]:
-    """Where the passage stands, in the order of the text; the first `limit` places if it is given."""
+    """The places of a passage, in the order of the text.
+
+    Args:
+        text: The indexed text.
+        ids: Token ids of the passage.
+        limit: The number of places to find at most, None: all.
+
+    Raises:
+        CorruptFile: The text's table of documents is damaged.
+    """
     return [text.place(occurrence) for occurrence in text.index.occurrences(ids, limit)]
 
 
 def frequencies(index: Index, context: Sequence[int], *, top: int = 10) -> list[Frequencies]:
-    """The `top` most frequent tokens after each end of the context that stands in the text, the longest first.
+    """The most frequent tokens after each end of a context that stands in the text, the longest end first.
 
-    Ties go to the lower id. The last entry, of length 0, has the frequencies of single tokens.
+    The last entry, of length 0, has the frequencies of single tokens.
+
+    Args:
+        index: Of the text.
+        context: Token ids.
+        top: The number of tokens after each end; ties go to the lower id.
     """
     known = index.longest_suffix(context)
     return [_frequencies(index, context[len(context) - length :], top) for length in range(known, -1, -1)]
 
 
 def exposures(text: IndexedText, order: Order, ids: Sequence[int], steps: int, *, limit: int = 100) -> list[Seen]:
-    """When the first `steps` steps of a training in this order read the passage, place by place.
+    """When training read a passage, place by place.
 
-    order: of this text (`training_order` reads it from a run folder). limit: so many of its places are looked at.
+    Args:
+        text: The indexed text.
+        order: In which the run reads this text (`training_order` finds it).
+        ids: Token ids of the passage.
+        steps: The number of steps, from the first on, that are looked at.
+        limit: The number of places, from the text's first on, that are looked at.
     """
     assert order.n_tokens == len(text.shards.tokens), "the order is another text's"
     return [
@@ -177,9 +237,15 @@ def exposures(text: IndexedText, order: Order, ids: Sequence[int], steps: int, *
 
 
 def prompt_matches(ids: Sequence[int], n_prompt: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each token, how many up to and with it stand somewhere in the prompt before it, and where that ends.
+    """For each token the longest match that ends with it at an earlier place in the prompt.
 
-    Both int64 [len(ids)]; the place is that of the last token of the latest longest match, -1 without a match.
+    Returns:
+        The lengths of the matches in tokens, and the position of the last token of the latest longest match, -1 without
+        one; both int64 [len(ids)].
+
+    >>> lengths, places = prompt_matches([7, 8, 5, 7, 8], 5)
+    >>> lengths.tolist(), places.tolist()
+    ([0, 0, 0, 1, 2], [-1, -1, -1, 0, 1])
     """
     every = np.asarray(ids, np.int64)
     prompt = every[:n_prompt]
@@ -195,25 +261,26 @@ def prompt_matches(ids: Sequence[int], n_prompt: int) -> tuple[npt.NDArray[np.in
     return lengths, places
 
 
-def _account(
+def _token_evidence(
     index: Index, ids: Sequence[int], n_prompt: int, text_lengths: npt.NDArray[np.int64]
 ) -> list[TokenEvidence]:
+    """The evidence for each of ids[n_prompt:]; `text_lengths` are the matches of all ids in the text."""
     prompt_lengths, prompt_places = prompt_matches(ids, n_prompt)
-    account = []
+    found = []
     for i in range(n_prompt, len(ids)):
         text_match, prompt_match = int(text_lengths[i]), int(prompt_lengths[i])
         context = index.longest_suffix(ids[:i], support=SUPPORT)
         support = index.count(ids[i - context : i]) if context else 0
         followed = index.count(ids[i - context : i + 1]) if context else 0
         if prompt_match >= PROMPT and prompt_match > text_match:
-            kind: Kind = "prompt"
+            kind: EvidenceKind = "prompt"
         elif text_match >= VERBATIM:
             kind = "verbatim"
         elif support and followed >= SHARE * support:
             kind = "rule"
         else:
             kind = "none"
-        account.append(
+        found.append(
             TokenEvidence(
                 id=int(ids[i]),
                 kind=kind,
@@ -226,10 +293,11 @@ def _account(
                 rule_count=followed,
             )
         )
-    return account
+    return found
 
 
 def _frequencies(index: Index, context: Sequence[int], top: int) -> Frequencies:
+    """The `top` most frequent tokens after one context."""
     found = index.next_counts(context)
     order = np.argsort(-found.counts, kind="stable")[:top]
     rows = [(int(found.ids[i]), int(found.counts[i])) for i in order]

@@ -6,7 +6,7 @@ That is the layout of a run folder, and of what `index_files` makes of any other
 text because ids of another one say nothing about it.
 
 A text that is asked for by its folder is indexed when it has no index yet. `own_text` alone decides which text a model
-has without being told: that of the run it lies in, indexed at once where that takes seconds (`CHEAP`).
+has by itself: that of the run it lies in, indexed at once where that takes seconds (`CHEAP`).
 """
 
 from __future__ import annotations
@@ -41,10 +41,16 @@ _PLAIN = (".txt", ".md")  # sources whose documents are lines of the file as the
 
 @dataclass(frozen=True)
 class Place:
-    """Where a passage stands: its first token is the `offset`th (from 0) of a document.
+    """Where a passage stands in a text.
 
-    `source`, `line` and `title` cite it. `line` is, in a file of plain text, that in which the passage begins; in a
-    file of records, that of the document's record (or its row); both from 1.
+    Args:
+        document: Number of the document, from 0.
+        offset: Of the passage's first token in the document, from 0.
+        position: Of that token in the whole text, from 0.
+        source: The file that the document is from.
+        line: From 1: in a file of plain text, that in which the passage begins; in a file of records, that of the
+            document's record (or its row).
+        title: Of the document, None without one.
     """
 
     document: int
@@ -57,7 +63,14 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class IndexedText:
-    """An opened text; made by `open_indexed`."""
+    """An opened text; made by `open_indexed`.
+
+    Args:
+        folder: Of the run or the text.
+        tokenizer: That cut the text.
+        shards: The text's tokens, document by document.
+        index: Of these tokens.
+    """
 
     folder: Path
     tokenizer: Tokenizer
@@ -84,9 +97,10 @@ class IndexedText:
     def _line_ends(self) -> npt.NDArray[np.int64]:
         """The number of lines that end in each token, int64 [vocab]."""
         special = self.tokenizer.special_ids
-        return np.array([0 if id in special else self._spelled(id).count(b"\n") for id in range(self.shards.vocab)])
+        return np.array([0 if id in special else self._bytes(id).count(b"\n") for id in range(self.shards.vocab)])
 
-    def _spelled(self, id: int) -> bytes:
+    def _bytes(self, id: int) -> bytes:
+        """The bytes of a token; none for an id that stands for none."""
         try:
             return self.tokenizer.token_bytes(id)
         except UnknownToken:  # an unused id
@@ -125,7 +139,7 @@ def own_text(model: Path) -> Path | None:
     """The folder of the text that a model learned, with its index; None where it is not here.
 
     A model has a text of its own where it is a run's, or one of its checkpoints. If the text has no index yet and is
-    no longer than `CHEAP`, the index is built, which the log of this module tells; so it does where that is refused.
+    no longer than `CHEAP`, the index is built; the module's logger reports that, or why it could not be built.
 
     Args:
         model: The path of the opened model (`nextword.api.GPT.path`).

@@ -1,7 +1,7 @@
 """What an indexed text says about one token, as the JSON of a receipt: `sources` in nextword.trace.receipt.receipt.
 
-The thresholds and what they mean are those of evidence.py; here its account of one token gets the words
-of the text around the longest match, what followed each end of the prompt, and when training saw the match.
+The thresholds and what they mean are those of evidence.py; here its evidence for one token gets the words
+of the text around the longest match, what followed each end of the prompt, and when training read the match.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
+from nextword.base.types import Json, TokenText
 from nextword.parameters.run_folder import RunFolder
-from nextword.trace.logit.explanation import TokenText
 from nextword.trace.text import evidence
 from nextword.trace.text.evidence import Seen, TokenEvidence
 from nextword.trace.text.indexed import IndexedText, Place, training_order
 
-PLACES, AROUND = 3, 16  # places that are shown of a match, and tokens on either side of it
-LENGTHS, NEXT = 8, 5  # lengths of context, and tokens that followed each
-STEPS = 20  # of training that are listed for a place
-LOOKED = 1000  # places of a match whose reading is looked up
+PLACES, AROUND = 3, 16  # places: of a match that are shown; tokens: on either side of each
+LENGTHS, NEXT = 8, 5  # contexts: of different length; tokens: that followed each
+STEPS = 20  # steps: of training that are listed for a place
+LOOKED = 1000  # places: of a match whose exposures are looked up
 
 NO_TEXT = (
     "The text this model learned from is not here. Give one with --text FOLDER, made by "
@@ -34,23 +33,33 @@ _SENTENCES = {
 }
 
 
-def without_text() -> dict[str, Any]:
-    """What is told where there is no text."""
+def without_text() -> Json:
+    """The value of `sources` where there is no text."""
     return {"note": NO_TEXT, "evidence": None, "text": None}
 
 
-def sources_of(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> dict[str, Any]:
-    """What the text says about `token` after `ids`. Raises CorruptFile for a damaged text."""
-    (account,) = evidence.gather(text, [*ids, token], len(ids)).tokens
-    length = account.text_match
+def sources_of(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> Json:
+    """What the text says about a token after a prompt.
+
+    Args:
+        text: The indexed text.
+        ids: Token ids of the prompt.
+        token: Id of the token.
+        decode_token: Gives the text of an id.
+
+    Raises:
+        CorruptFile: The text is damaged.
+    """
+    (token_evidence,) = evidence.gather(text, [*ids, token], len(ids)).tokens
+    length = token_evidence.text_match
     match = [*ids, token][len(ids) + 1 - length :] if length else []
     return {
-        "note": _SENTENCES[account.kind],
+        "note": _SENTENCES[token_evidence.kind],
         "evidence": {
-            "kind": account.kind,
-            "tests": _tests(account),
-            "account": {k: v for k, v in dataclasses.asdict(account).items() if k not in ("id", "kind")},
-            "longest": _longest(text, match, account) if match else None,
+            "kind": token_evidence.kind,
+            "tests": _tests(token_evidence),
+            "account": {k: v for k, v in dataclasses.asdict(token_evidence).items() if k not in ("id", "kind")},
+            "longest": _longest(text, match, token_evidence) if match else None,
             "ngrams": _ngrams(text, ids, token, decode_token),
             "exposures": _exposures(text, match) if match else None,
         },
@@ -63,8 +72,8 @@ def sources_of(text: IndexedText, ids: Sequence[int], token: int, decode_token: 
     }
 
 
-def sentence(sources: dict[str, Any]) -> str:
-    """The same in one line for a terminal."""
+def sentence(sources: Json) -> str:
+    """`sources` in one line for a terminal."""
     found = sources["evidence"]
     if found is None:
         return f"text: {sources['note']}"
@@ -78,36 +87,39 @@ def sentence(sources: dict[str, Any]) -> str:
     return f"text: {sources['note']} {where}"
 
 
-def _tests(account: TokenEvidence) -> list[dict[str, Any]]:
-    share = account.rule_count / account.rule_support if account.rule_support else 0.0
-    longer = account.prompt_match > account.text_match
+def _tests(token_evidence: TokenEvidence) -> list[Json]:
+    """For each kind of evidence what was found, what is needed, and whether that holds."""
+    share = token_evidence.rule_count / token_evidence.rule_support if token_evidence.rule_support else 0.0
+    longer = token_evidence.prompt_match > token_evidence.text_match
     return [
         {
             "kind": "prompt",
-            "found": account.prompt_match,
+            "found": token_evidence.prompt_match,
             "needed": evidence.PROMPT,
-            "holds": account.prompt_match >= evidence.PROMPT and longer,
+            "holds": token_evidence.prompt_match >= evidence.PROMPT and longer,
         },
         {
             "kind": "verbatim",
-            "found": account.text_match,
+            "found": token_evidence.text_match,
             "needed": evidence.VERBATIM,
-            "holds": account.text_match >= evidence.VERBATIM,
+            "holds": token_evidence.text_match >= evidence.VERBATIM,
         },
         {"kind": "rule", "found": share, "needed": evidence.SHARE, "holds": share >= evidence.SHARE},
     ]
 
 
-def _longest(text: IndexedText, match: Sequence[int], account: TokenEvidence) -> dict[str, Any]:
+def _longest(text: IndexedText, match: Sequence[int], token_evidence: TokenEvidence) -> Json:
+    """The longest match and the first of its places."""
     return {
         "length": len(match),
         "text": text.tokenizer.decode(match),
-        "count": account.text_count,
+        "count": token_evidence.text_count,
         "places": [_place(text, place, len(match)) for place in evidence.cite(text, match, PLACES)],
     }
 
 
-def _place(text: IndexedText, place: Place, length: int) -> dict[str, Any]:
+def _place(text: IndexedText, place: Place, length: int) -> Json:
+    """A place of a match of `length` tokens, with the words on either side of it."""
     first, last = (int(text.shards.starts[place.document + more]) for more in (0, 1))
     begin, end = place.position, place.position + length
 
@@ -124,7 +136,8 @@ def _place(text: IndexedText, place: Place, length: int) -> dict[str, Any]:
     }
 
 
-def _ngrams(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> list[dict[str, Any]]:
+def _ngrams(text: IndexedText, ids: Sequence[int], token: int, decode_token: TokenText) -> list[Json]:
+    """What followed the `LENGTHS` shortest ends of the prompt that stand in the text, the longest of them first."""
     return [
         {
             "length": row.length,
@@ -141,13 +154,14 @@ def _ngrams(text: IndexedText, ids: Sequence[int], token: int, decode_token: Tok
     ]
 
 
-def _of_token(text: IndexedText, run: Sequence[int], places: int) -> dict[str, Any]:
+def _of_token(text: IndexedText, run: Sequence[int], places: int) -> Json:
+    """How often the text has a context with the token after it, of the `places` that have the context."""
     count = text.index.count(run)
     return {"count": count, "share": count / places if places else 0.0}
 
 
-def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None:
-    """When a run's training saw the longest match; None where the text is not that of a run."""
+def _exposures(text: IndexedText, match: Sequence[int]) -> Json | None:
+    """When a run's training read the longest match; None where the text is not that of a run."""
     if not RunFolder(text.folder).has_card:
         return None
     order, steps = training_order(text.folder)
@@ -165,15 +179,16 @@ def _exposures(text: IndexedText, match: Sequence[int]) -> dict[str, Any] | None
 
 
 def _first(seen: Seen) -> int:
+    """The first step that read a place."""
     return min(exposure.step for exposure in seen.exposures)
 
 
-def _seen(seen: Seen) -> dict[str, Any]:
-    """Steps are counted from 1, as a run tells them."""
+def _seen(seen: Seen) -> Json:
+    """A place and the steps that read it, counted from 1 as a run reports them."""
     steps = sorted({exposure.step + 1 for exposure in seen.exposures})
     return {**_named(seen.place), "times": len(seen.exposures), "steps": steps[:STEPS]}
 
 
-def _named(place: Place) -> dict[str, Any]:
-    """A place by its file's name alone: a receipt is given away, and where its writer keeps files is nobody's."""
+def _named(place: Place) -> Json:
+    """A place by its file's name, without the folder: a receipt is given away, and paths are private."""
     return {"title": place.title, "source": PurePath(place.source).name, "line": place.line}

@@ -1,7 +1,7 @@
 """Heads: where they look in a text, and what kind of head each is.
 
 `head_roles` scores every head on texts made for the purpose, random tokens repeated after a random period, where
-only the arrangement can be attended to (Olsson et al., 2022). All scores are mean shares of attention, 0 to 1.
+only the arrangement can be attended to (Olsson et al., 2022). All scores are mean attention weights, 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.recording import Recorder, check_prompt, check_token
 
-Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 
 
 @torch.no_grad()
 def attention_patterns(model: Transformer, ids: Sequence[int], layer: int) -> Tensor:
-    """How much each position of a text takes from each before it [heads, T, T], in one layer.
+    """Attention weights of one layer [heads, T, T]: row t is the distribution of position t over the positions.
 
-    Raises InputError for a layer that does not exist, or as `record`.
+    Args:
+        model: The reference model.
+        ids: The T token ids of a text.
+        layer: The layer, from 0.
+
+    Raises:
+        InputError: The layer does not exist.
+        EmptyPrompt: There are no ids.
+        ContextOverflow: There are more ids than the model's context holds.
+        UnknownToken: An id is outside the vocabulary.
     """
     check_prompt(ids, model.architecture)
     if not 0 <= layer < model.architecture.n_layers:
@@ -37,12 +46,13 @@ def attention_patterns(model: Transformer, ids: Sequence[int], layer: int) -> Te
 
 @dataclass(frozen=True)
 class HeadRoles:
-    """Scores [layers, heads], float64, of what heads attend to.
+    """Mean attention weights of all heads to four kinds of place, each float64 [layers, heads].
 
-    previous    the token just before
-    duplicate   where the same token stood one period ago
-    induction   the token after that place: what followed last time
-    first       the text's first token, where a head rests that finds nothing
+    Args:
+        previous: To the token just before.
+        duplicate: To the same token one period before.
+        induction: To the token after that one: what followed last time.
+        first: To the text's first token, where a head rests that finds nothing.
     """
 
     previous: Array
@@ -60,18 +70,25 @@ class HeadRoles:
 def head_roles(
     model: Transformer, *, tokens: Sequence[int] | None = None, begin: int | None = None, texts: int = 4, seed: int = 0
 ) -> HeadRoles:
-    """Score all heads on `texts` generated texts of up to 128 tokens.
+    """Score all heads on generated texts of up to 128 tokens.
 
-    tokens: ids to draw from, None: all of the vocabulary. begin: a token that every text starts with.
-    Raises InputError for a model whose context or vocabulary is too small for a repetition, UnknownToken for
-    an id outside it.
+    Args:
+        model: The reference model.
+        tokens: Ids to draw from, None: all of the vocabulary.
+        begin: The token that every text starts with, None: none.
+        texts: The number of texts.
+        seed: Of their tokens and periods.
+
+    Raises:
+        InputError: The model's context or vocabulary is too small for a repetition.
+        UnknownToken: An id is outside the vocabulary.
     """
     a, rng = model.architecture, np.random.default_rng(seed)
     pool = np.arange(a.vocab) if tokens is None else np.unique(tokens)
     lead = 0 if begin is None else 1
     longest = min((min(a.context, 128) - lead) // 2, len(pool))
     if longest < 3:
-        raise InputError("To tell the roles of heads, at least three different tokens must fit the context twice.")
+        raise InputError("To find the roles of heads, at least three different tokens must fit the context twice.")
     for id in (*pool[[0, -1]].tolist(), *([] if begin is None else [begin])):
         check_token(id, a)
     scores = []
@@ -90,9 +107,9 @@ def _scores(model: Transformer, ids: Sequence[int], lead: int, period: int) -> A
     patterns = torch.stack([seen[0] for seen in points.activations.values()]).double()  # [L, H, T, T]
     again = torch.arange(lead + period, len(ids), device=patterns.device)
 
-    def share(back: int) -> Tensor:
+    def weight(back: int) -> Tensor:
         return patterns[:, :, again, again - back].mean(-1)
 
-    found = [share(1), share(period), share(period - 1), patterns[:, :, again, 0].mean(-1)]
+    found = [weight(1), weight(period), weight(period - 1), patterns[:, :, again, 0].mean(-1)]
     scores: Array = torch.stack(found).cpu().numpy()
     return scores

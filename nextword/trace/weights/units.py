@@ -1,4 +1,4 @@
-"""One head or neuron by itself: what its weights say in the words of the vocabulary, before any prompt, as JSON values.
+"""One head or neuron by itself: the tokens that its weights read and write, before any prompt, as JSON values.
 
 All of it is read off the weights as if the part stood next to the embedding and the unembedding; in deep layers, which
 read what others wrote, that is a view and not a measurement. Only a head's roles are measured, on texts made for it.
@@ -6,8 +6,7 @@ read what others wrote, that is a view and not a measurement. Only a head's role
 
 from __future__ import annotations
 
-from typing import Any
-
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
@@ -21,11 +20,20 @@ from nextword.trace.weights.vocabulary import (
     singular_directions,
 )
 
-Json = dict[str, Any]
-
 
 def inspect_neuron(model: Transformer, tokenizer: Tokenizer, layer: int, neuron: int, count: int = 8) -> Json:
-    """What drives a neuron most, and what it then says. Raises InputError for one that does not exist."""
+    """The tokens that drive a neuron most, and those whose logits it then moves.
+
+    Args:
+        model: The reference model.
+        tokenizer: Of the model.
+        layer: The neuron's layer, from 0.
+        neuron: Its number, from 0.
+        count: The number of tokens in each list.
+
+    Raises:
+        InputError: The neuron does not exist.
+    """
     payload = _vocabulary(neuron_vocabulary(model, layer, neuron, count), tokenizer)
     return {"kind": "neuron", "layer": layer, "neuron": neuron, **payload}
 
@@ -33,10 +41,21 @@ def inspect_neuron(model: Transformer, tokenizer: Tokenizer, layer: int, neuron:
 def inspect_head(
     model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int | None = None, count: int = 8
 ) -> Json:
-    """What kind of head it is, the strongest directions that it carries on, and what it does with `token`.
+    """The roles of a head, the strongest directions of its OV matrix, and what it does with one token.
 
-    token: None for none. `roles` is null for a model too small to measure.
-    Raises InputError for a head that does not exist, UnknownToken.
+    `roles` is null for a model too small to measure.
+
+    Args:
+        model: The reference model.
+        tokenizer: Of the model.
+        layer: The head's layer, from 0.
+        head: Its number, from 0.
+        token: Id of the token, None: only what does not depend on one.
+        count: The number of tokens in each list.
+
+    Raises:
+        InputError: The head does not exist.
+        UnknownToken: The token's id is outside the vocabulary.
     """
     directions = singular_directions(model, layer, head, count=count)
     try:
@@ -54,6 +73,7 @@ def inspect_head(
 
 
 def _on(model: Transformer, tokenizer: Tokenizer, layer: int, head: int, token: int, count: int) -> Json:
+    """What a head does with one token: what it attends to from it, and what it writes when it attends to it."""
     promotes, suppresses = head_writes(model, layer, head, token, count)
     return {
         "token": {"id": token, "token": tokenizer.token_text(token)},
@@ -68,7 +88,7 @@ def _vocabulary(found: Vocabulary, tokenizer: Tokenizer) -> Json:
 
 
 def _ranked(found: Ranked, tokenizer: Tokenizer) -> list[Json]:
-    """Rows of the matrix that stand for no token, which pad it to a round number, are left out."""
+    """Tokens with their scores; ids that stand for no token, with which the matrix is padded, are left out."""
     return [
         {"id": id, "token": tokenizer.token_text(id), "score": score}
         for id, score in zip(found.ids, found.scores, strict=True)

@@ -1,4 +1,4 @@
-"""Vocabularies straight from the weights: which words a neuron or a head reads and writes, with no text read.
+"""Vocabularies straight from the weights: the tokens that a neuron or a head reads and writes, without any text.
 
 Nothing here depends on a prompt, so nothing here says what the model does in one: positions, contexts and the scale of
 norms are left out, earlier layers are taken to pass embeddings on as they are, and scores are comparable only within
@@ -14,10 +14,9 @@ import torch
 
 from nextword.errors import InputError
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.trace.logit.attribution import through_norm, value_bias
 from nextword.trace.recording import block_of, check_token
-
-Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,13 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What makes a part act, and what it then says: `promotes` and, at the other end, `suppresses`."""
+    """The tokens that a head or neuron reads and writes.
+
+    Args:
+        reads: Those whose embeddings drive it most.
+        promotes: Those whose logits it then raises most.
+        suppresses: Those whose logits it then lowers most.
+    """
 
     reads: Ranked
     promotes: Ranked
@@ -39,33 +44,63 @@ class Vocabulary:
 
 @torch.no_grad()
 def neuron_vocabulary(model: Transformer, layer: int, neuron: int, count: int = 10) -> Vocabulary:
-    """The embeddings that drive a neuron most (its `up` row), and the logits that a unit of it moves.
+    """The embeddings that drive a neuron most (its `up` row), and the logits that an activation of 1 moves.
 
-    A gated neuron's sign also depends on its gate. Raises InputError for a neuron that does not exist.
+    A gated neuron's sign also depends on its gate.
+
+    Args:
+        model: The reference model.
+        layer: The neuron's layer, from 0.
+        neuron: Its number, from 0.
+        count: The number of tokens in each list.
+
+    Raises:
+        InputError: The neuron does not exist.
     """
     _check(model, layer, "neuron", neuron, model.architecture.mlp.width)
     mlp = block_of(model, layer).mlp
     drive = block_of(model, layer).mlp_norm(model.embed.weight) @ mlp.up.weight[neuron]
-    said = _logits(model, mlp.down.weight[:, neuron])
-    return Vocabulary(_top(drive, count), _top(said, count), _top(-said, count, -1))
+    logits = _logits(model, mlp.down.weight[:, neuron])
+    return Vocabulary(_top(drive, count), _top(logits, count), _top(-logits, count, -1))
 
 
 @torch.no_grad()
 def head_writes(model: Transformer, layer: int, head: int, token: int, count: int = 10) -> tuple[Ranked, Ranked]:
-    """The OV circuit (Elhage et al., 2021): what a head that attends to `token` promotes, and what it suppresses.
+    """The OV circuit (Elhage et al., 2021): what a head that attends to a token promotes, and what it suppresses.
 
-    Raises InputError for a head that does not exist, UnknownToken.
+    Args:
+        model: The reference model.
+        layer: The head's layer, from 0.
+        head: Its number, from 0.
+        token: Id of the token.
+        count: The number of tokens in each list.
+
+    Raises:
+        InputError: The head does not exist.
+        UnknownToken: The id is outside the vocabulary.
     """
     check_token(token, model.architecture)
-    said = _logits(model, _value(model, layer, head, torch.tensor([token]))[0])
-    return _top(said, count), _top(-said, count, -1)
+    logits = _logits(model, _head_output(model, layer, head, torch.tensor([token]))[0])
+    return _top(logits, count), _top(-logits, count, -1)
 
 
 @torch.no_grad()
 def head_attends(model: Transformer, layer: int, head: int, token: int, count: int = 10) -> Ranked:
-    """The QK circuit, positions left out: the tokens that a head at `token` would rather attend to.
+    """The QK circuit (Elhage et al., 2021), positions left out: the tokens that a head at a token attends to most.
 
-    Raises InputError for a head that does not exist, UnknownToken.
+    Args:
+        model: The reference model.
+        layer: The head's layer, from 0.
+        head: Its number, from 0.
+        token: Id of the token at which the head stands.
+        count: The number of tokens.
+
+    Returns:
+        The tokens with the highest attention scores, q.k / sqrt(head size).
+
+    Raises:
+        InputError: The head does not exist.
+        UnknownToken: The id is outside the vocabulary.
     """
     _check(model, layer, "head", head, model.architecture.n_heads)
     check_token(token, model.architecture)
@@ -80,20 +115,39 @@ def head_attends(model: Transformer, layer: int, head: int, token: int, count: i
 
 @torch.no_grad()
 def copying(model: Transformer, layer: int, head: int, tokens: Sequence[int]) -> float:
-    """Share of `tokens` of which a head that attends to them promotes themselves more than any other of `tokens`."""
+    """How much a head copies: the fraction of tokens that it promotes above all others when it attends to them.
+
+    Args:
+        model: The reference model.
+        layer: The head's layer, from 0.
+        head: Its number, from 0.
+        tokens: Ids of the tokens, which are compared with each other.
+    """
     ids = torch.tensor(list(tokens), device=model.embed.weight.device)
-    said = _value(model, layer, head, ids) @ through_norm(model, model.unembed.weight[ids]).T
-    return float((said.argmax(1) == torch.arange(len(ids), device=said.device)).double().mean())
+    logits = _head_output(model, layer, head, ids) @ through_norm(model, model.unembed.weight[ids]).T
+    return float((logits.argmax(1) == torch.arange(len(ids), device=logits.device)).double().mean())
 
 
 @torch.no_grad()
 def singular_directions(
     model: Transformer, layer: int, head: int, directions: int = 3, count: int = 10
 ) -> list[tuple[float, Vocabulary]]:
-    """The strongest directions of a head's OV matrix (Millidge & Black, 2022): strength, and what goes in and out.
+    """The strongest singular directions of a head's OV matrix (Millidge & Black, 2022).
 
     A singular vector has no sign of its own: reads and promotes belong together, and so do their opposites.
-    Raises InputError for a head that does not exist.
+
+    Args:
+        model: The reference model.
+        layer: The head's layer, from 0.
+        head: Its number, from 0.
+        directions: The number of directions; a head has as many as it has dimensions.
+        count: The number of tokens in each list.
+
+    Returns:
+        For each direction its singular value and its tokens, strongest first.
+
+    Raises:
+        InputError: The head does not exist.
     """
     _check(model, layer, "head", head, model.architecture.n_heads)
     a, block = model.architecture, block_of(model, layer)
@@ -105,14 +159,14 @@ def singular_directions(
     left, strengths, right = torch.linalg.svd(r_out @ r_in.T)
     read, found = block.attention_norm(model.embed.weight), []
     for number in range(min(directions, a.head_size)):
-        said = _logits(model, q_out @ left[:, number])
+        logits = _logits(model, q_out @ left[:, number])
         drive = read @ (q_in @ right[number])
-        vocabulary = Vocabulary(_top(drive, count), _top(said, count), _top(-said, count, -1))
+        vocabulary = Vocabulary(_top(drive, count), _top(logits, count), _top(-logits, count, -1))
         found.append((float(strengths[number]), vocabulary))
     return found
 
 
-def _value(model: Transformer, layer: int, head: int, ids: Tensor) -> Tensor:
+def _head_output(model: Transformer, layer: int, head: int, ids: Tensor) -> Tensor:
     """What a head writes [len(ids), width] if it attends to the embedding of each id alone, bias left out."""
     _check(model, layer, "head", head, model.architecture.n_heads)
     a, block = model.architecture, block_of(model, layer)
@@ -125,16 +179,18 @@ def _value(model: Transformer, layer: int, head: int, ids: Tensor) -> Tensor:
 
 
 def _logits(model: Transformer, vector: Tensor) -> Tensor:
-    """What a vector in the residual adds to all logits [vocab], up to the last norm's scale."""
+    """The logits that a vector in the residual adds [vocab], up to the last norm's scale."""
     return through_norm(model, model.unembed.weight) @ vector
 
 
 def _top(scores: Tensor, count: int, sign: int = 1) -> Ranked:
+    """The `count` ids of the highest scores, and these scores times `sign`."""
     best = scores.topk(min(count, len(scores)))
     return Ranked(best.indices.tolist(), [sign * score for score in best.values.tolist()])
 
 
 def _check(model: Transformer, layer: int, kind: str, unit: int, units: int) -> None:
+    """Raise InputError unless the layer has a unit of this number; `kind` is what the error calls the unit."""
     n_layers = model.architecture.n_layers
     if not (0 <= layer < n_layers and 0 <= unit < units):
         raise InputError(

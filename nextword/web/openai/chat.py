@@ -1,4 +1,4 @@
-"""/v1/chat/completions: an answer to a conversation, as OpenAI's clients know it."""
+"""POST /v1/chat/completions of OpenAI's API: answers to a conversation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import InputError
 from nextword.web.openai.collect import Entry, StreamChunk, TextJob
@@ -14,12 +15,11 @@ from nextword.web.openai.service import Service
 from nextword.web.openai.tool_calls import OPEN, CallReader
 from nextword.web.problems import BadRequest
 
-Json = dict[str, Any]
-DEEPEST = 50  # objects and lists within each other
+DEEPEST = 50  # levels: of objects and lists within each other, in tools and their calls
 
 
 def texts_of(service: Service, request: ChatRequest) -> list[TextJob]:
-    """What is to be written, `n` answers. Raises InputError or TokenizerError."""
+    """The texts to write, `n` answers to the conversation. Raises InputError or TokenizerError."""
     tools = request.offered()
     if service.tokenizer.chat_template is None:
         raise InputError(
@@ -45,47 +45,47 @@ def texts_of(service: Service, request: ChatRequest) -> list[TextJob]:
 class ChatShape:
     """Implements nextword.web.openai.respond.Shape."""
 
-    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    id_prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, tokenizer: Tokenizer, request: ChatRequest) -> None:
         self._tokenizer, self._wants_logprobs = tokenizer, request.logprobs
         self._readers = defaultdict[int, CallReader](CallReader) if request.offered() else None
 
     def opening(self, index: int) -> Json | None:
-        """Who speaks."""
+        """The event that names the role of the speaker."""
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def piece(self, part: StreamChunk) -> Json:
-        """A choice in a stream."""
-        text, calls, finish = self._read(part)
+    def stream_choice(self, chunk: StreamChunk) -> Json:
+        """A choice in one event of a stream."""
+        text, calls, finish = self._read(chunk)
         return {
-            "index": part.index,
+            "index": chunk.index,
             "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
-            "logprobs": self._logprobs(part.entries),
+            "logprobs": self._logprobs(chunk.entries),
             "finish_reason": finish,
         }
 
-    def choice(self, parts: Sequence[StreamChunk]) -> Json:
-        """A whole choice."""
-        read = [self._read(part) for part in parts]
+    def choice(self, chunks: Sequence[StreamChunk]) -> Json:
+        """A whole choice, from all its chunks."""
+        read = [self._read(chunk) for chunk in chunks]
         text = "".join(text for text, _, _ in read)
         calls = [{key: call[key] for key in ("id", "type", "function")} for _, calls, _ in read for call in calls]
         said = {"content": text or None, "tool_calls": calls} if calls else {"content": text}
         return {
-            "index": parts[0].index,
+            "index": chunks[0].index,
             "message": {"role": "assistant", **said, "refusal": None},
-            "logprobs": self._logprobs([entry for part in parts for entry in part.entries]),
+            "logprobs": self._logprobs([entry for chunk in chunks for entry in chunk.entries]),
             "finish_reason": read[-1][2],
         }
 
-    def _read(self, part: StreamChunk) -> tuple[str, list[Json], str | None]:
-        """Text, calls and finish of a part; where tools were offered, the next part of its choice."""
+    def _read(self, chunk: StreamChunk) -> tuple[str, list[Json], str | None]:
+        """Text, calls and finish reason of a chunk; where tools were offered, chunks must come in their order."""
         if self._readers is None:
-            return part.text, [], part.finish
-        reader = self._readers[part.index]
-        text, calls = reader.push(part.text, part.finish)
-        return text, calls, "tool_calls" if part.finish == "stop" and reader.calls else part.finish
+            return chunk.text, [], chunk.finish
+        reader = self._readers[chunk.index]
+        text, calls = reader.push(chunk.text, chunk.finish)
+        return text, calls, "tool_calls" if chunk.finish == "stop" and reader.calls else chunk.finish
 
     def _logprobs(self, entries: Sequence[Entry]) -> Json | None:
         if not self._wants_logprobs:
@@ -103,7 +103,7 @@ class ChatShape:
 
 
 def _characters(value: Any, depth: int = 0) -> int:
-    """Of all texts in a JSON value. Raises BadRequest for one that is nested too deeply."""
+    """The number of characters of all strings in a JSON value. Raises BadRequest if it is nested too deeply."""
     if depth > DEEPEST:
         raise BadRequest(f"A tool or a call of one is nested more than {DEEPEST} deep; make it flatter.", "tools")
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""The texts of one request as they are being written: jobs on the scheduler's side, parts on the asker's.
+"""The texts of one request as they are being written: jobs for the scheduler, chunks of text for the route.
 
-Promises, each with a test: the parts of a choice joined are the same text however they were cut; each token's
-logprobs come with the part that shows its text, and those of a stop string never come; leaving frees the rows.
+Promises, each with a test: the chunks of a choice joined are the same text wherever it was divided; each token's
+logprobs come with the chunk that shows its text, and those of a stop string never come; leaving frees the rows.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ import numpy as np
 from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import NextwordError
 from nextword.predict.engine import Logits
+from nextword.predict.score import log_softmax
 from nextword.sample.generation import SamplingLoop, Step
 from nextword.sample.scheduler import Job, Scheduler
 
-LEAST = -9999.0  # a logprob where JSON has no infinity
+LEAST = -9999.0  # nats: stands for a logprob of -inf, which JSON cannot say
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A token with its logprob, None for the first of a prompt, and the likeliest ones in its place, itself included.
+    """A token with its log-probability and the alternatives at its place.
 
-    offset: where its text begins, in characters of the choice.
+    Args:
+        id: The token.
+        logprob: Natural log-probability, None for the first token of a prompt.
+        top: The most probable ids at this place with their log-probabilities, the token's own among them.
+        offset: Where the token's text begins, in characters of the choice.
     """
 
     id: int
@@ -39,7 +44,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """What came of choice `index`. finish: None while it goes on, else "stop" or "length". ids: tokens drawn."""
+    """The text of one choice that can be shown at once.
+
+    Args:
+        index: Of the choice.
+        text: What follows the text of the choice's chunks before.
+        ids: The tokens drawn since the chunk before.
+        entries: The logprobs of the tokens whose text begins in this chunk or before, if they are asked for.
+        finish: None while the choice goes on, else "stop" or "length".
+    """
 
     index: int
     text: str
@@ -50,25 +63,39 @@ class StreamChunk:
 
 @dataclass
 class TextJob:
-    """One text to write: what it follows, and what is wanted. top: how many alternatives, None for no logprobs."""
+    """One text to write.
+
+    Args:
+        prompt: The ids that the text follows.
+        loop: Draws its tokens, None if only the prompt is wanted.
+        top: Number of alternatives at each place, None for no logprobs.
+        echo: The prompt's text, with which the choice begins; None for a choice without it.
+        again: Whether an earlier text of the request follows the same prompt, which is counted once.
+    """
 
     prompt: Sequence[int]
     loop: SamplingLoop | None
     top: int | None = None
-    echo: str | None = None  # the prompt's text, to be told as part of the choice
-    again: bool = False  # another text after a prompt that is counted already
+    echo: str | None = None
+    again: bool = False
 
 
 @dataclass
 class Usage:
-    """In tokens; a prompt counts once, however many texts follow it."""
+    """The number of tokens that a request took; a prompt that several texts follow counts once.
+
+    Args:
+        prompt: Tokens of the prompts.
+        cached: Tokens of the prompts that had been read for another text before.
+        written: Tokens drawn.
+    """
 
     prompt: int = 0
     cached: int = 0
     written: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As OpenAI has it."""
+        """The `usage` of OpenAI's answers."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.written,
@@ -78,10 +105,20 @@ class Usage:
 
 
 class Answer:
-    """The texts of one request. Made on the event loop; iterate `parts` inside `with`, which cancels what is left."""
+    """The texts of one request. Made on the event loop; iterate `chunks` inside `with`, which cancels what is left."""
 
     def __init__(self, scheduler: Scheduler, tokenizer: Tokenizer, texts: Sequence[TextJob]) -> None:
-        """Raises Busy or Closing."""
+        """Put the texts into the scheduler's queue.
+
+        Args:
+            scheduler: Writes them.
+            tokenizer: The model's.
+            texts: One for each choice.
+
+        Raises:
+            Busy: The queue is full.
+            Closing: The server is shutting down.
+        """
         self.usage = Usage()
         self._scheduler = scheduler
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[StreamChunk | NextwordError]()
@@ -100,19 +137,19 @@ class Answer:
         if self._left:
             self._scheduler.cancel(self._jobs)
 
-    async def parts(self) -> AsyncIterator[StreamChunk]:
-        """Parts of all choices as they come. Raises what ended one of them too early."""
+    async def chunks(self) -> AsyncIterator[StreamChunk]:
+        """Chunks of all choices as they come. Raises the NextwordError that ended one of them too early."""
         while self._left:
-            part = await self._queue.get()
-            if isinstance(part, NextwordError):
-                raise part
-            self._left -= part.finish is not None
-            yield part
+            chunk = await self._queue.get()
+            if isinstance(chunk, NextwordError):
+                raise chunk
+            self._left -= chunk.finish is not None
+            yield chunk
 
-    def _put(self, part: StreamChunk | NextwordError) -> None:
-        """From the scheduler's thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody listens
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
+    def _put(self, chunk: StreamChunk | NextwordError) -> None:
+        """Hand over a chunk, from the scheduler's thread to the event loop."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, chunk)
 
 
 @dataclass
@@ -124,8 +161,8 @@ class _Listener:
     tokenizer: Tokenizer
     put: Callable[[StreamChunk | NextwordError], None]
     usage: Usage
-    _entries: list[Entry] = field(default_factory=list)  # whose text is not shown yet
-    _shown: int = 0
+    _entries: list[Entry] = field(default_factory=list)  # of tokens whose text is not shown yet
+    _shown: int = 0  # characters of the choice
 
     def began(self, cached: int) -> None:
         if not self.text.again:
@@ -142,7 +179,7 @@ class _Listener:
         if first == 0:
             self._entries.append(Entry(prompt[0], None, (), 0))
         for id, row in zip(prompt[first + 1 :], logits, strict=False):
-            self._entries.append(self._entry(id, _logprobs(row), top, 0))
+            self._entries.append(self._entry(id, log_softmax(row), top, 0))
         if len(self._entries) == len(prompt):
             self._echo()
 
@@ -162,13 +199,13 @@ class _Listener:
         self._shown += len(step.text)
         finish = loop.finish_reason
         if self.text.top is not None and not (finish == "stop" and id in loop.stop_ids):
-            logprobs = np.log(np.maximum(loop.distribution.probability, 1e-300))
+            logprobs = log_softmax(loop.distribution.logits)
             self._entries.append(self._entry(id, logprobs, self.text.top, loop.begins + len(self.text.echo or "")))
         cut = finish == "stop"
         ready = [entry for entry in self._entries if entry.offset < self._shown or (finish is not None and not cut)]
         self._entries = self._entries[len(ready) :]
-        payload = None if finish is None else "stop" if cut else "length"
-        self.put(StreamChunk(self.index, step.text, (id,), tuple(ready), payload))
+        reason = None if finish is None else "stop" if cut else "length"
+        self.put(StreamChunk(self.index, step.text, (id,), tuple(ready), reason))
 
     def ended(self, error: NextwordError | None) -> None:
         self.put(error or StreamChunk(self.index, "", finish="length"))
@@ -181,13 +218,6 @@ class _Listener:
         if count and id not in ids:
             ids.append(id)
         return Entry(id, _number(logprobs[id]), tuple((each, _number(logprobs[each])) for each in ids), offset)
-
-
-def _logprobs(logits: Logits) -> Any:
-    """float64 [vocab]."""
-    scores = logits.astype(np.float64)
-    scores -= scores.max()
-    return scores - np.log(np.exp(scores).sum())
 
 
 def _number(logprob: float) -> float:

@@ -1,21 +1,19 @@
-"""/v1/completions: text after text, as OpenAI's clients know it."""
+"""POST /v1/completions of OpenAI's API: texts that continue prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from nextword.base.types import Json
 from nextword.encode.tokenizer import Tokenizer
 from nextword.web.openai.collect import Entry, StreamChunk, TextJob
 from nextword.web.openai.schemas import MOST_CHOICES, CompletionRequest
 from nextword.web.openai.service import Service
 from nextword.web.problems import BadRequest
 
-Json = dict[str, Any]
-
 
 def texts_of(service: Service, request: CompletionRequest) -> list[TextJob]:
-    """What is to be written, `n` for each prompt. Raises InputError."""
+    """The texts to write, `n` for each prompt. Raises InputError."""
     if request.suffix:
         raise BadRequest("This model cannot write up to a suffix; leave it out.", "suffix")
     if request.best_of is not None and request.best_of != request.n:
@@ -36,29 +34,31 @@ def texts_of(service: Service, request: CompletionRequest) -> list[TextJob]:
 class CompletionShape:
     """Implements nextword.web.openai.respond.Shape."""
 
-    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+    id_prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
     def __init__(self, tokenizer: Tokenizer, request: CompletionRequest) -> None:
         self._tokenizer, self._wants_logprobs = tokenizer, request.logprobs is not None
 
     def opening(self, index: int) -> Json | None:
-        """Nothing."""
+        """No event before the text."""
         return None
 
-    def piece(self, part: StreamChunk) -> Json:
-        """A choice in a stream."""
-        return self.choice([part])
+    def stream_choice(self, chunk: StreamChunk) -> Json:
+        """A choice in one event of a stream."""
+        return self.choice([chunk])
 
-    def choice(self, parts: Sequence[StreamChunk]) -> Json:
-        """A whole choice."""
+    def choice(self, chunks: Sequence[StreamChunk]) -> Json:
+        """A whole choice, from all its chunks."""
         return {
-            "text": "".join(part.text for part in parts),
-            "index": parts[0].index,
-            "logprobs": self._logprobs([e for part in parts for e in part.entries]) if self._wants_logprobs else None,
-            "finish_reason": parts[-1].finish,
+            "text": "".join(chunk.text for chunk in chunks),
+            "index": chunks[0].index,
+            "logprobs": self._logprobs([entry for chunk in chunks for entry in chunk.entries]),
+            "finish_reason": chunks[-1].finish,
         }
 
-    def _logprobs(self, entries: Sequence[Entry]) -> Json:
+    def _logprobs(self, entries: Sequence[Entry]) -> Json | None:
+        if not self._wants_logprobs:
+            return None
         return {
             "tokens": [self._name(entry.id) for entry in entries],
             "token_logprobs": [entry.logprob for entry in entries],
@@ -70,7 +70,7 @@ class CompletionShape:
         }
 
     def _name(self, id: int) -> str:
-        """A token's text; where it is no whole characters, its bytes, so that different tokens have different names."""
+        """A token's text; its bytes where they are no whole characters, so that no two tokens have one name."""
         data = self._tokenizer.token_bytes(id)
         try:
             return data.decode()

@@ -1,4 +1,4 @@
-"""From parts to an HTTP answer, at once or as server-sent events; the same for completions and chat.
+"""The HTTP answer of a request, at once or as server-sent events; the same for completions and chat.
 
 Promises, each with a test: a stream is one id, one `finish_reason` per index, the usage last if it was asked for, and
 [DONE]; whoever leaves takes their rows with them within a token.
@@ -11,44 +11,57 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from nextword.base.types import Json
 from nextword.errors import NextwordError
 from nextword.web import problems
 from nextword.web.openai.collect import Answer, StreamChunk, TextJob
 from nextword.web.openai.schemas import GenerationRequest
 from nextword.web.openai.service import Service
 
-Json = dict[str, Any]
-_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once: there is an event for each token
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once and used for the event of every token
 
 
 class Shape(Protocol):
-    """How one kind of answer is written down."""
+    """How the answers of one route are written as JSON."""
 
-    prefix: str  # of ids
-    whole: str  # the object's name
-    chunk: str  # and that of a piece of it
+    id_prefix: str  # of the answer's id
+    whole_object: str  # `object` of an answer sent at once
+    chunk_object: str  # `object` of each event of a stream
 
     def opening(self, index: int) -> Json | None:
-        """What a choice begins with in a stream."""
+        """The first event of a choice in a stream; None if there is nothing to say before its text."""
 
-    def piece(self, part: StreamChunk) -> Json:
-        """A choice in a stream."""
+    def stream_choice(self, chunk: StreamChunk) -> Json:
+        """A choice in one event of a stream."""
 
-    def choice(self, parts: Sequence[StreamChunk]) -> Json:
-        """A whole choice."""
+    def choice(self, chunks: Sequence[StreamChunk]) -> Json:
+        """A whole choice, from all its chunks."""
 
 
 async def respond(
     http: Request, service: Service, request: GenerationRequest, texts: list[TextJob], shape: Shape
 ) -> Response:
-    """Write the texts and answer with them. Raises Busy, Closing or what ends a text too early."""
+    """Write the texts and answer with them.
+
+    Args:
+        http: The request as it came, to notice that the client leaves.
+        service: The model and its scheduler.
+        request: Says whether the answer is a stream, has usage at its end and receipts.
+        texts: What is to be written, one for each choice.
+        shape: How the answer is written as JSON.
+
+    Raises:
+        Busy: The queue is full.
+        Closing: The server is shutting down.
+        NextwordError: What ended a text too early, where the answer is no stream; in a stream it is the last event.
+    """
     reply = _Reply(service, request, texts, shape)
     if request.stream:
         return _Events(reply)
@@ -69,9 +82,9 @@ async def _left(receive: Receive) -> None:
 
 
 class _Events(Response):
-    """A stream of events; what is left of its answer is cancelled however it ends.
+    """A stream of events. However it ends, the texts that are still being written are cancelled.
 
-    Sent without starlette's StreamingResponse: between two tokens every layer costs.
+    It does without starlette's StreamingResponse, whose layers cost time between two tokens.
     """
 
     def __init__(self, reply: _Reply) -> None:
@@ -103,39 +116,39 @@ class _Reply:
     def __init__(self, service: Service, request: GenerationRequest, texts: list[TextJob], shape: Shape) -> None:
         self._service, self._request, self._texts, self._shape = service, request, texts, shape
         self._drawn: list[list[int]] = [[] for _ in texts]
-        self._head = {"id": f"{shape.prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
+        self._head = {"id": f"{shape.id_prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
         self._model = {"model": service.name, "system_fingerprint": service.fingerprint}
         self.answer = Answer(service.scheduler, service.tokenizer, texts)
 
     async def at_once(self) -> Json:
         """The whole answer."""
-        parts: list[list[StreamChunk]] = [[] for _ in self._texts]
+        chunks: list[list[StreamChunk]] = [[] for _ in self._texts]
         receipts: list[list[Json]] = [[] for _ in self._texts]
-        async for part in self.answer.parts():
-            parts[part.index].append(part)
-            receipts[part.index] += await self._receipts(part)
-        choices = [self._shape.choice(each) for each in parts]
+        async for chunk in self.answer.chunks():
+            chunks[chunk.index].append(chunk)
+            receipts[chunk.index] += await self._receipts(chunk)
+        choices = [self._shape.choice(each) for each in chunks]
         if self._request.explain:
             choices = [{**choice, "receipts": each} for choice, each in zip(choices, receipts, strict=True)]
-        head = {**self._head, "object": self._shape.whole, **self._model}
+        head = {**self._head, "object": self._shape.whole_object, **self._model}
         return {**head, "choices": choices, "usage": self.answer.usage.to_json()}
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The answer bit by bit, as lines of server-sent events."""
+        """The answer chunk by chunk, each as the bytes of one server-sent event."""
         usage = {"usage": None} if self._request.stream_options.include_usage else {}
-        head = {**self._head, "object": self._shape.chunk, **self._model}
+        head = {**self._head, "object": self._shape.chunk_object, **self._model}
 
-        def chunk(choice: Json) -> bytes:
+        def event(choice: Json) -> bytes:
             return _event({**head, "choices": [choice], **usage})
 
         for index in range(len(self._texts)):
             if (opening := self._shape.opening(index)) is not None:
-                yield chunk(opening)
+                yield event(opening)
         try:
-            async for part in self.answer.parts():
-                receipts = {"receipts": await self._receipts(part)} if self._request.explain else {}
-                if part.text or part.entries or part.finish or receipts:
-                    yield chunk({**self._shape.piece(part), **receipts})
+            async for chunk in self.answer.chunks():
+                receipts = {"receipts": await self._receipts(chunk)} if self._request.explain else {}
+                if chunk.text or chunk.entries or chunk.finish or receipts:
+                    yield event({**self._shape.stream_choice(chunk), **receipts})
         except NextwordError as error:
             yield _event(problems.body_of(error))
             return
@@ -143,12 +156,12 @@ class _Reply:
             yield _event({**head, "choices": [], "usage": self.answer.usage.to_json()})
         yield b"data: [DONE]\n\n"
 
-    async def _receipts(self, part: StreamChunk) -> list[Json]:
-        """One for each token of the part, if they are asked for."""
+    async def _receipts(self, chunk: StreamChunk) -> list[Json]:
+        """One receipt for each token of the chunk, if the request asks for them."""
         if not self._request.explain:
             return []
-        text, before, receipts = self._texts[part.index], self._drawn[part.index], []
-        for id in part.ids:
+        text, before, receipts = self._texts[chunk.index], self._drawn[chunk.index], []
+        for id in chunk.ids:
             made = await run_in_threadpool(self._service.receipt, text, list(before), id, self._request.sampling())
             receipts.append(made)
             before.append(id)

@@ -21,12 +21,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from nextword.base.settings import settings_of
+from nextword.base.types import Json
 from nextword.sample.settings import Sampling
 from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 from nextword.web.problems import BadRequest
 from nextword.web.settings import sampling_fields
 
-Json = dict[str, Any]
 MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_NAME = 256  # characters

@@ -1,4 +1,4 @@
-"""One model as a service: what every route needs, from a request's words to a text that can be written."""
+"""One model as a service: prompts to ids, requests to texts for the scheduler, receipts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ from nextword.web.openai.collect import TextJob
 from nextword.web.openai.schemas import ExplainRequest, GenerationRequest
 from nextword.web.problems import UnknownModel
 
-MOST_RECEIPTS = 64  # tokens of a request with `explain`: each costs several readings
+MOST_RECEIPTS = 64  # tokens: of a request with `explain`, each of which costs several forward passes
 
 
 class Service:
-    """A model, its scheduler, and the lock of whatever else uses the model.
-
-    name: what the model is called. text: a folder that `nextword index` made, for receipts.
-    """
+    """A model, its scheduler, and the lock that is held while anything but the scheduler uses the model."""
 
     def __init__(
         self,
@@ -38,6 +35,19 @@ class Service:
         context: int | None = None,
         text: Path | None = None,
     ) -> None:
+        """Open the model's engine and start its scheduler.
+
+        Args:
+            gpt: The model.
+            name: What clients call the model.
+            rows: Number of texts written at once.
+            queue: Number of further texts that may wait.
+            context: Tokens that each text has room for, the model's own context if None.
+            text: A folder that `nextword index` made, for receipts; None: the model's own text, if it has one.
+
+        Raises:
+            ContextOverflow: There is no memory for texts of this length.
+        """
         self.gpt, self.name, self.text = gpt, name, text
         self.tokenizer = gpt.tokenizer
         self.lock = threading.Lock()
@@ -47,7 +57,7 @@ class Service:
         self._most_bytes = max(len(self.tokenizer.token_bytes(id)) for id in range(self.tokenizer.vocab_size))
 
     def check_model(self, name: str | None) -> None:
-        """Raises UnknownModel unless it is this service's."""
+        """Check the model that a request names. Raises UnknownModel unless it is this service's, or None."""
         if name is not None and name != self.name:
             raise UnknownModel(f"There is no model {name[:100]!r} here, only {self.name!r}.")
 
@@ -65,7 +75,7 @@ class Service:
         return ids
 
     def check_length(self, characters: int) -> None:
-        """Raises ContextOverflow for a prompt that is too long whatever its tokens, without counting them."""
+        """Check, without encoding it, that a prompt could fit into the context. Raises ContextOverflow."""
         if characters > self.scheduler.capacity * self._most_bytes:
             raise ContextOverflow(
                 f"A prompt of {characters:,} characters is longer than this model's context of "
@@ -73,7 +83,7 @@ class Service:
             )
 
     def check_room(self, ids: Sequence[int]) -> None:
-        """Raises ContextOverflow."""
+        """Check that a prompt fits into the context. Raises ContextOverflow."""
         if len(ids) > self.scheduler.capacity:
             raise ContextOverflow(
                 f"This model's context is {self.scheduler.capacity} tokens, but the prompt has {len(ids)}; shorten it."
@@ -88,7 +98,19 @@ class Service:
         echo: str | None,
         first: int,
     ) -> list[TextJob]:
-        """The `n` texts after one prompt; `first` numbers the first of them. Raises InputError."""
+        """The `n` texts after one prompt.
+
+        Args:
+            request: Sampling settings, stops, seed, response format and `n`.
+            ids: The prompt's tokens.
+            max_tokens: Number of tokens to draw at most; 0 only reads the prompt.
+            top: Number of alternatives at each place, None for no logprobs.
+            echo: The prompt's text, if the choices are to begin with it.
+            first: Index of the first of these choices among all of the request.
+
+        Raises:
+            InputError: The settings cannot be used, or receipts of too many tokens are asked for.
+        """
         sampling, schema = request.sampling(), request.response_format.schema_to_follow()
         if request.explain and max_tokens > MOST_RECEIPTS:
             raise InputError(f"With explain at most {MOST_RECEIPTS} tokens can be asked for at once; set max_tokens.")
@@ -115,7 +137,7 @@ class Service:
         return Grammars(self.tokenizer, self.gpt.architecture.vocab, self.gpt.stop_ids)
 
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
-        """The receipt of a named token, or of the likeliest. Raises InputError."""
+        """The receipt of the named token, or of the most probable one. Raises InputError."""
         ids = self.prompt_ids(request.prompt)
         with self.lock:
             receipt = self.gpt.receipt(
@@ -131,11 +153,18 @@ class Service:
         return receipt.to_json()
 
     def receipt(self, text: TextJob, before: Sequence[int], id: int, sampling: Sampling) -> dict[str, Any]:
-        """Why `id` came after the prompt and the tokens `before`; slow, and one at a time."""
+        """The receipt of a drawn token. It takes several forward passes, and one is made at a time.
+
+        Args:
+            text: The text that the token is part of.
+            before: The tokens drawn before.
+            id: The token.
+            sampling: The settings that it was drawn with.
+        """
         assert text.loop is not None
         ids = [*text.prompt, *before]
         with self.lock:
             drawn = self.gpt.receipt(ids, sampling=sampling, seed=text.loop.seed, text=self.text, name=self.name)
-            if drawn.chosen.id != id:  # penalties and grammars know more than the ids: tell of the token alone
+            if drawn.chosen.id != id:  # drawn under a grammar, or penalties of generated tokens: explain it as named
                 drawn = self.gpt.receipt(ids, id, text=self.text, name=self.name)
         return drawn.to_json()

@@ -1,29 +1,29 @@
 """Calls of tools in what a model writes: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` among its text.
 
-That is how the templates of Hermes and Qwen teach it. Promises, each with a test: however the text is cut, the same
-text and calls come of it; what turns out to be no call, or was cut off by its length, stays text; space around calls
-is none.
+The chat templates of Hermes and Qwen teach this form. Promises, each with a test: text and calls are the same wherever
+the chunks divide the text; what turns out to be no call, or is cut off by max_tokens, stays text; white space around
+calls is dropped.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from typing import Any
 
-Json = dict[str, Any]
+from nextword.base.types import Json
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 class CallReader:
-    """Tells calls from text, in one answer as it is written."""
+    """Separates calls from text in one answer, as it is written."""
 
     def __init__(self) -> None:
-        self.calls = 0  # so far
-        self._held = ""  # what may be the beginning of a call, and the space before it
+        self.calls = 0  # number of calls so far
+        self._held = ""  # text that may begin a call, and the white space before it
 
     def push(self, text: str, finish: str | None) -> tuple[str, list[Json]]:
-        """The text to show and the calls that are whole now; finish: why nothing more will come, None if more may."""
+        """The text to show and the complete calls; `finish`: the finish reason, None while more may come."""
         self._held += text
         shown, calls = "", list[Json]()
         while (at := self._held.find(OPEN)) >= 0:
@@ -45,19 +45,19 @@ class CallReader:
 
 
 def _without_beginning(text: str) -> str:
-    """The text without what may be the beginning of `OPEN` at its end."""
+    """The text without an ending that may be the beginning of `OPEN`."""
     cut = next((cut for cut in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:cut])), 0)
     return text[: len(text) - cut]
 
 
 def _call(body: str) -> Json | None:
-    """The call that is spelled so, as OpenAI has it; None if it is none."""
+    """The call in OpenAI's form that a body of JSON asks for; None if it is no call."""
     try:
         payload = json.loads(body, parse_constant=_no_number)
         name, arguments = payload["name"], payload.get("arguments", {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        f"{name}{arguments}".encode()  # half a character cannot be sent
+        f"{name}{arguments}".encode()  # raises for a lone surrogate, which cannot be sent
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return None
     if not isinstance(name, str):

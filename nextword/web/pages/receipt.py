@@ -1,7 +1,7 @@
-"""A receipt as one HTML file, and the way back from the file to the receipt.
+"""Receipts as HTML files, written and read.
 
-Promises: the file asks for nothing from elsewhere, and forbids itself to (Content-Security-Policy); whatever stands in
-a prompt or in a text appears as text and never as markup; the receipt is in it whole, as JSON, and can be replayed.
+Promises: the file loads nothing from elsewhere, and its Content-Security-Policy forbids it; whatever stands in a prompt
+or in a text appears as text and never as markup; the file holds the whole receipt as JSON, so that it can be replayed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from nextword.base.atomic import atomic_write
 from nextword.base.text import printable
 from nextword.errors import CorruptFile, InputError
 
-LARGEST = 64 << 20  # bytes of a file that is read as a receipt
-STATIONS = (  # title, and the elements with the place of their data in the receipt
+LARGEST = 64 << 20  # bytes: of a file that is read as a receipt
+STATIONS = (  # titles, and the elements of each with the path of their data in the receipt
     ("What it read", (("tokens", "prompt"), ("merges", "views.merges"))),
     ("Through the layers", (("lens", "lens"), ("attention", "views.attention"))),
     ("The probabilities", (("distribution", "distribution"),)),
@@ -45,7 +45,7 @@ _HELD = re.compile(r'<script type="application/json" id="receipt">(.*?)</script>
 
 
 def render(receipt: Mapping[str, Any]) -> str:
-    """The page of a receipt (trace/receipt): of one with views, the larger one that draws them, too."""
+    """The HTML page of a receipt (trace/receipt); of one with views, the larger page that draws them too."""
     views = "views" in receipt
     stations = [
         (title, [each for each in elements if views or not each[1].startswith("views.")])
@@ -70,14 +70,16 @@ def render(receipt: Mapping[str, Any]) -> str:
 
 
 def write_page(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write the page; it appears whole or not at all. Raises NoDiskRoom, OSError."""
+    """Write the page of a receipt; the file appears whole or not at all. Raises NoDiskRoom, OSError."""
     atomic_write(path, render(receipt).encode())
 
 
 def read_receipt(path: Path) -> dict[str, Any]:
     """The receipt in a file of JSON or in a page that `render` made.
 
-    Raises InputError for a file that cannot be read, CorruptFile for one that holds no receipt.
+    Raises:
+        InputError: The file cannot be read.
+        CorruptFile: The file holds no receipt.
     """
     try:
         with path.open("rb") as file:
@@ -98,14 +100,16 @@ def read_receipt(path: Path) -> dict[str, Any]:
 
 
 def page_css() -> str:
-    """The elements' styles and the page's own."""
+    """The styles of the elements and those of the page."""
     return _file("elements/theme.css") + _file("receipt.css")
 
 
 @cache
 def page_script(elements: tuple[str, ...]) -> str:
-    """These elements and the page's own lines as one module: their imports of each other fall away."""
-    joined = "\n".join(_file(f"elements/{name}.js") for name in ("parts", *elements))  # what others import is first
+    """The elements by name and the page's own code joined into one module, without their imports of each other."""
+    joined = "\n".join(
+        _file(f"elements/{name}.js") for name in ("parts", *elements)
+    )  # `parts`, which the others import, first
     joined = re.sub(r'^import .* from "\./\w+\.js";\n', "", joined, flags=re.MULTILINE)
     return re.sub(r"^export ", "", joined, flags=re.MULTILINE) + _file("receipt.js")
 

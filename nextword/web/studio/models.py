@@ -9,15 +9,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 from nextword.api import GPT
+from nextword.base.types import Json
 from nextword.errors import InputError
 from nextword.parameters.run_folder import RunFolder, checkpoint_named
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.views import Views
-
-Json = dict[str, Any]
 
 KEPT = 3  # what is watched, and two that are compared
 

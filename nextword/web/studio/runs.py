@@ -12,8 +12,8 @@ from collections import OrderedDict
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+from nextword.base.types import Json
 from nextword.corpus.document import WORLD
 from nextword.corpus.language import World, text_of, words_of
 from nextword.corpus.worlds import WORLDS, world
@@ -21,8 +21,6 @@ from nextword.encode.tokenizer import Tokenizer
 from nextword.errors import ContextOverflow, InputError
 from nextword.parameters.run_folder import Card, RunFolder
 from nextword.train.page.charts import spread
-
-Json = dict[str, Any]
 
 MOST = 300  # points: of a curve
 SAMPLES = 40  # texts: the last of a run

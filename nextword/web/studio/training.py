@@ -11,13 +11,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from nextword.base.atomic import atomic_write
+from nextword.base.types import Json
 from nextword.corpus.document import WORLD
 from nextword.errors import InputError
-
-Json = dict[str, Any]
 
 _SAID = 4_000  # bytes: of what the process said last
 

@@ -1,10 +1,10 @@
-"""What each of the studio's answers holds: numbers of one model, computed when they are asked for.
+"""One model as the studio shows it: its text and tokens, the distribution of the next token, the draw.
 
-Promises, each with a test: the odds on the screen, the row of all others included, add up to 1; sliders act on logits
-that are kept, so moving one reads no token again.
+Promises, each with a test: the probabilities on the screen, the row of all others included, add up to 1; sliders act on
+logits that are kept, so moving one reads no token again.
 
-A text is told as `prompt` and the ids `chosen` since: a token that was drawn stays that token, however its text
-would be cut. A draw is decided by seed and position, or by a `number` in [0, 1) that was set by hand.
+A text is a `prompt` and the ids `chosen` since: a token that was drawn stays that token, whatever tokens its text
+would be cut into. A draw is decided by seed and position, or by a `number` in [0, 1) that was set by hand.
 """
 
 from __future__ import annotations
@@ -12,99 +12,101 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nextword.api import GPT
 from nextword.base.settings import settings_of
+from nextword.base.types import Json
 from nextword.encode.merges import Merges
 from nextword.errors import ContextOverflow, InputError
+from nextword.predict.engine import Logits
 from nextword.sample.draw import uniform
-from nextword.sample.sampler import Distribution, SampledToken, clamped_log, distribute, sample_token
+from nextword.sample.sampler import Distribution, SampledToken, distribute, sample_token
 from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
-from nextword.web.studio.requests import SLIDERS, AblationRequest, DrawRequest, TextRequest, WhyRequest
+from nextword.trace.receipt.receipt import Chosen, How, distribution_to_json, draw_to_json
+from nextword.web.studio.requests import SLIDERS, DrawRequest, TextRequest
 
-if TYPE_CHECKING:
-    from nextword.model.transformer import Transformer
-
-Json = dict[str, Any]
-
-KEPT = 32  # logits of so many texts: what sliders, the timeline and "back" ask for again
+KEPT = 32  # texts: whose logits are kept for the sliders, the timeline and "back"
 
 
 class Views:
-    """Answers as JSON values. Not to be called by two threads at once, but for `model` and `tokens`."""
+    """Answers about one model, as JSON values. Not to be called by two threads at once, but for `model` and `tokens`.
+
+    Attributes:
+        gpt: The model.
+        name: What the page calls the model.
+        text: A folder that `nextword index` made, None for the model's own text, if it has one.
+    """
 
     def __init__(self, gpt: GPT, name: str | None = None, text: Path | None = None) -> None:
-        """text: a folder that `nextword index` made, for "where from"; None: the model's own, if it has one."""
-        self._gpt, self.name, self._text = gpt, name or gpt.path.stem, text
+        """Show a model.
+
+        Args:
+            gpt: The model.
+            name: What the page calls it, None: its file.
+            text: A folder that `nextword index` made, for "where from"; None: the model's own, if it has one.
+        """
+        self.gpt, self.name, self.text = gpt, name or gpt.path.stem, text
         self._merges = Merges(gpt.tokenizer)
-        self._logits: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._logits: OrderedDict[tuple[int, ...], Logits] = OrderedDict()
 
     def model(self) -> Json:
-        """What the page says about the model before anything is asked."""
-        a = self._gpt.architecture
+        """Name, sizes and default settings: what the page says about the model before any text is typed."""
+        a = self.gpt.architecture
         return {
             "name": self.name,
             "layers": a.n_layers,
             "heads": a.n_heads,
             "width": a.width,
-            "vocab": self._gpt.tokenizer.vocab_size,
+            "vocab": self.gpt.tokenizer.vocab_size,
             "context": a.context,
             "sliders": [_slider(name) for name in SLIDERS],
         }
 
     def ids_of(self, request: TextRequest) -> list[int]:
-        """The text's tokens. Raises InputError for none, ContextOverflow, UnknownToken."""
-        ids = self._gpt.tokenizer.encode(request.prompt, begin=True) if request.prompt else []
+        """The ids of the text's tokens.
+
+        Raises:
+            InputError: The prompt is empty.
+            ContextOverflow: The text is longer than the model's context.
+            UnknownToken: A chosen id is outside the vocabulary.
+        """
+        ids = self.gpt.tokenizer.encode(request.prompt, begin=True) if request.prompt else []
         for id in request.chosen:
-            self._gpt.tokenizer.token_bytes(id)
+            self.gpt.tokenizer.token_bytes(id)
         if not ids:
             raise InputError("There is nothing to continue yet: type at least one character.")
         ids += request.chosen
-        room = self._gpt.architecture.context
+        room = self.gpt.architecture.context
         if len(ids) > room:
             raise ContextOverflow(f"The text is {len(ids):,} tokens, but the model's context is {room:,}; shorten it.")
         return ids
 
-    @property
-    def reference_model(self) -> Transformer:
-        """The model's equations in float32."""
-        return self._gpt.reference_model
-
     def is_like(self, other: Views) -> bool:
-        """Whether both cut text alike and compute the same equations, so that their parts can be put side by side."""
-        alike = self._gpt.tokenizer.hash == other._gpt.tokenizer.hash
-        return alike and self._gpt.architecture == other._gpt.architecture
+        """Whether both models have one tokenizer and one architecture, so that their parts can be compared."""
+        same_tokenizer = self.gpt.tokenizer.hash == other.gpt.tokenizer.hash
+        return same_tokenizer and self.gpt.architecture == other.gpt.architecture
 
     def decode_token(self, id: int) -> str:
-        """A token's text."""
-        return self._gpt.tokenizer.token_text(id)
+        """A token's text. Raises UnknownToken."""
+        return self.gpt.tokenizer.token_text(id)
 
     @cached_property
-    def spellings(self) -> list[bytes]:
-        """The bytes of every token; a special token's name where it has none."""
-        tokenizer = self._gpt.tokenizer
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of every token, by id; of a special token that has none, its name."""
+        tokenizer = self.gpt.tokenizer
         return [tokenizer.token_bytes(id) or self.decode_token(id).encode() for id in range(tokenizer.vocab_size)]
-
-    def probabilities(self, request: TextRequest) -> npt.NDArray[np.float64]:
-        """The model's own odds of every token to come next, [vocab]."""
-        distribution = self._distribution(self.ids_of(request), Sampling()).probability[
-            : self._gpt.tokenizer.vocab_size
-        ]
-        shares: npt.NDArray[np.float64] = distribution / distribution.sum()
-        return shares
 
     # 1 Tokens
 
     def tokens(self, request: TextRequest) -> Json:
         """Ids, texts and bytes, and for each token of the prompt the merges that made it, from single bytes on.
 
-        `marks`: whether a token is no text but a mark, such as the one that begins a text.
+        `marks`: for each token whether it is special, such as the one that begins a text, and no text itself.
         """
-        tokenizer = self._gpt.tokenizer
+        tokenizer = self.gpt.tokenizer
         ids = self.ids_of(request)
         return {
             "text": request.prompt,
@@ -115,93 +117,63 @@ class Views:
             "merges": [self._merges.of(id) for id in ids[: len(ids) - len(request.chosen)]],
         }
 
-    # 3 Odds, 4 the draw, 5 the word
+    # 3 Probabilities, 4 the draw, 5 the word
 
-    def _distribution(self, ids: list[int], sampling: Sampling) -> Distribution:
-        """Of the next token; the logits of the texts asked for last are kept."""
+    def next_distribution(self, ids: list[int], sampling: Sampling) -> Distribution:
+        """The distribution of the token after `ids`; the logits of the `KEPT` texts asked about last are kept."""
         key = tuple(ids)
         if key not in self._logits:
-            self._logits[key] = self._gpt.predict(ids).distribution.logits
+            self._logits[key] = self.gpt.predict(ids).distribution.logits
         self._logits.move_to_end(key)
         while len(self._logits) > KEPT:
             self._logits.popitem(last=False)
-        return distribute(self._logits[key], sampling, ids, n_tokens=self._gpt.tokenizer.vocab_size)
+        return distribute(self._logits[key], sampling, ids, n_tokens=self.gpt.tokenizer.vocab_size)
 
-    def _drawn(self, request: DrawRequest, ids: list[int], distribution: Distribution) -> SampledToken:
+    def probabilities(self, request: TextRequest) -> npt.NDArray[np.float64]:
+        """The model's own probability of every token to come next, float64 [vocab]."""
+        probability = self.next_distribution(self.ids_of(request), Sampling()).probability
+        known = probability[: self.gpt.tokenizer.vocab_size]
+        normed: npt.NDArray[np.float64] = known / known.sum()
+        return normed
+
+    def sampled(self, request: DrawRequest, ids: list[int], distribution: Distribution) -> SampledToken:
+        """The token that is drawn after `ids`.
+
+        Args:
+            request: Its `number` decides, or, where that is None, its `seed` with the position.
+            ids: The text.
+            distribution: Of the next token, under the request's settings.
+        """
         number = uniform(request.seed, len(ids)) if request.number is None else request.number
         return sample_token(distribution, number, len(ids))
 
     def distribution(self, request: DrawRequest) -> Json:
         """`distribution` and `draw` as web/pages/elements/README.md has them; `draw.by_hand` if the number was set.
 
-        `is_text`: whether the drawn token is text, and not a mark such as the end's.
+        `is_text`: whether the drawn token is text, and not a special token such as the one that ends a text. A drawn
+        token that is not among the most probable `rows` has a row besides.
         """
-        ids, sampling = self.ids_of(request), request.sampling()
-        distribution = self._distribution(ids, sampling)
-        sampled = self._drawn(request, ids, distribution)
-        payload = self._payload(distribution, sampling, request.rows, sampled)
-        draw, is_text = (
-            self._draw(request, distribution, sampled, payload["rows"]),
-            sampled.id not in self._gpt.tokenizer.special_ids,
-        )
-        return {"ids": ids, "distribution": payload, "draw": draw, "is_text": is_text}
-
-    def _payload(self, distribution: Distribution, sampling: Sampling, count: int, sampled: SampledToken) -> Json:
-        shown = np.argsort(-distribution.logits[: self._gpt.tokenizer.vocab_size], kind="stable")[:count].tolist()
-        if sampled.id not in shown:
-            shown.append(sampled.id)
-        others = np.ones(len(distribution.logits), bool)
-        others[shown] = False
-        rows = [self._row(distribution, id, sampled.id) for id in shown]
+        ids, sampling, tokenizer = self.ids_of(request), request.sampling(), self.gpt.tokenizer
+        distribution = self.next_distribution(ids, sampling)
+        sampled = self.sampled(request, ids, distribution)
+        how: How = "greedy" if request.temperature == 0 else "drawn"
+        chosen = Chosen(how, sampled.id, distribution, tokenizer.vocab_size, sampling, request.seed, sampled)
+        n_rows = request.rows + (sampled.id not in distribution.top(request.rows, tokenizer.vocab_size))
+        settings = {name: getattr(sampling, name) for name in SLIDERS}
+        draw = draw_to_json(chosen, self.decode_token, n_rows=n_rows)
         return {
-            "rows": rows,
-            "more": {
-                "tokens": int(others[: self._gpt.tokenizer.vocab_size].sum()),
-                "kept": int((distribution.filtered[others] > 0).sum()),
-                "probability": float(distribution.probability[others].sum()),
-                "filtered_probability": float(distribution.filtered[others].sum()),
-            },
-            "filters": [{"filter": r.filter, "tokens": r.tokens, "mass": r.mass} for r in distribution.removed],
-            "sampling": {name: getattr(sampling, name) for name in SLIDERS},
-            "chosen": next(row for row in rows if row["chosen"]),
-            "reference": {"logprob": None, "logprob_engine": clamped_log(sampled.probability)},
-        }
-
-    def _row(self, distribution: Distribution, id: int, chosen: int) -> Json:
-        return {
-            "id": id,
-            "token": self.decode_token(id),
-            "logit": float(distribution.logits[id]),
-            "probability": float(distribution.probability[id]),
-            "filtered_probability": float(distribution.filtered[id]),
-            "removed_by": distribution.remover(id),
-            "rank": int((distribution.logits > distribution.logits[id]).sum()) + 1,
-            "chosen": id == chosen,
-        }
-
-    def _draw(self, request: DrawRequest, distribution: Distribution, sampled: SampledToken, rows: list[Json]) -> Json:
-        ends = np.cumsum(distribution.filtered) / distribution.filtered.sum()
-
-        def interval(id: int) -> list[float]:
-            return [float(ends[id - 1]) if id else 0.0, float(ends[id])]
-
-        kept = sorted(row["id"] for row in rows if row["filtered_probability"] > 0)
-        greedy = request.temperature == 0
-        return {
-            "how": "greedy" if greedy else "drawn",
-            "token": {"id": sampled.id, "token": self.decode_token(sampled.id)},
-            "seed": request.seed,
-            "position": sampled.position,
-            "number": sampled.uniform,
-            "by_hand": request.number is not None,
-            "interval": interval(sampled.id),
-            "segments": [{"id": id, "token": self.decode_token(id), "interval": interval(id)} for id in kept],
+            "ids": ids,
+            "distribution": distribution_to_json(
+                chosen, self.decode_token, settings=settings, reference=None, n_rows=n_rows
+            ),
+            "draw": {**draw, "by_hand": request.number is not None},
+            "is_text": sampled.id not in tokenizer.special_ids,
         }
 
     def next(self, request: DrawRequest) -> Json:
-        """One drawn token; `surprisal` is what it costs in bits by the model's own odds, `ends` if it ends the text."""
-        ids, tokenizer = self.ids_of(request), self._gpt.tokenizer
-        sampled = self._drawn(request, ids, self._distribution(ids, request.sampling()))
+        """One drawn token; `surprisal` in bits by the model's own distribution, `ends` if the token ends the text."""
+        ids, tokenizer = self.ids_of(request), self.gpt.tokenizer
+        sampled = self.sampled(request, ids, self.next_distribution(ids, request.sampling()))
         return {
             "id": sampled.id,
             "token": self.decode_token(sampled.id),
@@ -214,75 +186,6 @@ class Views:
             "written": tokenizer.decode([*request.chosen, sampled.id]),
             "ends": sampled.id in tokenizer.eos_ids,
         }
-
-    # 2 Layers
-
-    def look(self, request: TextRequest) -> Json:
-        """Where each head of the last token looks, and the favourites after each layer (trace/receipt/views.py)."""
-        from nextword.trace.recording import record
-
-        return self._gpt.viewer.attention(record(self._gpt.reference_model, self.ids_of(request)))
-
-    # 6 Why, 7 where from
-
-    def leave_one_out(self, request: WhyRequest) -> Json:
-        """The token's chance with and without each of the last words (trace/receipt/views.py).
-
-        Raises InputError for no token, UnknownToken.
-        """
-        if request.token is None:
-            raise InputError("Say which token is meant, by its id.")
-        ids = self.ids_of(request)
-        self._gpt.tokenizer.token_bytes(request.token)
-        probability = self._distribution(ids, Sampling()).probability[request.token]
-        return self._gpt.viewer.leave_one_out(ids, request.token, float(probability))
-
-    def why(self, request: WhyRequest) -> Json:
-        """`why`, `lens`, `sources`, `bigrams`, `prompt` as the elements take them; every claim audited."""
-        ids = self.ids_of(request)
-        receipt = self._gpt.receipt(
-            ids, request.token, request.contrast, count=request.count, text=self._text
-        ).to_json()
-        payload = {name: receipt[name] for name in ("prompt", "why", "lens", "sources")}
-        text = self._gpt.indexed(self._text)
-        index = None if text is None else text.index
-        return payload | {"bigrams": self._gpt.viewer.bigrams(ids, receipt["why"]["token"]["id"], index)}
-
-    def receipt(self, request: DrawRequest) -> str:
-        """The page that holds the receipt of the next token: drawn again as it was, or named if it was set by hand."""
-        from nextword.web.pages.receipt import render
-
-        ids, sampling = self.ids_of(request), request.sampling()
-        if request.number is None:
-            drawn = self._gpt.receipt(ids, sampling=sampling, seed=request.seed, text=self._text, name=self.name)
-            return render(drawn.with_views())
-        sampled = self._drawn(request, ids, self._distribution(ids, sampling))
-        return render(self._gpt.receipt(ids, sampled.id, text=self._text, name=self.name).with_views())
-
-    def ablate(self, request: AblationRequest) -> Json:
-        """Odds of the next token with the head and without it, both by the definition in float32."""
-        from nextword.trace.interventions import Scale
-
-        ids, sampling = self.ids_of(request), request.sampling()
-        silence = Scale(f"blocks.{request.layer}.attention.z", 0.0, unit=request.head)
-        before, after = (self._gpt.with_edit(*edits).predict(ids, sampling).distribution for edits in ((), (silence,)))
-        n = self._gpt.tokenizer.vocab_size
-        shown = list(
-            dict.fromkeys(
-                int(id) for distribution in (before, after) for id in np.argsort(-distribution.logits[:n])[:6]
-            )
-        )
-        rows: list[Json] = [
-            {
-                "id": id,
-                "token": self.decode_token(id),
-                "before": float(before.probability[id]),
-                "after": float(after.probability[id]),
-            }
-            for id in shown
-        ]
-        rest = {side: 1.0 - sum(row[side] for row in rows) for side in ("before", "after")}
-        return {"layer": request.layer, "head": request.head, "rows": rows, "rest": rest, "more": n - len(rows)}
 
 
 def _slider(name: str) -> Json:

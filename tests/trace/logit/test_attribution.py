@@ -1,4 +1,4 @@
-"""Law 6: the parts of a ledger and its remainder are the logit, for every kind of model."""
+"""Law 6: the contributions of an attribution and its remainder are the logit, for every kind of model."""
 
 from __future__ import annotations
 
@@ -43,19 +43,21 @@ def test_a_recording_is_the_forward_pass(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize("granularity", ["finest", "read", "head", "source", "layer", "neuron"])
-def test_every_grouping_is_the_whole_account(kind: str, granularity: str) -> None:
+def test_every_granularity_is_the_whole_attribution(kind: str, granularity: str) -> None:
     attribution = attribution_of(kind)
-    shares = attribution.contributions(granularity)
-    assert sum(shares.values()) == pytest.approx(attribution.total, abs=1e-10)
-    for component, share in shares.items():
-        assert attribution.contribution(component) == pytest.approx(share, abs=1e-12)
+    contributions = attribution.contributions(granularity)
+    assert sum(contributions.values()) == pytest.approx(attribution.total, abs=1e-10)
+    for component, contribution in contributions.items():
+        assert attribution.contribution(component) == pytest.approx(contribution, abs=1e-12)
     top = attribution.top(7, granularity)
-    assert [abs(shares[component]) for component in top] == sorted(map(abs, shares.values()), reverse=True)[:7]
+    assert [abs(contributions[component]) for component in top] == sorted(
+        map(abs, contributions.values()), reverse=True
+    )[:7]
 
 
 @every_kind
-def test_shares_are_what_the_parts_write(kind: str) -> None:
-    """The brute-force check: through the model's own last norm, frozen, a part's output gives its share."""
+def test_contributions_are_what_the_components_write(kind: str) -> None:
+    """The brute-force check: through the model's own last norm, frozen, a part's output gives its contribution."""
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
     attribution = attribute(recording, QUANTITIES[:1])[0]
@@ -72,20 +74,20 @@ def test_shares_are_what_the_parts_write(kind: str) -> None:
         assert attribution.contribution(component) == pytest.approx(float(model.logits(normed)[5]), abs=1e-12)
 
 
-def test_positions_outside_a_window_have_no_share() -> None:
+def test_positions_outside_a_window_have_no_contribution() -> None:
     reads = attribution_of("biased queries, window, tied").reads
     assert np.all(reads[2, :, :-3] == 0)
     assert np.all(reads[0] != 0)
 
 
-def test_in_a_hand_made_circuit_only_the_circuit_has_a_share() -> None:
+def test_in_a_hand_made_circuit_only_the_circuit_has_a_contribution() -> None:
     """Prompt ... 4 7 ... 4: the induction head says 7, because of what it read at the place of 7, and nothing else."""
     ids = [1, 4, 7, 2, 5, 9, 4]
     recording = record(induction_model(), ids)
     assert int(recording.logits.argmax()) == 7
     attribution = attribute(recording, [Quantity(7)])[0]
-    shares = attribution.contributions("finest")
-    assert {component for component, share in shares.items() if share != 0} == {Read(1, 0, 2)}
+    contributions = attribution.contributions("finest")
+    assert {component for component, contribution in contributions.items() if contribution != 0} == {Read(1, 0, 2)}
     assert attribution.top(5) == [Read(1, 0, 2)]
     assert attribution.remainder == 0
     assert attribution.top(5, "head") == [Head(1, 0)]
@@ -93,10 +95,10 @@ def test_in_a_hand_made_circuit_only_the_circuit_has_a_share() -> None:
 
 
 def test_biases_and_neurons_have_names() -> None:
-    shares = attribution_of("layernorm, learned, biases, tied").contributions("finest")
-    assert shares[Bias("blocks.2.mlp.down.bias")] != 0
-    assert shares[Bias("norm.bias")] != 0
-    assert shares[Neuron(1, 47)] != 0
+    contributions = attribution_of("layernorm, learned, biases, tied").contributions("finest")
+    assert contributions[Bias("blocks.2.mlp.down.bias")] != 0
+    assert contributions[Bias("norm.bias")] != 0
+    assert contributions[Neuron(1, 47)] != 0
 
 
 def test_what_cannot_be_explained_is_refused() -> None:

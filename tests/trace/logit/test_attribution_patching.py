@@ -1,11 +1,11 @@
-"""What is foreseen of a removal is its slope, and more than its slope where only norms lie between."""
+"""The estimated effect of an ablation is its slope, and more than its slope where only norms lie between."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from nextword.trace.logit.ablation import removals
+from nextword.trace.logit.ablation import ablation_writes
 from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.attribution_patching import _readers, estimate_effects
 from nextword.trace.logit.audit import _measure
@@ -18,12 +18,12 @@ TOKEN = 5
 
 
 @every_kind
-def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
+def test_an_estimated_effect_is_the_slope_of_what_is_measured(kind: str) -> None:
     recording = record(random_model(KINDS[kind]), PROMPT)
     (attribution,) = attribute(recording, [Quantity(TOKEN, "expected")])
     changes = [
-        *removals(recording, attribution.top(12), "zero"),
-        *removals(recording, attribution.top(12, "layer"), "mean"),
+        *ablation_writes(recording, attribution.top(12), "zero"),
+        *ablation_writes(recording, attribution.top(12, "layer"), "mean"),
     ]
     tiny = [{point: 1e-5 * vector for point, vector in change.items()} for change in changes]
     log_p = _measure(recording, [{}, *tiny]).log_softmax(-1)[:, TOKEN].numpy()
@@ -32,10 +32,10 @@ def test_what_is_foreseen_is_the_slope_of_what_is_measured(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize("ablation", ["zero", "resample"])
-def test_what_only_the_last_norm_reads_is_foreseen_as_it_is_up_to_the_softmax(kind: str, ablation: str) -> None:
+def test_what_only_the_last_norm_reads_is_estimated_as_it_is_up_to_the_softmax(kind: str, ablation: str) -> None:
     recording = record(random_model(KINDS[kind]), PROMPT)
     last = recording.model.architecture.n_layers - 1
-    changes = removals(recording, [Layer(last, "mlp"), Bias("norm.bias")], ablation)
+    changes = ablation_writes(recording, [Layer(last, "mlp"), Bias("norm.bias")], ablation)
     without, before = _measure(recording, changes), recording.logits
     slope = -before.softmax(-1)
     slope[TOKEN] += 1
@@ -43,7 +43,7 @@ def test_what_only_the_last_norm_reads_is_foreseen_as_it_is_up_to_the_softmax(ki
 
 
 @every_kind
-def test_making_the_whole_residual_longer_is_foreseen_to_change_nothing(kind: str) -> None:
+def test_making_the_whole_residual_longer_is_estimated_to_change_nothing(kind: str) -> None:
     """The slope of a norm knows that for a little, the norm itself for any length."""
     recording = record(random_model(KINDS[kind]), PROMPT)
     last = recording.model.architecture.n_layers - 1

@@ -1,4 +1,4 @@
-"""The audit measures what really happens when a cause is taken away, and says when a claim fails."""
+"""The audit measures what really happens when a component is ablated, and says when a claim fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from nextword.errors import InputError, SettingError
 from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
-from nextword.trace.logit.ablation import removals
+from nextword.trace.logit.ablation import ablation_writes
 from nextword.trace.logit.attribution import Quantity, attribute
 from nextword.trace.logit.audit import Finding, audit, rank_correlation
 from nextword.trace.logit.components import (
@@ -24,7 +24,7 @@ from nextword.trace.logit.components import (
     Token,
     ValueBias,
 )
-from nextword.trace.recording import Recording, record, replay
+from nextword.trace.recording import Recording, record, rerun_last
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -47,10 +47,10 @@ class AtLast:
 
 
 def brute_force(model: Transformer, component: Component, recording: Recording) -> torch.Tensor:
-    """Logits of the whole forward pass with the cause zeroed where it is computed, rather than where it writes."""
+    """Logits of the whole forward pass with the component zeroed where it is computed, rather than where it writes."""
 
-    def zero_head(mixed: torch.Tensor) -> None:
-        mixed[component.head, -1] = 0
+    def zero_head(z: torch.Tensor) -> None:
+        z[component.head, -1] = 0
 
     def zero_neuron(activation: torch.Tensor) -> None:
         activation[-1, component.neuron] = 0
@@ -61,12 +61,12 @@ def brute_force(model: Transformer, component: Component, recording: Recording) 
     def no_token(embedded: torch.Tensor) -> None:
         embedded[-1] -= model.embed.weight[PROMPT[-1]]
 
-    def no_read(mixed: torch.Tensor) -> None:
+    def no_read(z: torch.Tensor) -> None:
         group = component.head // (model.architecture.n_heads // model.architecture.n_kv_heads)
         bias = model.blocks[component.layer].attention.value.bias
         value = recording.values(component.layer)[group, component.source]
         value = value if bias is None else value - bias.view(-1, model.architecture.head_size)[group]
-        mixed[component.head, -1] -= recording.pattern(component.layer)[component.head, component.source] * value
+        z[component.head, -1] -= recording.pattern(component.layer)[component.head, component.source] * value
 
     match component:
         case Token():
@@ -83,7 +83,7 @@ def brute_force(model: Transformer, component: Component, recording: Recording) 
 
 
 @every_kind
-def test_removing_by_zero_is_zeroing_in_the_forward_pass(kind: str) -> None:
+def test_ablating_by_zero_is_zeroing_in_the_forward_pass(kind: str) -> None:
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
     attribution = attribute(recording, [Quantity(TOKEN, 17)])[0]
@@ -116,7 +116,7 @@ class LinearizingHook:
 
 @every_kind
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
-def test_with_everything_else_frozen_a_removal_takes_exactly_what_was_expected(kind: str, ablation: str) -> None:
+def test_with_everything_else_frozen_an_ablation_takes_exactly_what_was_expected(kind: str, ablation: str) -> None:
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
     attribution = attribute(recording, [Quantity(TOKEN)])[0]
@@ -124,13 +124,13 @@ def test_with_everything_else_frozen_a_removal_takes_exactly_what_was_expected(k
     components += [Layer(0, "mlp"), ValueBias(1, 2), Bias("norm.bias"), Bias("blocks.1.mlp.down.bias")]
     components += [Bias("blocks.0.attention.output.bias")]
     findings = audit(recording, attribution, components, ablation).findings
-    for finding, change in zip(findings, removals(recording, components, ablation), strict=True):
-        logits = replay(recording, 1, lambda rows, change=change: LinearizingHook(recording, dict(change)))
+    for finding, change in zip(findings, ablation_writes(recording, components, ablation), strict=True):
+        logits = rerun_last(recording, 1, lambda rows, change=change: LinearizingHook(recording, dict(change)))
         assert finding.expected == pytest.approx(float(recording.logits[TOKEN] - logits[0, TOKEN]), abs=1e-10)
         assert finding.claim == pytest.approx(attribution.contribution(finding.component))
 
 
-def test_what_stands_outside_a_hand_made_circuit_can_be_removed_and_nothing_changes() -> None:
+def test_what_stands_outside_a_hand_made_circuit_can_be_ablated_and_nothing_changes() -> None:
     recording = record(induction_model(), [1, 4, 7, 2, 5, 9, 4])
     attribution = attribute(recording, [Quantity(7)])[0]
     outside = [Head(0, 1), Head(1, 1), Layer(0, "mlp"), Layer(1, "mlp"), Read(1, 0, 3), Neuron(1, 2)]
@@ -196,7 +196,7 @@ def test_rank_correlation_is_spearmans() -> None:
     assert np.isnan(rank_correlation(np.arange(2.0), np.arange(2.0)))
 
 
-def test_what_cannot_be_removed_so_is_refused() -> None:
+def test_what_cannot_be_ablated_so_is_refused() -> None:
     recording = record(random_model(KINDS["qk-norm"]), [1, 2])
     attribution = attribute(recording, [Quantity(TOKEN)])[0]
     with pytest.raises(InputError, match="reference text"):

@@ -1,4 +1,4 @@
-"""What a person is told: sentences, JSON, the facade's and the command line's refusals."""
+"""What a person is shown: sentences, JSON, the facade's and the command line's refusals."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def test_a_copied_word_is_said_to_be_copied() -> None:
 
 def test_it_shows_itself_in_one_line() -> None:
     found = explain(induction_model(), COPY, decode_token)
-    assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 causes>"
+    assert repr(found) == f"<Explanation of ' as', {found.probability:.2%}: 1 components>"
 
 
-def test_what_is_no_grain_or_no_cause_at_all_is_refused() -> None:
+def test_what_is_no_granularity_or_no_component_at_all_is_refused() -> None:
     with pytest.raises(SettingError, match="finest, read, head"):
         explain(induction_model(), COPY, decode_token, granularity="word")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="at least 1"):
         explain(induction_model(), COPY, decode_token, count=0)
 
 
-def test_the_printed_shares_are_the_whole_lead() -> None:
+def test_the_printed_contributions_are_the_whole_lead() -> None:
     for extra in ([], ["--contrast", " pie"]):
         lines = run("explain", "She ate an apple", "--token", ".", *extra)[1].splitlines()
-        shares = [float(line.split()[0]) for line in lines if line.startswith("   ")]
+        contributions = [float(line.split()[0]) for line in lines if line.startswith("   ")]
         total = float(lines[1].rsplit(": ", 1)[1].split()[0])
-        assert sum(shares) == pytest.approx(total, abs=0.005 * len(shares))
-        assert "all other components together" in lines[2 + len(shares)]
+        assert sum(contributions) == pytest.approx(total, abs=0.005 * len(contributions))
+        assert "all other components together" in lines[2 + len(contributions)]
         assert any("without it the lead" in line for line in lines) == bool(extra)
 
 
-def test_every_cause_has_words() -> None:
+def test_every_component_has_words() -> None:
     found = explain(random_model(KINDS["layernorm, learned, biases, tied"]), PROMPT, decode_token, 5, ablation="none")
     words = {
         Token(): "the last token ' that' by itself, as a pair with ' says'",
@@ -79,23 +79,23 @@ def test_every_cause_has_words() -> None:
     assert {component: found.words(component) for component in words} == words
 
 
-def test_json_holds_the_account_and_its_tests() -> None:
+def test_json_holds_the_attribution_and_its_tests() -> None:
     model = random_model(KINDS["rmsnorm, grouped"])
-    told = json.loads(
+    payload = json.loads(
         json.dumps(explain(model, PROMPT, decode_token, 5, 17, granularity="head", count=4).to_json(), allow_nan=False)
     )
     logits = model(torch.tensor([PROMPT]))[0, -1]
-    assert told["ids"] == PROMPT
-    assert told["token"]["probability"] == pytest.approx(float(logits.softmax(-1)[5]))
-    assert told["claims"]["total"] == pytest.approx(float(logits[5] - logits[17]))
-    assert sum(told["claims"]["parts"].values()) == pytest.approx(told["claims"]["total"])
-    assert len(told["components"]) == 4
-    assert {"words", "claim", "measured", "logprob_change", "holds", "ablation"} <= told["components"][0].keys()
-    assert told["lens"][-1]["logprob_of_token"] == pytest.approx(told["token"]["logprob"])
-    assert told["contrast"]["id"] == 17
+    assert payload["ids"] == PROMPT
+    assert payload["token"]["probability"] == pytest.approx(float(logits.softmax(-1)[5]))
+    assert payload["claims"]["total"] == pytest.approx(float(logits[5] - logits[17]))
+    assert sum(payload["claims"]["parts"].values()) == pytest.approx(payload["claims"]["total"])
+    assert len(payload["components"]) == 4
+    assert {"words", "claim", "measured", "logprob_change", "holds", "ablation"} <= payload["components"][0].keys()
+    assert payload["lens"][-1]["logprob_of_token"] == pytest.approx(payload["token"]["logprob"])
+    assert payload["contrast"]["id"] == 17
 
 
-def test_without_an_audit_or_with_too_few_causes_there_is_no_number_for_it() -> None:
+def test_without_an_audit_or_with_too_few_components_there_is_no_number_for_it() -> None:
     model = random_model(KINDS["qk-norm"])
     assert explain(model, PROMPT, decode_token, ablation="none").to_json()["audit"] is None
     assert explain(model, PROMPT, decode_token, count=2).to_json()["audit"]["rank_correlation"] is None
@@ -123,7 +123,7 @@ def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
         gpt.explain("She", "zebra crossing")
     with pytest.raises(UnknownToken, match="no token 320"):
         gpt.explain("She", 320)
-    with pytest.raises(InputError, match="own rival"):
+    with pytest.raises(InputError, match="own contrast"):
         gpt.explain("She", "a", "a")
     with pytest.raises(InputError, match="under edits"):
         gpt.with_edit(Scale("blocks.0.mlp", 0.0)).explain("She")

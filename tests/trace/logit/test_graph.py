@@ -15,6 +15,7 @@ from nextword import cli
 from nextword.errors import EmptyPrompt, UnknownToken
 from nextword.model.hooks import Hook
 from nextword.model.transformer import Transformer
+from nextword.model.types import Tensor
 from nextword.parameters.open import open_stored
 from nextword.predict.torch_engine import TorchEngine
 from nextword.trace.logit.attribution import Quantity
@@ -23,7 +24,6 @@ from nextword.trace.logit.linearized import LinearizingHook, freeze
 from tests.tiny import VARIANTS
 from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 
-Tensor = torch.Tensor
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ALL = 10**6
 SHORT = PROMPT[:4]
@@ -51,11 +51,11 @@ def test_inputs_are_the_logit_in_every_family(tiny_folder: Callable[[str], Path]
 
 
 @every_kind
-@pytest.mark.parametrize(("grain", "quantity"), [("neuron", Quantity(5)), ("mlp", Quantity(5, "expected"))])
-def test_what_flows_into_a_node_flows_out_of_it(kind: str, grain: str, quantity: Quantity) -> None:
+@pytest.mark.parametrize(("granularity", "quantity"), [("neuron", Quantity(5)), ("mlp", Quantity(5, "expected"))])
+def test_what_flows_into_a_node_flows_out_of_it(kind: str, granularity: str, quantity: Quantity) -> None:
     """With nothing pruned; every node's edges come from its own read and write vectors, influences from gradients."""
-    short = PROMPT[:2] if grain == "neuron" else SHORT
-    graph = attribution_graph(random_model(KINDS[kind]), short, quantity, count=ALL, grain=grain)  # type: ignore[arg-type]
+    short = PROMPT[:2] if granularity == "neuron" else SHORT
+    graph = attribution_graph(random_model(KINDS[kind]), short, quantity, count=ALL, granularity=granularity)  # type: ignore[arg-type]
     scale = max(map(abs, graph.influences.values()))
     into, out = Counter[Node](), Counter[Node]()
     for (writer, reader), flow in graph.edges.items():
@@ -86,10 +86,10 @@ class Removing:
 
 
 @every_kind
-def test_influences_are_what_removal_takes_from_the_frozen_model(kind: str) -> None:
+def test_influences_are_what_ablation_takes_from_the_frozen_model(kind: str) -> None:
     model = random_model(KINDS[kind])
     points, row = freeze(model, SHORT), torch.tensor([SHORT])
-    graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, grain="neuron")
+    graph = attribution_graph(model, SHORT, Quantity(5), count=ALL, granularity="neuron")
     whole = float(model(row, hook=LinearizingHook(points))[0, -1, 5])
     assert whole == pytest.approx(graph.total, abs=1e-11)
 
@@ -133,7 +133,7 @@ def test_a_pruned_graph_says_what_it_does_not_show() -> None:
 
 def test_nothing_outside_a_hand_made_circuit_has_influence() -> None:
     """... 4 7 ... 4: the induction head copies 7 from its place. Where it looks is frozen, and is no edge."""
-    graph = attribution_graph(induction_model(), [1, 4, 7, 2, 5, 9, 4], Quantity(7), count=ALL, grain="neuron")
+    graph = attribution_graph(induction_model(), [1, 4, 7, 2, 5, 9, 4], Quantity(7), count=ALL, granularity="neuron")
     word, read, end = Node("token", 2), Node("read", 6, 1, 0, 2), Node("logit", 6)
     assert set(graph.influences) == {word, read, end}
     assert set(graph.edges) == {(word, read), (read, end)}
@@ -143,14 +143,14 @@ def test_nothing_outside_a_hand_made_circuit_has_influence() -> None:
 
 
 def test_as_json_edges_go_between_nodes() -> None:
-    told = json.loads(json.dumps(graph_of("qk-norm", Quantity(5, 17), count=10).to_json(str)))
-    assert told["contrast"]["id"] == 17
-    ids = [node["id"] for node in told["nodes"]]
+    payload = json.loads(json.dumps(graph_of("qk-norm", Quantity(5, 17), count=10).to_json(str)))
+    assert payload["contrast"]["id"] == 17
+    ids = [node["id"] for node in payload["nodes"]]
     assert ids == list(range(11))
-    assert told["nodes"][0]["kind"] == "logit"
-    assert told["nodes"][0]["influence"] == told["total"]
-    assert all(edge["from"] in ids and edge["to"] in ids for edge in told["edges"])
-    assert told["remainder"] == told["total"] - told["inputs"]
+    assert payload["nodes"][0]["kind"] == "logit"
+    assert payload["nodes"][0]["influence"] == payload["total"]
+    assert all(edge["from"] in ids and edge["to"] in ids for edge in payload["edges"])
+    assert payload["remainder"] == payload["total"] - payload["inputs"]
 
 
 def test_float32_is_complete_up_to_rounding() -> None:
@@ -159,11 +159,11 @@ def test_float32_is_complete_up_to_rounding() -> None:
     assert abs(graph.remainder) <= 1e-5 * max(map(abs, graph.influences.values()))
 
 
-def test_the_verb_tells_nodes_and_edges() -> None:
+def test_the_verb_prints_nodes_and_edges() -> None:
     result = CliRunner().invoke(cli.app, ["graph", "She ate an apple", "--token", " pie", "--nodes", "8", "--json"])
-    told = json.loads(result.stdout)
-    assert (len(told["nodes"]), told["token"]["token"]) == (9, " pie")
-    assert abs(told["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in told["nodes"])
+    payload = json.loads(result.stdout)
+    assert (len(payload["nodes"]), payload["token"]["token"]) == (9, " pie")
+    assert abs(payload["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in payload["nodes"])
     contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--granularity", "neuron"]
     shown = CliRunner().invoke(cli.app, contrast)
     assert shown.exit_code == 0

@@ -1,17 +1,17 @@
-"""Omission: each chance is that of the shorter text read on its own; words are cut where a reader would."""
+"""Leave one out: each probability is that of the shorter text read on its own; words are cut where a reader would."""
 
 from __future__ import annotations
 
 import pytest
 
 import nextword
-from nextword.trace.receipt.leave_one_out import leave_one_out, words
+from nextword.trace.receipt.leave_one_out import leave_one_out, word_spans
 
 
-def test_each_chance_is_that_of_the_shorter_text() -> None:
+def test_each_probability_is_that_of_the_shorter_text() -> None:
     gpt = nextword.open("tales")
     ids = gpt.tokenizer.encode_prompt("The king had three sons, and the youngest")
-    spans = words([b"", *(gpt.tokenizer.token_bytes(id) for id in ids[1:])])
+    spans = word_spans([b"", *(gpt.tokenizer.token_bytes(id) for id in ids[1:])])
     assert [gpt.tokenizer.decode(ids[start:stop]).strip() for start, stop in spans] == [
         *"The king had three sons".split(),
         ",",
@@ -35,4 +35,4 @@ def test_each_chance_is_that_of_the_shorter_text() -> None:
     ],
 )
 def test_words_are_cut_where_a_reader_would(pieces: list[bytes], cut: list[tuple[int, int]]) -> None:
-    assert words(pieces) == cut
+    assert word_spans(pieces) == cut

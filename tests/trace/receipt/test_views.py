@@ -21,20 +21,20 @@ def views(gpt: nextword.GPT, prompt: str) -> dict[str, Any]:
     return found
 
 
-def test_places_that_do_not_fit_are_one_and_the_shares_stay_whole(gpt: nextword.GPT) -> None:
+def test_places_that_do_not_fit_are_one_and_the_weights_keep_their_sum(gpt: nextword.GPT) -> None:
     ids = gpt.tokenizer.encode_prompt(LONG)
-    told = views(gpt, LONG)["attention"]
-    assert told["between"] == len(ids) - PLACES
+    payload = views(gpt, LONG)["attention"]
+    assert payload["between"] == len(ids) - PLACES
     spelled = [gpt.tokenizer.token_text(id) for id in ids]
-    assert told["tokens"] == [spelled[0], None, *spelled[1 - PLACES :]]
+    assert payload["tokens"] == [spelled[0], None, *spelled[1 - PLACES :]]
     recording = record(gpt.reference_model, ids)
-    for layer, heads in enumerate(told["layers"]):
+    for layer, heads in enumerate(payload["layers"]):
         for head, row in zip(heads, recording.pattern(layer).tolist(), strict=True):
             folded = [row[0], sum(row[1 : 1 - PLACES]), *row[1 - PLACES :]]
             assert head["pattern"] == pytest.approx(folded, abs=0.51 * 10**-DIGITS)
 
 
-def test_a_short_text_is_told_whole(gpt: nextword.GPT) -> None:
+def test_a_short_text_is_shown_whole(gpt: nextword.GPT) -> None:
     found, ids = views(gpt, SHORT), gpt.tokenizer.encode_prompt(SHORT)
     assert found["attention"]["between"] == found["merges"]["earlier"] == found["leave_one_out"]["earlier"] == 0
     assert len(found["attention"]["tokens"]) == len(found["merges"]["tokens"]) == len(ids)
@@ -42,13 +42,13 @@ def test_a_short_text_is_told_whole(gpt: nextword.GPT) -> None:
 
 
 def test_views_are_of_the_token_of_the_receipt(gpt: nextword.GPT) -> None:
-    told = gpt.receipt(SHORT, " was", ablation="none").with_views()
-    token = told["why"]["token"]["id"]
-    assert told["views"]["leave_one_out"]["token"]["id"] == token
-    assert told["views"]["leave_one_out"]["before"] == told["distribution"]["chosen"]["probability"]
-    (pair,) = [row for row in told["views"]["bigrams"]["rows"] if row["chosen"]]
+    receipt = gpt.receipt(SHORT, " was", ablation="none").with_views()
+    token = receipt["why"]["token"]["id"]
+    assert receipt["views"]["leave_one_out"]["token"]["id"] == token
+    assert receipt["views"]["leave_one_out"]["before"] == receipt["distribution"]["chosen"]["probability"]
+    (pair,) = [row for row in receipt["views"]["bigrams"]["rows"] if row["chosen"]]
     assert pair["ids"] == [token]
-    assert pair["probability"] == pytest.approx(told["why"]["token"]["probability"], rel=1e-3)
+    assert pair["probability"] == pytest.approx(receipt["why"]["token"]["probability"], rel=1e-3)
 
 
 def test_their_size_is_bounded(gpt: nextword.GPT) -> None:
@@ -58,11 +58,11 @@ def test_their_size_is_bounded(gpt: nextword.GPT) -> None:
 
 
 def test_a_receipt_is_replayed_with_its_views_or_without(gpt: nextword.GPT) -> None:
-    told = gpt.receipt(SHORT, ablation="none").with_views()
-    again = gpt.receipt(**request_of(told)).with_views()
-    assert [check.group for check in compare(told, again)][-1] == "views"
-    assert all(check.holds for check in compare(told, again))
-    old = {key: value for key, value in told.items() if key != "views"}
+    receipt = gpt.receipt(SHORT, ablation="none").with_views()
+    again = gpt.receipt(**request_of(receipt)).with_views()
+    assert [check.group for check in compare(receipt, again)][-1] == "views"
+    assert all(check.holds for check in compare(receipt, again))
+    old = {key: value for key, value in receipt.items() if key != "views"}
     assert all(check.holds and check.group != "views" for check in compare(old, again))
-    told["views"]["attention"]["layers"][1][2]["pattern"][0] += 0.1
-    assert [check.group for check in compare(told, again) if not check.holds] == ["views"]
+    receipt["views"]["attention"]["layers"][1][2]["pattern"][0] += 0.1
+    assert [check.group for check in compare(receipt, again) if not check.holds] == ["views"]

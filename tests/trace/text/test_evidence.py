@@ -165,7 +165,7 @@ def common_end(a: Sequence[int], b: Sequence[int]) -> int:
 
 @given(st.lists(st.lists(st.integers(1, 3), max_size=30), min_size=1, max_size=8), st.data())
 @settings(max_examples=40, deadline=None)
-def test_every_account_is_its_definition(
+def test_all_evidence_is_its_definition(
     tmp_path_factory: pytest.TempPathFactory, documents: Documents, data: st.DataObject
 ) -> None:
     text = text_of(tmp_path_factory.mktemp("any"), documents)
@@ -214,7 +214,7 @@ def test_frequencies_after_nothing_known_are_those_of_tokens(tmp_path: Path) -> 
         assert [(next.id, next.count) for next in row.next] == [(4, 2), (BEGIN, 1)]
 
 
-# The exposure ledger
+# Exposures
 
 FACT = [450, 451, 452, 453, 454]  # stands nowhere else
 N_DOCUMENTS, CONTEXT, ROWS = 40, 16, 4

@@ -73,22 +73,22 @@ def test_the_last_checkpoint_is_the_model(folder: Path) -> None:
     assert RunFolder(folder).run_steps() == [0, 1, 2, 4, 8, STEPS]
 
 
-def test_what_was_read_is_what_the_exposure_ledger_says(folder: Path) -> None:
+def test_what_was_read_is_what_the_exposures_say(folder: Path) -> None:
     text, (order, _) = open_indexed(folder), training_order(folder)
     ids = [*text.tokenizer.encode(PROMPT), text.tokenizer.encode_one(TOKEN)]
     interval = Interval(2, 4, 1.0, 1.0)
     found = read_in(text, order, ids, interval)
     assert found is not None
     seen = exposures(text, order, found.passage, interval.by, limit=found.count)
-    attribution = Counter((e.step, e.place, each.place.position) for each in seen for e in each.exposures)
+    counts = Counter((e.step, e.place, each.place.position) for each in seen for e in each.exposures)
     for sighting in found.sightings:
-        assert attribution[sighting.step, sighting.row, sighting.place.position] == 1
+        assert counts[sighting.step, sighting.row, sighting.place.position] == 1
         assert interval.after <= sighting.step < interval.by
         assert text.tokenizer.decode(found.passage) in sighting.quote
         at = sighting.place.position
         assert tuple(text.shards.tokens[at : at + len(found.passage)]) == found.passage
-    # Whatever the ledger says of a longer end of the prompt and this interval is only a part of it, cut by a row.
-    whole = sum(step >= interval.after for step, _, _ in attribution.elements())
+    # What the exposures say of a longer end of the prompt and this interval is only a part of it, cut by a row.
+    whole = sum(step >= interval.after for step, _, _ in counts.elements())
     assert len(found.sightings) <= found.times <= whole
 
 
@@ -97,24 +97,28 @@ def test_a_passage_that_stands_nowhere_was_not_read(folder: Path) -> None:
     assert read_in(text, order, [5, 0], Interval(0, 4, 1.0, 1.0)) is None
 
 
-def test_the_verb_tells_every_checkpoint(folder: Path) -> None:
-    told = json.loads(run("history", str(folder), PROMPT, TOKEN, "--heads", "--json").stdout)
-    assert [moment["step"] for moment in told["moments"]] == RunFolder(folder).run_steps()
-    rises = [(b["log_probability"] - a["log_probability"], a["step"], b["step"]) for a, b in pairwise(told["moments"])]
+def test_the_verb_prints_every_checkpoint(folder: Path) -> None:
+    payload = json.loads(run("history", str(folder), PROMPT, TOKEN, "--heads", "--json").stdout)
+    assert [moment["step"] for moment in payload["moments"]] == RunFolder(folder).run_steps()
+    rises = [
+        (b["log_probability"] - a["log_probability"], a["step"], b["step"]) for a, b in pairwise(payload["moments"])
+    ]
     best = max(rises)
-    assert told["learned"] == {"after": best[1], "by": best[2], "rise": best[0]} | {"share": told["learned"]["share"]}
+    assert payload["learned"] == {"after": best[1], "by": best[2], "rise": best[0]} | {
+        "share": payload["learned"]["share"]
+    }
     a = open_model(folder).architecture
-    assert len(told["moments"][0]["roles"]["induction"]) == a.n_layers
-    assert told["token"]["token"] == TOKEN
-    assert set(told["moments"][0]["parts"]) == {"token", "position", "attention", "mlp", "biases"}
+    assert len(payload["moments"][0]["roles"]["induction"]) == a.n_layers
+    assert payload["token"]["token"] == TOKEN
+    assert set(payload["moments"][0]["parts"]) == {"token", "position", "attention", "mlp", "biases"}
     final = open_model(folder).explain(PROMPT, TOKEN, ablation="none")
-    assert told["moments"][-1]["log_probability"] == pytest.approx(final.log_probability, abs=1e-5)
+    assert payload["moments"][-1]["log_probability"] == pytest.approx(final.log_probability, abs=1e-5)
     shown = run("history", str(folder), PROMPT, TOKEN, "--heads").stdout
     assert "<- learned" in shown
     assert "read then" in shown
 
 
-def test_what_cannot_be_told_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_traced_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "not one token" in mistake("history", str(folder), PROMPT, " unheard-of")
     assert "nothing to continue" in mistake("history", str(folder), "", TOKEN)
     assert "holds no text" in mistake("history", str(tmp_path), PROMPT, TOKEN)
@@ -135,9 +139,9 @@ def test_what_cannot_be_told_is_refused_in_one_line(folder: Path, tmp_path: Path
 
 
 def test_a_difference_of_two_checkpoints(folder: Path) -> None:
-    told = json.loads(run("diff", f"{folder}@2", f"{folder}@8", PROMPT, TOKEN, "--json").stdout)
-    change = told["change"]
-    assert change["total"] == pytest.approx(told["after"]["total"] - told["before"]["total"])
+    payload = json.loads(run("diff", f"{folder}@2", f"{folder}@8", PROMPT, TOKEN, "--json").stdout)
+    change = payload["change"]
+    assert change["total"] == pytest.approx(payload["after"]["total"] - payload["before"]["total"])
     assert sum(change["parts"].values()) + change["remainder"] == pytest.approx(change["total"], abs=1e-9)
     same = json.loads(run("diff", str(folder), f"{folder}@{STEPS}", PROMPT, TOKEN, "--json").stdout)
     assert same["change"]["total"] == 0

@@ -60,19 +60,19 @@ def by_pairs(model: str) -> int:
 
 
 def by_explain(model: str) -> int:
-    told = verb("explain", "Ann saw an apple", "--token", " pie", "--ablation", "none", "--model", model)
-    return int(told["sources"]["text"]["tokens"])
+    payload = verb("explain", "Ann saw an apple", "--token", " pie", "--ablation", "none", "--model", model)
+    return int(payload["sources"]["text"]["tokens"])
 
 
 def by_python(model: str) -> int:
-    told = nextword.open(model, device="cpu").receipt("Ann saw an apple", " pie", ablation="none").to_json()
-    return int(told["sources"]["text"]["tokens"])
+    payload = nextword.open(model, device="cpu").receipt("Ann saw an apple", " pie", ablation="none").to_json()
+    return int(payload["sources"]["text"]["tokens"])
 
 
 def by_the_page(model: str) -> int:
-    told = Views(nextword.open(model, device="cpu")).why(WhyRequest(prompt="Ann saw an apple"))
-    assert told["bigrams"]["rows"][0]["frequency"] is not None
-    return int(told["sources"]["text"]["tokens"])
+    payload = Views(nextword.open(model, device="cpu")).why(WhyRequest(prompt="Ann saw an apple"))
+    assert payload["bigrams"]["rows"][0]["frequency"] is not None
+    return int(payload["sources"]["text"]["tokens"])
 
 
 @pytest.mark.parametrize("name", ["{run}", "{run}@2"])
@@ -90,8 +90,8 @@ def test_pairs_are_counted_in_it(run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["{run}", "{run}@2"])
 def test_history_reads_it(run: Path, name: str) -> None:
-    told = verb("history", name.format(run=run), "Ann saw an apple", " pie")
-    assert [moment["step"] for moment in told["moments"]] == ([0, 1, 2] if "@" in name else [0, 1, 2, 4])
+    payload = verb("history", name.format(run=run), "Ann saw an apple", " pie")
+    assert [moment["step"] for moment in payload["moments"]] == ([0, 1, 2] if "@" in name else [0, 1, 2, 4])
 
 
 def test_a_server_indexes_it_before_it_answers(run: Path) -> None:
@@ -102,8 +102,8 @@ def test_a_server_indexes_it_before_it_answers(run: Path) -> None:
 
 def test_a_page_finds_it_for_a_checkpoint_of_a_listed_run(run: Path) -> None:
     models = Models({"tales": Views(nextword.open("tales"), "tales")}, Learning(run))
-    told = models.named("run@2").why(WhyRequest(prompt="Ann saw an apple"))
-    assert told["sources"]["text"]["tokens"] == len(RunFolder(run).text().tokens)
+    payload = models.named("run@2").why(WhyRequest(prompt="Ann saw an apple"))
+    assert payload["sources"]["text"]["tokens"] == len(RunFolder(run).text().tokens)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Pairs: each column against its own definition, words of one token and of several, with and without a text."""
+"""Bigrams: each column against its own definition, words of one token and of several, with and without a text."""
 
 from __future__ import annotations
 
@@ -66,9 +66,11 @@ def test_one_table_for_both_does_not_tell_which_word_comes_first() -> None:
 def test_a_word_of_several_tokens_is_read_along_its_chain() -> None:
     one, several = bigrams(MODEL, [3, 9], [[5], [5, 6, 7]], [1, 3, 9])
     ids = torch.tensor([[1, 3, 9, 5, 6]])
-    odds = MODEL(ids)[0].softmax(-1)
-    assert several.chain == pytest.approx([float(odds[2, 5]), float(odds[3, 6]), float(odds[4, 7])])
-    assert several.probability == pytest.approx(float(odds[2, 5] * odds[3, 6] * odds[4, 7]))
+    probabilities = MODEL(ids)[0].softmax(-1)
+    assert several.chain == pytest.approx(
+        [float(probabilities[2, 5]), float(probabilities[3, 6]), float(probabilities[4, 7])]
+    )
+    assert several.probability == pytest.approx(float(probabilities[2, 5] * probabilities[3, 6] * probabilities[4, 7]))
     assert several.chain[0] == pytest.approx(one.probability)
     assert several.weights == one.weights == bigrams(MODEL, [9], [[5]], [9])[0].weights
 
@@ -86,7 +88,7 @@ def test_the_text_is_counted(tmp_path: Path) -> None:
     assert [bigram.ids for bigram in top.frequency] == [(6,), (9,)]
 
 
-def test_the_likeliest_lead_each_column() -> None:
+def test_the_most_probable_lead_each_column() -> None:
     top = top_bigrams(MODEL, [9], [3, 9], count=4, n_tokens=50)
     assert top.frequency is None
     assert [bigram.ids[0] for bigram in top.weights] == weight_logits(MODEL, 9)[:50].topk(4).indices.tolist()
@@ -123,11 +125,11 @@ def run(*words: str) -> Any:
 
 
 def test_the_verb_prints_three_numbers_side_by_side() -> None:
-    told = json.loads(run("pairs", "apple", "--with", "pie", "unbelievably", "--json").stdout)
-    pie, chain = told["bigrams"]
+    payload = json.loads(run("pairs", "apple", "--with", "pie", "unbelievably", "--json").stdout)
+    pie, chain = payload["bigrams"]
     assert pie["frequency"] is None
     assert 0 < pie["weights"] < 1
-    assert (told["vocab"], told["tied"]) == (8192, True)
+    assert (payload["vocab"], payload["tied"]) == (8192, True)
     assert 1 <= pie["rank"] <= 8192
     assert pie["probability"] == pie["chain"][0]
     assert len(chain["ids"]) == len(chain["chain"]) > 1

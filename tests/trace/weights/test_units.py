@@ -40,47 +40,49 @@ def expected(found: Ranked, tokenizer: Tokenizer) -> list[int]:
     return [id for id in found.ids if id < tokenizer.vocab_size]
 
 
-def test_a_neuron_is_told_in_words(tokenizer: Tokenizer) -> None:
-    told, found = inspect_neuron(MODEL, tokenizer, 1, 3, 5), neuron_vocabulary(MODEL, 1, 3, 5)
+def test_a_neuron_is_described_in_words(tokenizer: Tokenizer) -> None:
+    payload, found = inspect_neuron(MODEL, tokenizer, 1, 3, 5), neuron_vocabulary(MODEL, 1, 3, 5)
     for name in ("reads", "promotes", "suppresses"):
-        assert ids(told[name]) == expected(getattr(found, name), tokenizer)
-        assert all(row["token"] == tokenizer.token_text(row["id"]) for row in told[name])
+        assert ids(payload[name]) == expected(getattr(found, name), tokenizer)
+        assert all(row["token"] == tokenizer.token_text(row["id"]) for row in payload[name])
 
 
-def test_a_head_is_told_in_words_with_and_without_a_token(tokenizer: Tokenizer) -> None:
-    alone, told = inspect_head(MODEL, tokenizer, 2, 1), inspect_head(MODEL, tokenizer, 2, 1, 9, 5)
+def test_a_head_is_described_in_words_with_and_without_a_token(tokenizer: Tokenizer) -> None:
+    alone, payload = inspect_head(MODEL, tokenizer, 2, 1), inspect_head(MODEL, tokenizer, 2, 1, 9, 5)
     assert alone["on"] is None
-    assert told["roles"] == head_roles(MODEL, begin=tokenizer.bos_id).of(2, 1)
-    for direction, (strength, found) in zip(told["directions"], singular_directions(MODEL, 2, 1, count=5), strict=True):
+    assert payload["roles"] == head_roles(MODEL, begin=tokenizer.bos_id).of(2, 1)
+    for direction, (strength, found) in zip(
+        payload["directions"], singular_directions(MODEL, 2, 1, count=5), strict=True
+    ):
         assert direction["strength"] == strength
         assert ids(direction["reads"]) == expected(found.reads, tokenizer)
     promotes, suppresses = head_writes(MODEL, 2, 1, 9, 5)
-    assert told["on"]["token"] == {"id": 9, "token": tokenizer.token_text(9)}
-    assert ids(told["on"]["promotes"]) == expected(promotes, tokenizer)
-    assert ids(told["on"]["suppresses"]) == expected(suppresses, tokenizer)
-    assert ids(told["on"]["attends"]) == expected(head_attends(MODEL, 2, 1, 9, 5), tokenizer)
+    assert payload["on"]["token"] == {"id": 9, "token": tokenizer.token_text(9)}
+    assert ids(payload["on"]["promotes"]) == expected(promotes, tokenizer)
+    assert ids(payload["on"]["suppresses"]) == expected(suppresses, tokenizer)
+    assert ids(payload["on"]["attends"]) == expected(head_attends(MODEL, 2, 1, 9, 5), tokenizer)
 
 
 def test_rows_that_stand_for_no_token_are_left_out() -> None:
     gpt = nextword.open()
     small = byte_level()
     assert small.vocab_size < gpt.architecture.vocab
-    told = inspect_neuron(gpt.reference_model, small, 5, 149, 4000)
-    assert 0 < len(told["reads"]) < 4000
-    assert all(row["id"] < small.vocab_size for row in told["reads"])
+    payload = inspect_neuron(gpt.reference_model, small, 5, 149, 4000)
+    assert 0 < len(payload["reads"]) < 4000
+    assert all(row["id"] < small.vocab_size for row in payload["reads"])
 
 
-def test_the_verb_tells_them() -> None:
-    told = json.loads(part("neuron", "5.149", "--top", "3", "--json").stdout)
-    assert (told["layer"], told["neuron"], len(told["promotes"])) == (5, 149, 3)
+def test_the_verb_prints_them() -> None:
+    payload = json.loads(part("neuron", "5.149", "--top", "3", "--json").stdout)
+    assert (payload["layer"], payload["neuron"], len(payload["promotes"])) == (5, 149, 3)
     assert "suppresses" in part("neuron", "5.149").stdout
     shown = part("head", "5.1", "--on", " apple")
     assert shown.exit_code == 0
     assert "induction" in shown.stdout
     assert "' apple' it would attend to" in shown.stdout
-    told = json.loads(part("head", "5.1", "--json").stdout)
-    assert told["on"] is None
-    assert len(told["directions"]) == 3
+    payload = json.loads(part("head", "5.1", "--json").stdout)
+    assert payload["on"] is None
+    assert len(payload["directions"]) == 3
 
 
 @pytest.mark.parametrize(

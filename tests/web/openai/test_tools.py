@@ -107,14 +107,14 @@ def test_a_call_comes_back_as_one(client: openai.OpenAI, parrot: Parrot) -> None
 
 def test_text_and_two_calls_stream_as_they_are_told_at_once(client: openai.OpenAI, parrot: Parrot) -> None:
     parrot.says(TWO)
-    told = ask(client).choices[0].message
-    assert told.content == "I look."
-    assert [json.loads(each.function.arguments)["city"] for each in told.tool_calls] == ["Zürich", "Bern"]
+    reply = ask(client).choices[0].message
+    assert reply.content == "I look."
+    assert [json.loads(each.function.arguments)["city"] for each in reply.tool_calls] == ["Zürich", "Bern"]
     chunks = [chunk.choices[0] for chunk in ask(client, stream=True)]
     assert "".join(each.delta.content or "" for each in chunks) == "I look."
     calls = [made for each in chunks for made in each.delta.tool_calls or []]
     assert [(made.index, made.function.name) for made in calls] == [(0, "weather"), (1, "weather")]
-    assert [made.function.arguments for made in calls] == [made.function.arguments for made in told.tool_calls]
+    assert [made.function.arguments for made in calls] == [made.function.arguments for made in reply.tool_calls]
     assert len({made.id for made in calls}) == 2
     assert [each.finish_reason for each in chunks if each.finish_reason] == ["tool_calls"]
 
@@ -216,9 +216,9 @@ def test_a_template_says_whether_it_takes_tools(template: str, takes: bool) -> N
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
 def test_calls_are_told_from_text_however_it_is_cut(text: str, shown: str, names: list[str], size: int) -> None:
     reader, found, calls = CallReader(), "", []
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    for at, piece in enumerate(pieces):
-        more, made = reader.push(piece, "stop" if at == len(pieces) - 1 else None)
+    chunks = [text[at : at + size] for at in range(0, len(text), size)]
+    for at, chunk in enumerate(chunks):
+        more, made = reader.push(chunk, "stop" if at == len(chunks) - 1 else None)
         found, calls = found + more, calls + made
     assert found == shown
     assert [made["function"]["name"] for made in calls] == names

@@ -11,7 +11,7 @@ import pytest
 
 import nextword
 from nextword.sample.settings import Sampling
-from nextword.web.pages.notebook import generation_html, load_ipython_extension, prediction_html, receipt_html
+from nextword.web.pages.notebook import generation_html, prediction_html, receipt_html
 from tests.web.looks import shot
 
 EVIL = "She ate</script></iframe><script>top.stolen = 1</script><img src=x onerror='top.stolen=1'>\" onload=\"1 apple"
@@ -78,10 +78,11 @@ def test_an_unfiltered_prediction_says_no_filters(gpt: Any) -> None:
 
 
 def test_the_extension_shows_them_in_a_notebook() -> None:
+    """`%load_ext nextword` calls this function of the package."""
     shown: dict[type, Any] = {}
     formatter = SimpleNamespace(for_type=shown.__setitem__)
     formatters = {"text/html": formatter}
-    load_ipython_extension(SimpleNamespace(display_formatter=SimpleNamespace(formatters=formatters)))
+    nextword.load_ipython_extension(SimpleNamespace(display_formatter=SimpleNamespace(formatters=formatters)))
     gpt = nextword.open("tales")
     generation = gpt.generate("Once", max_tokens=3, seed=1).finish()
     assert "<iframe" in shown[type(generation)](generation)

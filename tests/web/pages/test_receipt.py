@@ -24,7 +24,7 @@ EVIL = "She ate</script><script>window.stolen = 1</script><!-- <img src=x onerro
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, Any]:
+def receipt() -> dict[str, Any]:
     gpt = nextword.open("tales", device="cpu")
     return gpt.receipt(EVIL, sampling=Sampling(temperature=0.8, min_p=0.02), seed=7, name="tales").to_json()
 
@@ -40,21 +40,21 @@ def whole(browser: Any, viewed: dict[str, Any], tmp_path: Path) -> Iterator[Any]
     """The page of a receipt with its views; in the end it may have asked for nothing and complained of nothing."""
     write_page(tmp_path / "views.html", viewed)
     page = browser.new_page(viewport={"width": 375, "height": 800})
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("request", lambda request: told.append(request.url))
+    events: list[str] = []
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on("request", lambda request: events.append(request.url))
     page.goto((tmp_path / "views.html").as_uri())
     yield page
     assert page.evaluate("window.stolen") is None
     page.close()
-    assert told == [(tmp_path / "views.html").as_uri()]
+    assert events == [(tmp_path / "views.html").as_uri()]
 
 
 @pytest.fixture
-def shown(browser: Any, told: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
+def shown(browser: Any, receipt: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
     """The page of the receipt, what its console said and what it asked for."""
-    write_page(tmp_path / "why.html", told)
+    write_page(tmp_path / "why.html", receipt)
     page = browser.new_page(viewport={"width": 375, "height": 800})
     said: list[str] = []
     asked: list[str] = []
@@ -74,20 +74,20 @@ def test_the_page_opens_and_asks_for_nothing(shown: tuple[Any, list[str], list[s
     assert page.locator("script").count() == 2
 
 
-def test_every_station_is_drawn(shown: tuple[Any, list[str], list[str]], told: dict[str, Any]) -> None:
+def test_every_station_is_drawn(shown: tuple[Any, list[str], list[str]], receipt: dict[str, Any]) -> None:
     page, _, _ = shown
     for name in ("tokens", "lens", "distribution", "draw", "why", "sources"):
         assert page.locator(f"nw-{name} p").count() > 0, name
-    assert page.locator("nw-distribution .nw-bar rect.nw-outline").count() == len(told["distribution"]["rows"]) + 1
-    assert page.locator("nw-why li").count() == len(told["why"]["components"]) + 2
-    assert page.locator("nw-why .nw-dot").count() == len(told["why"]["components"])
-    failed = sum(not component["holds"] for component in told["why"]["components"])
+    assert page.locator("nw-distribution .nw-bar rect.nw-outline").count() == len(receipt["distribution"]["rows"]) + 1
+    assert page.locator("nw-why li").count() == len(receipt["why"]["components"]) + 2
+    assert page.locator("nw-why .nw-dot").count() == len(receipt["why"]["components"])
+    failed = sum(not component["holds"] for component in receipt["why"]["components"])
     assert page.locator("nw-why .nw-failed").count() == failed
-    assert page.locator("nw-tokens li").count() == len(told["prompt"]["ids"])
+    assert page.locator("nw-tokens li").count() == len(receipt["prompt"]["ids"])
     widths = page.locator("nw-distribution rect.nw-outline").evaluate_all(
         "all => all.map(each => each.width.baseVal.value)"
     )
-    shares = [row["probability"] for row in told["distribution"]["rows"]]
+    shares = [row["probability"] for row in receipt["distribution"]["rows"]]
     assert widths[0] / widths[1] == pytest.approx(shares[0] / shares[1], rel=1e-3)
 
 
@@ -115,14 +115,14 @@ def test_the_views_of_the_studio_are_in_the_file(whole: Any, viewed: dict[str, A
     shot(whole, "receipt-375")
 
 
-def test_a_page_draws_what_its_receipt_holds(told: dict[str, Any], viewed: dict[str, Any]) -> None:
+def test_a_page_draws_what_its_receipt_holds(receipt: dict[str, Any], viewed: dict[str, Any]) -> None:
     """A receipt without views, as older ones and the API's are, is drawn as before and carries no code for them."""
-    old, new = render(told), render(viewed)
+    old, new = render(receipt), render(viewed)
     for name in ("merges", "attention", "leave-one-out", "bigrams"):
         assert f"nw-{name}" in new
         assert f"<nw-{name}" not in old
         assert f'define("nw-{name}"' not in old
-    assert {key: value for key, value in viewed.items() if key != "views"} == told
+    assert {key: value for key, value in viewed.items() if key != "views"} == receipt
     heads = viewed["model"]["layers"] * viewed["model"]["heads"]
     assert len(new) < len(old) + 26_000 + 250 * heads
 
@@ -172,17 +172,17 @@ def test_text_has_contrast(browser: Any, viewed: dict[str, Any], tmp_path: Path,
     assert pale == []
 
 
-def test_the_file_holds_the_receipt(told: dict[str, Any], viewed: dict[str, Any], tmp_path: Path) -> None:
-    for receipt in (told, viewed):
-        write_page(tmp_path / "why.html", receipt)
-        assert read_receipt(tmp_path / "why.html") == receipt
-    (tmp_path / "why.json").write_text(json.dumps(told))
-    assert read_receipt(tmp_path / "why.json") == told
+def test_the_file_holds_the_receipt(receipt: dict[str, Any], viewed: dict[str, Any], tmp_path: Path) -> None:
+    for each in (receipt, viewed):
+        write_page(tmp_path / "why.html", each)
+        assert read_receipt(tmp_path / "why.html") == each
+    (tmp_path / "why.json").write_text(json.dumps(receipt))
+    assert read_receipt(tmp_path / "why.json") == receipt
 
 
-def test_nothing_of_the_data_means_anything_to_html(told: dict[str, Any]) -> None:
-    assert not set("<>&\u2028") & set(inline_json(told))
-    page = render(told)
+def test_nothing_of_the_data_means_anything_to_html(receipt: dict[str, Any]) -> None:
+    assert not set("<>&\u2028") & set(inline_json(receipt))
+    page = render(receipt)
     assert page.count("<script") == 2
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
     assert not re.search(r"^(import|export) ", page, re.MULTILINE)

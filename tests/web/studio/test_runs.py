@@ -59,12 +59,12 @@ def test_curves_come_from_the_log_and_have_a_floor(run: Path) -> None:
     learning = Learning(run)
     with (run / "log.jsonl").open("ab") as log:
         log.write(b'{"step": 13, "bits_per_')
-    told = learning.curves("pantry")
-    assert [step for step, _ in told["training"]] == list(range(1, 13))
-    assert told["checkpoints"] == [0, 1, 2, 4, 8, 12]
-    assert 0 < told["floor"] < told["heldout"][-1][1]
-    assert told["results"]["steps"] == 12
-    json.dumps(told, allow_nan=False)
+    reply = learning.curves("pantry")
+    assert [step for step, _ in reply["training"]] == list(range(1, 13))
+    assert reply["checkpoints"] == [0, 1, 2, 4, 8, 12]
+    assert 0 < reply["floor"] < reply["heldout"][-1][1]
+    assert reply["results"]["steps"] == 12
+    json.dumps(reply, allow_nan=False)
 
 
 def test_long_curves_keep_their_ends(tmp_path: Path, run: Path) -> None:
@@ -78,14 +78,14 @@ def test_long_curves_keep_their_ends(tmp_path: Path, run: Path) -> None:
 
 
 def test_a_word_is_as_probable_as_the_last_checkpoint_says(run: Path) -> None:
-    told = Learning(run).word("pantry", "She ate an", " apple pie")
-    assert [moment["step"] for moment in told["moments"]] == [0, 1, 2, 4, 8, 12]
+    reply = Learning(run).word("pantry", "She ate an", " apple pie")
+    assert [moment["step"] for moment in reply["moments"]] == [0, 1, 2, 4, 8, 12]
     gpt = nextword.open(run, device="cpu")
     ids, expected = gpt.tokenizer.encode_prompt("She ate an"), 1.0
     for id in gpt.encode(" apple pie"):
         expected *= gpt.predict(ids).row(id).probability
         ids.append(id)
-    assert told["moments"][-1]["probability"] == pytest.approx(expected, rel=1e-3)
+    assert reply["moments"][-1]["probability"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_word_is_as_probable_as_the_last_checkpoint_says(run: Path) -> None:
     ],
 )
 def test_the_truth_is_the_rules(prompt: str, continuation: str, truth: float | None) -> None:
-    told = _truth(world("pantry"), prompt, continuation)
-    assert told == (truth if truth is None else pytest.approx(truth))
+    reply = _truth(world("pantry"), prompt, continuation)
+    assert reply == (truth if truth is None else pytest.approx(truth))
     assert _truth(None, prompt, continuation) is None
 
 
@@ -143,12 +143,12 @@ def test_what_cannot_be_used_is_refused(address: str, name: str, body: Any, part
 
 
 def test_a_checkpoint_is_a_model_like_any_other(address: str, run: Path) -> None:
-    told = ask(address, "model", model="pantry@12")
-    assert told["checkpoint"] == {"run": "pantry", "step": 12}
-    assert told["runs"]["pantry"] == [0, 1, 2, 4, 8, 12]
+    reply = ask(address, "model", model="pantry@12")
+    assert reply["checkpoint"] == {"run": "pantry", "step": 12}
+    assert reply["runs"]["pantry"] == [0, 1, 2, 4, 8, 12]
     rows = ask(address, "distribution", model="pantry@12", prompt="She ate an", temperature=1)["distribution"]["rows"]
-    odds = nextword.open(run, device="cpu").predict("She ate an")
-    assert rows[0]["probability"] == pytest.approx(odds.row(rows[0]["id"]).probability, rel=1e-3)
+    prediction = nextword.open(run, device="cpu").predict("She ate an")
+    assert rows[0]["probability"] == pytest.approx(prediction.row(rows[0]["id"]).probability, rel=1e-3)
     untaught = ask(address, "distribution", model="pantry@0", prompt="She ate an", temperature=1)["distribution"][
         "rows"
     ]
@@ -175,9 +175,9 @@ def test_a_checkpoint_that_is_damaged_is_told(run: Path, tmp_path: Path) -> None
 
 def test_the_difference_of_two_checkpoints_adds_up(address: str) -> None:
     left, right = ({"prompt": "She ate an", "model": f"pantry@{step}"} for step in (1, 12))
-    told = ask(address, "compare", left=left, right=right)
-    assert told["alike"]
-    id = told["rows"][0]["ids"]["right"]
+    reply = ask(address, "compare", left=left, right=right)
+    assert reply["alike"]
+    id = reply["rows"][0]["ids"]["right"]
     parts = ask(address, "difference", left=left, right=right, token=id)
     scores = [
         {row["id"]: row["logit"] for row in ask(address, "distribution", **side, rows=200)["distribution"]["rows"]}[id]

@@ -55,7 +55,7 @@ def test_only_listed_files_are_served(address: str) -> None:
     status, page = call(address, "/")
     assert (status, page.startswith("<!doctype html>")) == (200, True)
     assert call(address, "/studio/static/elements/distribution.js")[0] == 200
-    for path in ("../studio.py", "%2e%2e/studio.py", "components/README.md", "/etc/passwd", "components/../../gpt.py"):
+    for path in ("../routes.py", "%2e%2e/routes.py", "elements/README.md", "/etc/passwd", "elements/../receipt.py"):
         assert call(address, f"/studio/static/{path}")[0] == 404
 
 
@@ -83,8 +83,8 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(address: str, name: str,
 
 
 def test_merges_go_from_bytes_to_the_token(address: str) -> None:
-    told = ask(address, "tokens", prompt="Straße ate 漢")
-    made = {token: steps for token, steps in zip(told["tokens"], told["merges"], strict=True) if steps}
+    reply = ask(address, "tokens", prompt="Straße ate 漢")
+    made = {token: steps for token, steps in zip(reply["tokens"], reply["merges"], strict=True) if steps}
     assert made[" ate"][0] == [" ", "a", "t", "e"]
     for token, steps in made.items():
         assert steps[-1] == [token]
@@ -92,59 +92,63 @@ def test_merges_go_from_bytes_to_the_token(address: str) -> None:
 
 
 def test_probabilities_add_up_and_the_draw_is_what_generate_draws(address: str) -> None:
-    told = ask(address, "distribution", seed=7)
+    reply = ask(address, "distribution", seed=7)
     for column in ("probability", "filtered_probability"):
-        shown = sum(row[column] for row in told["distribution"]["rows"]) + told["distribution"]["more"][column]
+        shown = sum(row[column] for row in reply["distribution"]["rows"]) + reply["distribution"]["more"][column]
         assert shown == pytest.approx(1, abs=1e-9)
-    low, high = told["draw"]["interval"]
-    assert low <= told["draw"]["number"] < high
+    low, high = reply["draw"]["interval"]
+    assert low <= reply["draw"]["number"] < high
     step = next(iter(nextword.open("tales").generate(KING, seed=7, max_tokens=1)))
-    assert (step.token.id, step.token.uniform) == (told["draw"]["token"]["id"], told["draw"]["number"])
+    assert (step.token.id, step.token.uniform) == (reply["draw"]["token"]["id"], reply["draw"]["number"])
     assert ask(address, "next", seed=7)["id"] == step.token.id
 
 
 def test_a_number_by_hand_chooses_another_word(address: str) -> None:
     segment = ask(address, "distribution", seed=7)["draw"]["segments"][0]
     low, high = segment["interval"]
-    told = ask(address, "distribution", seed=7, number=(low + high) / 2)
-    assert told["draw"]["token"]["id"] == segment["id"]
-    assert told["draw"]["by_hand"]
+    reply = ask(address, "distribution", seed=7, number=(low + high) / 2)
+    assert reply["draw"]["token"]["id"] == segment["id"]
+    assert reply["draw"]["by_hand"]
 
 
 def test_patterns_are_shares_and_a_removed_head_changes_the_probabilities(address: str) -> None:
     look = ask(address, "look")
     assert len(look["lens"]) == len(look["layers"]) + 1
     assert all(sum(head["pattern"]) == pytest.approx(1, abs=1e-4) for heads in look["layers"] for head in heads)
-    told = ask(address, "ablate", layer=3, head=1)
+    reply = ask(address, "ablate", layer=3, head=1)
     for side in ("before", "after"):
-        assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1)
-    assert any(abs(row["before"] - row["after"]) > 1e-4 for row in told["rows"])
+        assert sum(row[side] for row in reply["rows"]) + reply["rest"][side] == pytest.approx(1)
+    assert any(abs(row["before"] - row["after"]) > 1e-4 for row in reply["rows"])
 
 
 def test_a_word_left_out_leaves_the_probabilities_of_the_shorter_text(address: str) -> None:
-    odds = ask(address, "distribution", temperature=0)["distribution"]
-    told = ask(address, "leave_one_out", token=odds["chosen"]["id"])
-    assert told["before"] == pytest.approx(odds["chosen"]["probability"])
-    assert [row["words"].strip() for row in told["rows"]] == "The king had three sons , and the youngest".split()
-    shorter = nextword.open("tales").predict(KING.removesuffix(" youngest")).row(told["token"]["id"])
-    assert told["rows"][-1]["after"] == pytest.approx(shorter.probability, rel=1e-6)
-    assert all(row["change"] == pytest.approx(np.log(row["after"] / told["before"]), abs=1e-9) for row in told["rows"])
-    assert told["earlier"] == 0
+    distribution = ask(address, "distribution", temperature=0)["distribution"]
+    reply = ask(address, "leave_one_out", token=distribution["chosen"]["id"])
+    assert reply["before"] == pytest.approx(distribution["chosen"]["probability"])
+    assert [row["words"].strip() for row in reply["rows"]] == "The king had three sons , and the youngest".split()
+    shorter = nextword.open("tales").predict(KING.removesuffix(" youngest")).row(reply["token"]["id"])
+    assert reply["rows"][-1]["after"] == pytest.approx(shorter.probability, rel=1e-6)
+    assert all(
+        row["change"] == pytest.approx(np.log(row["after"] / reply["before"]), abs=1e-9) for row in reply["rows"]
+    )
+    assert reply["earlier"] == 0
     assert ask(address, "leave_one_out", prompt=("word " * 30).strip(), token=5)["earlier"] == 6
 
 
 def test_a_pair_is_told_by_the_text_the_weights_and_the_model(address: str) -> None:
-    told = ask(address, "why", token=ask(address, "distribution", temperature=0)["distribution"]["chosen"]["id"])[
+    reply = ask(address, "why", token=ask(address, "distribution", temperature=0)["distribution"]["chosen"]["id"])[
         "bigrams"
     ]
-    assert told["first"] == " youngest"
-    (chosen,) = (row for row in told["rows"] if row["chosen"])
+    assert reply["first"] == " youngest"
+    (chosen,) = (row for row in reply["rows"] if row["chosen"])
     assert chosen["tokens"] == [" was"]
     assert (chosen["count"], chosen["of"]) == (3, 3)
-    assert (told["vocab"], told["tied"]) == (8192, True)
-    odds = {row["id"]: row["probability"] for row in ask(address, "distribution", rows=200)["distribution"]["rows"]}
-    for row in told["rows"]:
-        assert row["probability"] == pytest.approx(odds.get(row["ids"][0], 0), abs=2e-3)
+    assert (reply["vocab"], reply["tied"]) == (8192, True)
+    probabilities = {
+        row["id"]: row["probability"] for row in ask(address, "distribution", rows=200)["distribution"]["rows"]
+    }
+    for row in reply["rows"]:
+        assert row["probability"] == pytest.approx(probabilities.get(row["ids"][0], 0), abs=2e-3)
     bare = call(address, "/studio/api/why", {"prompt": KING, "model": "again"})[1]["bigrams"]
     assert {row["count"] for row in bare["rows"]} == {None}
 
@@ -363,7 +367,7 @@ def test_what_a_setting_does_is_told_where_it_is_set(page: Any) -> None:
     page.focus("#top_p")
     assert page.inner_text("#hint").startswith("top-p")
     page.focus("#temperature")
-    assert page.inner_text("#hint").startswith("Temperature")
+    assert page.inner_text("#hint").startswith("temperature")
     assert "mark" in page.inner_text("nw-tokens")
     assert page.locator("nw-tokens .nw-bytes").first.is_hidden()
     page.check("#expert")
@@ -410,15 +414,15 @@ def test_it_fits_and_is_quick(browser: Any, address: str, width: int, scheme: st
 
 
 def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
-    status, told = call(
+    status, reply = call(
         address, "/studio/api/compare", {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
     )
     assert status == 200
     for side in ("left", "right"):
-        assert sum(row[side] for row in told["rows"]) + told["rest"][side] == pytest.approx(1, abs=1e-9)
-    assert told["left"]["top1"]["probability"] == max(row["left"] for row in told["rows"])
-    apart = sum(abs(row["left"] - row["right"]) for row in told["rows"]) / 2
-    assert apart <= told["distance"] <= 1
+        assert sum(row[side] for row in reply["rows"]) + reply["rest"][side] == pytest.approx(1, abs=1e-9)
+    assert reply["left"]["top1"]["probability"] == max(row["left"] for row in reply["rows"])
+    apart = sum(abs(row["left"] - row["right"]) for row in reply["rows"]) / 2
+    assert apart <= reply["distance"] <= 1
     same = {"left": {"prompt": KING}, "right": {"prompt": KING, "model": "again"}}
     assert call(address, "/studio/api/compare", same)[1]["distance"] == pytest.approx(0, abs=1e-9)
     status, answer = call(address, "/studio/api/distribution", {"prompt": KING, "model": "nobody"})
@@ -427,9 +431,9 @@ def test_compared_odds_add_up_and_equal_texts_are_equal(address: str) -> None:
 
 def test_what_lies_between_two_texts_adds_up(address: str) -> None:
     sides = {"left": {"prompt": KING}, "right": {"prompt": "She ate an apple"}}
-    told = call(address, "/studio/api/compare", sides)[1]
-    assert told["alike"]
-    status, parts = call(address, "/studio/api/difference", {**sides, "token": told["rows"][0]["ids"]["right"]})
+    reply = call(address, "/studio/api/compare", sides)[1]
+    assert reply["alike"]
+    status, parts = call(address, "/studio/api/difference", {**sides, "token": reply["rows"][0]["ids"]["right"]})
     assert (status, parts["texts"]) == (200, True)
     summed = (
         sum(component["change"] for component in parts["components"]) + parts["rest"] + parts["change"]["remainder"]
@@ -442,26 +446,26 @@ def test_what_lies_between_two_texts_adds_up(address: str) -> None:
 
 def test_models_with_other_tokens_are_compared_by_bytes() -> None:
     class Two:
-        def __init__(self, name: str, tokens: list[bytes], odds: list[float]) -> None:
-            self.name, self.spellings, self._odds = name, tokens, np.array(odds)
+        def __init__(self, name: str, tokens: list[bytes], probabilities: list[float]) -> None:
+            self.name, self.token_bytes, self._probabilities = name, tokens, np.array(probabilities)
 
         def is_like(self, other: Any) -> bool:
             return False
 
         def probabilities(self, ask: DrawRequest) -> Any:
-            return self._odds
+            return self._probabilities
 
         def decode_token(self, id: int) -> str:
-            return self.spellings[id].decode()
+            return self.token_bytes[id].decode()
 
     views: Any = (Two("a", [b"x", b"y"], [0.9, 0.1]), Two("b", [b"z", b"x"], [0.5, 0.5]))
-    told = compare(views[0], DrawRequest(prompt="p"), views[1], DrawRequest(prompt="p"))
-    assert {row["token"]: (row["left"], row["right"]) for row in told["rows"]} == {
+    reply = compare(views[0], DrawRequest(prompt="p"), views[1], DrawRequest(prompt="p"))
+    assert {row["token"]: (row["left"], row["right"]) for row in reply["rows"]} == {
         "x": (0.9, 0.5),
         "y": (0.1, None),
         "z": (None, 0.5),
     }
-    assert told["distance"] == pytest.approx((0.4 + 0.1 + 0.5) / 2)
+    assert reply["distance"] == pytest.approx((0.4 + 0.1 + 0.5) / 2)
 
 
 STATIONS = {

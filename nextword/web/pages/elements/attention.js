@@ -1,4 +1,4 @@
-// Where the last token looked, layer by layer, and what the model would have said after each.
+// The attention of the last token, layer by layer, and the most probable tokens after each layer.
 import { Component, chip, count, el, exact, figures, percent, svg, visible } from "./parts.js";
 
 const LETTERS = { previous: ["P", "the word before"], duplicate: ["S", "same word earlier"], induction: ["C", "copies what followed"], first: ["F", "rests on the first word"] };
@@ -18,14 +18,14 @@ export class NwAttention extends Component {
     const lens = el("ol", { class: "nw-depths" });
     let drawing = null;
     let lit = null;
-    let tell = () => null;
+    let summarize = () => null;
     // One arc at a time, by pointer or by the arrow keys.
     const light = (at) => {
       if (at === lit) return;
       lit = at;
       drawing.classList.toggle("nw-looked", at !== null);
       for (const part of drawing.querySelectorAll("[data-at]")) part.classList.toggle("nw-lit", part.dataset.at === at);
-      if (at === null) return tell();
+      if (at === null) return summarize();
       const word = drawing.querySelector(`text[data-at="${at}"]`);
       said.replaceChildren("It took ", el("b", {}, word.dataset.share), " from ", named(data, at, "nw-chosen"), ".");
       word.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -50,16 +50,16 @@ export class NwAttention extends Component {
       lit = null;
       picture.replaceChildren(drawing);
       requestAnimationFrame(() => (picture.scrollLeft = picture.scrollWidth));
-      tell = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, named(data, at)]), ".");
+      summarize = () => said.replaceChildren("It took ", ...best.flatMap(([share, at], number) => [number ? ", " : "", `${percent(share)} from `, named(data, at)]), ".");
       const best = shares.map((share, at) => [share, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-      tell();
+      summarize();
       lens.replaceChildren(...data.lens.map((best3, at) => el("li", { class: at - 1 === this.#layer ? "nw-here" : null, "data-layer": at - 1 }, el("span", { class: "nw-where" }, at ? `layer ${at - 1}` : "at the start"), this.#cells(data.layers[at - 1] ?? [], at - 1), ...best3.map((each) => el("span", { title: exact(each.probability) }, chip(each.token), ` ${percent(each.probability)}`)))));
     };
     slider.addEventListener("input", () => {
       this.#layer = Number(slider.value);
       show();
     });
-    // A layer or one of its heads, where a pointer chooses it; the slider and the buttons do the same for keys.
+    // Choose a layer or one of its heads by pointer; the slider and the buttons do the same by keyboard.
     lens.addEventListener("click", ({ target }) => {
       const layer = Number(target.closest("[data-layer]")?.dataset.layer ?? -1);
       if (layer < 0) return;
@@ -112,7 +112,7 @@ function top(shares) {
   return shares.reduce((best, share, at) => (share > shares[best] ? at : best), 0);
 }
 
-// A token of the line, or the place that stands for all that do not fit on it.
+// A token of the line, or the place that stands for all tokens that do not fit on it.
 function named({ tokens, between }, at, kind = "") {
   return tokens[at] === null ? `${count(between)} others` : chip(tokens[at], kind);
 }

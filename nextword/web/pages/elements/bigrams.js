@@ -1,4 +1,4 @@
-// One word after another: in the text, in the stored weights of the two alone, and in the model with all that it read.
+// Bigrams: how often one token follows another in the text, by the weights alone, and in the whole model.
 import { Component, chip, count, el, exact, figures, percent, signed } from "./parts.js";
 
 export class NwBigrams extends Component {

@@ -1,7 +1,7 @@
-// The text without each of its words, one at a time: what the word's probability would have been.
+// Leave-one-out: the probability of the token after the text without each of its words, one at a time.
 import { Component, chip, count, el, exact, figures, percent, picture, svg, visible } from "./parts.js";
 
-const STRONGEST = 6; // words whose absence changes the most
+const STRONGEST = 6; // words: those whose absence changes the probability most
 
 export class NwLeaveOneOut extends Component {
   describe({ token, before, rows, earlier }) {
@@ -24,7 +24,7 @@ export class NwLeaveOneOut extends Component {
   }
 }
 
-// The word first whose absence multiplies or divides the probability the most.
+// Rows by how much the word's absence multiplies or divides the probability, the most first.
 export function sorted(rows) {
   return [...rows].sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
 }

@@ -1,4 +1,4 @@
-// What the components share: building elements, writing numbers and tokens. Text is only ever set as text.
+// Functions that the elements share: build nodes, write numbers and tokens. Text is only ever set as text, not HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,13 +16,13 @@ function filled(node, attributes, children) {
   return node;
 }
 
-// A picture 1000 wide that stretches with the page; lines keep their width.
+// An SVG, 1000 units wide, that stretches with the page; lines keep their width.
 export function picture(height, label, ...children) {
   const box = { viewBox: `0 0 1000 ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label };
   return svg("svg", box, ...children);
 }
 
-// The token with what cannot be seen made visible.
+// The token's text with symbols in place of control characters.
 export function visible(token) {
   const symbols = { "\n": "↵", "\t": "⇥", "\r": "␍" };
   const shown = token.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => symbols[c] ?? "�");
@@ -33,7 +33,7 @@ export function chip(token, kind = "") {
   return el("bdi", { class: `nw-token ${kind}` }, visible(token));
 }
 
-// 0.0961 -> "9.6 %", which does not break: two digits, more precisely on hover.
+// 0.0961 -> "9.6 %" with a no-break space: two significant digits; the exact number is in the title.
 export function percent(share) {
   const value = 100 * share;
   if (value === 0) return "0\u00a0%";
@@ -60,8 +60,8 @@ export function figures(head, rows) {
   return el("div", { class: "nw-scroll", tabindex: "0", role: "region", "aria-label": "exact numbers" }, el("table", {}, titles, el("tbody", {}, ...body)));
 }
 
-// An element that draws itself from `data`; `describe` returns its children, `expert` opens its exact numbers. So does
-// clicking a number outside them: how it is known stands there.
+// An element that draws itself from `data`: `describe` returns its children. The attribute `expert`, or a click on a
+// number, opens its exact numbers.
 export class Component extends HTMLElement {
   #data = null;
 

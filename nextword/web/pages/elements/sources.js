@@ -1,4 +1,4 @@
-// Where the token may come from: what the indexed text says, each threshold beside what was found.
+// Where the token may come from: passages of the prompt and of the indexed text, each test with its threshold.
 import { Component, chip, count, el, exact, figures, percent } from "./parts.js";
 
 const KINDS = {

@@ -1,4 +1,4 @@
-// The prompt as the model reads it: pieces of words, each with its number.
+// The prompt as the model reads it: tokens, each with its id.
 import { Component, chip, el, visible } from "./parts.js";
 
 export class NwTokens extends Component {

@@ -1,10 +1,10 @@
 // Why this token: a waterfall from 0 to its lead, each claim beside what was measured when its component was ablated.
 import { Component, chip, el, exact, figures, picture, signed, svg, visible } from "./parts.js";
 
-const NEAR = 24; // tokens before the end that are shown whether they were read or not
+const NEAR = 24; // tokens: at the end of the prompt, shown whether a component read them or not
 
 export class NwWhy extends Component {
-  tokens = null; // texts of the prompt's tokens, to be set before `data`; without them there are no words to link to
+  tokens = null; // texts of the prompt's tokens, set before `data`; without them no words are linked to bars
 
   // A bar and the word it came from light up together, wherever on the page that word is shown.
   constructor() {
@@ -42,7 +42,7 @@ function light(journey, { source, position } = {}) {
   for (const part of document.querySelectorAll(`${within}[data-source="${at}"], ${within}[data-position="${at}"]`)) part.classList.add("nw-linked");
 }
 
-// The position whose word a component read; null for what came from no single word.
+// The position of the word that a component read; null if it read no single word.
 function source({ kind, source }, tokens) {
   return source ?? (tokens && (kind === "token" || kind === "position") ? tokens.length - 1 : null);
 }
@@ -90,11 +90,11 @@ function attribution({ token, about, logit, above_mean, claims, components, rest
   const sums = ["total", "remainder", "relative_remainder"].map((name) => [name.replace("_", " "), logit[name], above_mean[name], claims[name]]);
   const rows = components.map((component) => [component.words, component.claim, component.expected, component.measured, component.estimated_effect, component.logprob_change, component.ablation, component.holds === undefined ? null : component.holds ? "holds" : "failed"]);
   return [
-    el("p", {}, `Claims are shares of ${about}; the scale of the final norm is frozen. Logit ${exact(token.logit)}, log p ${exact(token.logprob)} nats, probability ${exact(token.probability)}, all in float32. Parts plus remainder are the model's own number.`),
+    el("p", {}, `Claims are contributions to ${about}; the scale of the final norm is frozen. Logit ${exact(token.logit)}, log p ${exact(token.logprob)} nats, probability ${exact(token.probability)}, all in float32. Parts plus remainder are the model's own number.`),
     figures(["part", "the logit", "above the mean", "claims"], [...parts, ...sums]),
     figures(["component (layer.unit, from 0)", "claim", "expected", "measured", "estimated", "change of log p", "ablation", "audit"], [...rows, ["all others", rest, null, null, null, null, null, null]]),
-    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the component; change of log p: what its removal does to log p; foreseen: the same before trying, from one gradient, each norm that reads the cause taken as it is."),
-    audit ? el("p", {}, `Rank correlation of expected and measured changes of log p: ${exact(audit.rank_correlation)}; with random directions in place of the components: ${exact(audit.control)}; of foreseen and measured ones: ${exact(audit.estimate_correlation)}.`) : null,
+    el("p", {}, "A claim holds if what was measured has its direction and at least a quarter of the expected size. Measured: how much of the same quantity is lost without the component; change of log p: what ablating it does to log p; estimated: the same without running the model again, from one gradient, the scale of each norm frozen."),
+    audit ? el("p", {}, `Rank correlation of expected and measured changes of log p: ${exact(audit.rank_correlation)}; with random directions in place of the components: ${exact(audit.control)}; of estimated and measured ones: ${exact(audit.estimate_correlation)}.`) : null,
     audit ? figures(["components", "deletion: log p", "insertion: log p", "deletion of random directions"], audit.deletion.map((value, at) => [at, value, audit.insertion[at], audit.random_deletion[at]])) : null,
   ];
 }

@@ -1,5 +1,5 @@
-// Questions to the server. Whatever goes wrong becomes an Error whose message is a sentence to be shown; `refused` where
-// it was the question's fault.
+// Requests to the server. A failure is thrown as an Error whose message is a sentence to show; its `refused` is true
+// where the server answered 400: the question itself cannot be answered.
 
 export async function ask(name, question) {
   const response = await sent(name, question);
@@ -12,19 +12,19 @@ export async function askPage(name, question) {
 }
 
 async function sent(name, question) {
-  const asked = question === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
+  const options = question === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
   let response;
   try {
-    response = await fetch(`/studio/api/${name}`, asked);
+    response = await fetch(`/studio/api/${name}`, options);
   } catch {
     throw new Error("The server does not answer; start it again with nextword serve.");
   }
   if (response.ok) return response;
-  const told = await response.json().catch(() => null);
-  throw Object.assign(new Error(told?.error?.message ?? `The server answered ${response.status}; look at its log.`), { refused: response.status === 400 });
+  const reply = await response.json().catch(() => null);
+  throw Object.assign(new Error(reply?.error?.message ?? `The server answered ${response.status}; look at its log.`), { refused: response.status === 400 });
 }
 
-// The function, called once after `wait` ms of peace; `soon` calls it at most once at a time and always with the last.
+// Debounce: the returned function calls `act` once, `wait` milliseconds after the last call of its own.
 export function calm(wait, act) {
   let timer = 0;
   return () => {
@@ -33,6 +33,7 @@ export function calm(wait, act) {
   };
 }
 
+// At most one `act` at a time: a call during one has `act` called once more when that one has ended.
 export function soon(act) {
   let busy = false;
   let again = false;

@@ -1,4 +1,4 @@
-// Probabilities beside probabilities: with a head and without it.
+// Probabilities of the next token with a head and with it ablated, side by side.
 import { Component, chip, count, el, exact, percent, picture, svg, visible } from "./elements/parts.js";
 
 export class StudioBeside extends Component {
@@ -13,7 +13,7 @@ export class StudioBeside extends Component {
     const [was, now] = [best("before"), best("after")];
     return [
       el("h3", {}, `Without head ${layer}.${head}`),
-      el("p", {}, "The whole model ran again with this head silent, at every word. ", ...(was.id === now.id ? ["The most probable is still ", chip(now.token, "nw-chosen"), "."] : ["The most probable was ", chip(was.token), " and is now ", chip(now.token, "nw-chosen"), "."]), " Grey is before, blue is after."),
+      el("p", {}, "The whole model ran again with this head silent (ablated), at every word. ", ...(was.id === now.id ? ["The most probable is still ", chip(now.token, "nw-chosen"), "."] : ["The most probable was ", chip(was.token), " and is now ", chip(now.token, "nw-chosen"), "."]), " Grey is before, blue is after."),
       el("ol", { class: "nw-rows" }, ...rows.map((row) => line(visible(row.token), el("span", {}, chip(row.token)), row)), line("all others", el("span", {}, `and ${count(more)} more`), rest)),
     ];
   }

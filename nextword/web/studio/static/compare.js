@@ -1,4 +1,4 @@
-// Two texts, or two models, side by side: both probabilities of each token, and what lies between them.
+// Two texts, or two models, side by side: both probabilities of each token, and their difference.
 import { Component, chip, el, exact, figures, percent, picture, signed, svg, visible } from "./elements/parts.js";
 import { ask, calm, soon } from "./ask.js";
 import { layOut } from "./journeys.js";
@@ -9,9 +9,9 @@ const SIDES = ["left", "right"];
 
 export class StudioCompare extends Component {
   describe({ rows, rest, distance, left, right }) {
-    const told = [...rows, { ...rest, other: true }];
-    const widest = Math.max(...told.flatMap((row) => SIDES.map((side) => row[side] ?? 0)));
-    const furthest = Math.max(...told.map(change).map(Math.abs), 1e-9);
+    const shown = [...rows, { ...rest, other: true }];
+    const widest = Math.max(...shown.flatMap((row) => SIDES.map((side) => row[side] ?? 0)));
+    const furthest = Math.max(...shown.map(change).map(Math.abs), 1e-9);
     const line = (row) => {
       const name = row.other ? "all others" : visible(row.token);
       const shares = SIDES.map((side) => (row[side] === null ? "–" : percent(row[side])));
@@ -24,8 +24,8 @@ export class StudioCompare extends Component {
     const same = left.top1.token === right.top1.token;
     return [
       el("p", {}, "After A the most probable is ", chip(left.top1.token), ` with ${percent(left.top1.probability)}; after B it is ${same ? "the same, " : ""}`, chip(right.top1.token, "nw-chosen"), ` with ${percent(right.top1.probability)}. ${percent(1 - distance)} of the probability is shared, ${percent(distance)} lie elsewhere.`),
-      el("p", { class: "muted" }, "Grey is A, blue is B. The bar on the right is the difference: to the right where B makes the word more likely, to the left where less.", rows.some((row) => row.left === null || row.right === null) ? " – stands for a token that this model does not have." : ""),
-      el("ol", { class: "nw-rows compare-rows" }, ...told.map(line)),
+      el("p", { class: "muted" }, "Grey is A, blue is B. The bar on the right is the difference: to the right where B makes the word more probable, to the left where less.", rows.some((row) => row.left === null || row.right === null) ? " – stands for a token that this model does not have." : ""),
+      el("ol", { class: "nw-rows compare-rows" }, ...shown.map(line)),
       this.exactly("Exact numbers", el("p", {}, `Total variation ${exact(distance)}. Entropy: A ${exact(left.entropy)} bits, B ${exact(right.entropy)} bits. Models: A ${left.model}, B ${right.model}. Temperature and filters are not applied here.`)),
     ];
   }
@@ -46,7 +46,7 @@ function points(change) {
 
 customElements.define("studio-compare", StudioCompare);
 
-// Two models of one shape, or two texts: the logit of one word in both, as exact sums over the same parts.
+// Two models of one architecture, or two texts: the logit of one word in both, as sums over the same components.
 export class StudioDifference extends Component {
   describe({ texts, token, components, rest, change, before, after, logprob }) {
     const rows = [...components, { words: "all other components together", change: rest, other: true }, { words: "the change in all", change: change.total, before: before.total, after: after.total, total: true }];
@@ -68,7 +68,7 @@ export class StudioDifference extends Component {
 
 customElements.define("studio-difference", StudioDifference);
 
-// What can be chosen now; what was chosen stays.
+// List the models to choose from; a choice made before stays.
 export function fillSides(model) {
   for (const name of SIDES) {
     const select = $(`#model-${name}`);
@@ -77,7 +77,7 @@ export function fillSides(model) {
   }
 }
 
-// The view: opened when it is first looked at. `guard` shows what goes wrong; `settings()` is how words are drawn.
+// The view, built when it is first opened. `guard` shows errors; `settings()` gives sampling settings and seed.
 export function openCompare(model, guard, settings) {
   let rows = [];
   const word = () => rows[Number($("#compared-word").value)];
@@ -92,20 +92,20 @@ export function openCompare(model, guard, settings) {
     }),
   );
   const about = (name) => (word() && word().ids[name] !== null ? { ...side(name), ...settings(), token: word().ids[name] } : null);
-  const tell = layOut($("#both"), () => ({ left: about("left"), right: about("right") }), guard);
+  const redraw = layOut($("#both"), () => ({ left: about("left"), right: about("right") }), guard);
   const draw = soon(() =>
     guard("compare", async () => {
-      const told = await ask("compare", sides());
-      const known = word()?.token ?? told.right.top1.token;
-      rows = told.rows;
+      const reply = await ask("compare", sides());
+      const known = word()?.token ?? reply.right.top1.token;
+      rows = reply.rows;
       const at = rows.findIndex((row) => row.token === known);
       $("#compared-word").replaceChildren(...rows.map((row, number) => el("option", { value: number }, visible(row.token))));
       $("#compared-word").value = Math.max(at, 0);
-      $("studio-compare").data = told;
-      $("#differing").hidden = !told.alike;
-      $("#unlike").hidden = told.alike;
-      if (told.alike) differ();
-      tell();
+      $("studio-compare").data = reply;
+      $("#differing").hidden = !reply.alike;
+      $("#unlike").hidden = reply.alike;
+      if (reply.alike) differ();
+      redraw();
     }),
   );
   fillSides(model);
@@ -121,7 +121,7 @@ export function openCompare(model, guard, settings) {
   $("#differing").addEventListener("toggle", differ);
   $("#compared-word").addEventListener("change", () => {
     differ();
-    tell();
+    redraw();
   });
   $("#swap").addEventListener("click", () => {
     for (const kind of ["text", "model"]) [$(`#${kind}-left`).value, $(`#${kind}-right`).value] = [$(`#${kind}-right`).value, $(`#${kind}-left`).value];

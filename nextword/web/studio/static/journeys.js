@@ -1,20 +1,20 @@
-// The stations of two journeys side by side, drawn by the components of one; each is asked for when it is opened.
+// The stations of two texts side by side, drawn by the same elements as one; each is asked for when it is opened.
 import { el } from "./elements/parts.js";
 import { ask, soon } from "./ask.js";
 
 const SIDES = ["left", "right"];
-// Title, the question to the server, and the elements with what they show of its answer.
+// Title, the question to the server, and the elements with the part of the answer that each shows.
 const STATIONS = {
-  tokens: ["Tokens", "tokens", { "nw-tokens": (told) => told, "nw-merges": (told) => told }],
-  layers: ["Layers: what each read, and what it would have said at each depth", "look", { "nw-attention": (told) => told }],
-  distribution: ["Probabilities and the draw: settings and seed as in ‘Watch a word’", "distribution", { "nw-distribution": (told) => told.distribution, "nw-draw": (told) => told.draw }],
-  leaving: ["Why: leave out a word of the text", "leave_one_out", { "nw-leave-one-out": (told) => told }],
-  apart: ["Why: the parts of the model, each put to the test", "why", { "nw-why": (told) => told.why, "nw-lens": (told) => told.lens }],
-  where: ["Where from", "why", { "nw-sources": (told) => told.sources, "nw-bigrams": (told) => told.bigrams }],
+  tokens: ["Tokens", "tokens", { "nw-tokens": (reply) => reply, "nw-merges": (reply) => reply }],
+  layers: ["Layers: what each read, and what it would have said at each depth", "look", { "nw-attention": (reply) => reply }],
+  distribution: ["Probabilities and the draw: settings and seed as in ‘Watch a word’", "distribution", { "nw-distribution": (reply) => reply.distribution, "nw-draw": (reply) => reply.draw }],
+  leaving: ["Why: leave out a word of the text", "leave_one_out", { "nw-leave-one-out": (reply) => reply }],
+  apart: ["Why: the parts of the model, each put to the test", "why", { "nw-why": (reply) => reply.why, "nw-lens": (reply) => reply.lens }],
+  where: ["Where from", "why", { "nw-sources": (reply) => reply.sources, "nw-bigrams": (reply) => reply.bigrams }],
 };
 
-// `questions()` has the question of each side, null where it cannot be asked; `guard` shows what goes wrong. What comes
-// back is to be called when the questions have changed.
+// `questions()` gives the request of each side, null where the side cannot answer; `guard` shows errors. Returns a
+// function to call when the questions have changed.
 export function layOut(place, questions, guard) {
   const answers = new Map();
   const answer = (name, question) => {
@@ -31,13 +31,13 @@ export function layOut(place, questions, guard) {
       guard(`both-${id}`, async () => {
         if (!station.open) return;
         busy.hidden = false;
-        const asked = questions();
-        const told = await Promise.all(SIDES.map((side) => asked[side] && answer(name, asked[side]))).finally(() => (busy.hidden = true));
+        const requests = questions();
+        const replies = await Promise.all(SIDES.map((side) => requests[side] && answer(name, requests[side]))).finally(() => (busy.hidden = true));
         for (const [at, side] of sides.entries()) {
-          side.querySelector(".muted").hidden = told[at] !== null;
+          side.querySelector(".muted").hidden = replies[at] !== null;
           for (const [element, piece] of Object.entries(elements)) {
-            if (element === "nw-why") side.querySelector(element).tokens = told[at]?.prompt.tokens ?? null;
-            side.querySelector(element).data = told[at] && piece(told[at]);
+            if (element === "nw-why") side.querySelector(element).tokens = replies[at]?.prompt.tokens ?? null;
+            side.querySelector(element).data = replies[at] && piece(replies[at]);
           }
         }
       }),

@@ -1,4 +1,4 @@
-// How a run learned: its curve, what it wrote, and how probable one word became, checkpoint by checkpoint.
+// A training run: its curve, its samples, and the probability of one word at each checkpoint.
 import { Component, chip, count, el, exact, figures, percent, svg } from "./elements/parts.js";
 import { ask, calm, soon } from "./ask.js";
 
@@ -8,8 +8,8 @@ const HIGH = 240;
 const LEFT = 52;
 const LOW = 28;
 
-// A chart of lines over steps, by powers of two, so that the first steps have room. `lines`: {name, kind, points}.
-// `levels`: {kind, value} of what lies at one height.
+// A chart of lines over training steps, on a logarithmic axis. `lines`: {name, kind, points: [[step, value]]}.
+// `levels`: {kind, value} of horizontal lines. `at`: the step of a vertical line.
 function chart(label, lines, { top, unit, levels = [], at = null }) {
   const unitOf = 10 ** Math.floor(Math.log10(top / 3 || 1));
   const gap = [1, 2, 5, 10].map((factor) => factor * unitOf).find((each) => top / each <= 5);
@@ -55,7 +55,7 @@ export class StudioCurves extends Component {
 }
 
 export class StudioWord extends Component {
-  #at = null; // the last one, however many come, until another is chosen
+  #at = null; // index of the chosen checkpoint; null: the last one, also when more come
 
   describe({ prompt, continuation, tokens, moments, learned, gained, truth }) {
     const points = moments.map(({ step, probability }) => [step, probability]);
@@ -95,7 +95,7 @@ export class StudioWord extends Component {
 customElements.define("studio-curves", StudioCurves);
 customElements.define("studio-word", StudioWord);
 
-// The view: opened when it is first looked at; while a run is under way it looks again every two seconds.
+// The view, built when it is first opened; while a run is under way it asks again every two seconds.
 // `watch` opens a checkpoint in the view of one word.
 export async function openLearning(guard, watch) {
   let timer = 0;
@@ -109,7 +109,7 @@ export async function openLearning(guard, watch) {
       $("#word-busy").hidden = true;
     }),
   );
-  // Words worth watching in a language that is known, until others are typed.
+  // Suggested words of a known-truth language, until the reader types others.
   let typed = false;
   const suggest = (pairs) => {
     const buttons = pairs.map(({ prompt, continuation }) => {
@@ -126,14 +126,14 @@ export async function openLearning(guard, watch) {
     typed = true;
     drawWord();
   };
-  let kept = 0; // checkpoints of the run: with each new one the word is asked for again
+  let kept = 0; // number of checkpoints of the run; the word is asked for again when it changes
   const drawCurves = soon(() =>
     guard("curves", async () => {
-      const told = run() ? await ask("curves", { run: run() }) : null;
-      $("studio-curves").data = told;
-      if (kept === 0) suggest(told?.watch ?? []);
-      if (told && told.checkpoints.length !== kept) drawWord();
-      kept = told?.checkpoints.length ?? 0;
+      const reply = run() ? await ask("curves", { run: run() }) : null;
+      $("studio-curves").data = reply;
+      if (kept === 0) suggest(reply?.watch ?? []);
+      if (reply && reply.checkpoints.length !== kept) drawWord();
+      kept = reply?.checkpoints.length ?? 0;
     }),
   );
   const drawAll = () => {
@@ -142,28 +142,28 @@ export async function openLearning(guard, watch) {
   };
   const look = async () => {
     clearTimeout(timer);
-    const told = await guard("runs", () => ask("runs"));
-    if (!told) return;
+    const reply = await guard("runs", () => ask("runs"));
+    if (!reply) return;
     const chosen = run();
-    if (JSON.stringify(told.runs) !== known) {
-      known = JSON.stringify(told.runs);
-      $("#run").replaceChildren(...told.runs.map((name) => el("option", {}, name)));
-      $("#run").value = told.runs.includes(told.training?.run) ? told.training.run : told.runs.includes(chosen) ? chosen : told.runs.at(-1) ?? "";
+    if (JSON.stringify(reply.runs) !== known) {
+      known = JSON.stringify(reply.runs);
+      $("#run").replaceChildren(...reply.runs.map((name) => el("option", {}, name)));
+      $("#run").value = reply.runs.includes(reply.training?.run) ? reply.training.run : reply.runs.includes(chosen) ? chosen : reply.runs.at(-1) ?? "";
       drawAll();
     }
-    $("#runs").hidden = $("#watching").hidden = !told.runs.length;
-    $("#no-runs").hidden = told.runs.length > 0;
-    tellTraining(told);
-    if (told.training && run() === told.training.run) drawCurves();
-    if (told.training?.state !== "running") return;
+    $("#runs").hidden = $("#watching").hidden = !reply.runs.length;
+    $("#no-runs").hidden = reply.runs.length > 0;
+    showTraining(reply);
+    if (reply.training && run() === reply.training.run) drawCurves();
+    if (reply.training?.state !== "running") return;
     timer = setTimeout(look, 2000);
   };
   $("#run").addEventListener("change", drawAll);
   for (const name of ["#watch-prompt", "#watch-word"]) {
-    const asked = calm(400, drawWord);
+    const askSoon = calm(400, drawWord);
     $(name).addEventListener("input", () => {
       typed = true;
-      asked();
+      askSoon();
     });
   }
   $("#again").addEventListener("click", drawAll);
@@ -179,7 +179,7 @@ export async function openLearning(guard, watch) {
   look();
 }
 
-function tellTraining({ training }) {
+function showTraining({ training }) {
   $("#start").hidden = training === null;
   $("#cannot").hidden = training !== null;
   if (!training) return;

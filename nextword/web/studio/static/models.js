@@ -1,4 +1,4 @@
-// A list of models to choose from: those of the server, and the runs that it shows, at their last checkpoint or at each.
+// Fill a list of models: those of the server, and the checkpoints of its runs, the last ones or, with `each`, all.
 import { count, el } from "./elements/parts.js";
 
 export function fillModels(select, { models, runs, checkpoint, name }, chosen, each) {

@@ -1,4 +1,4 @@
-// One plain sentence per station, true of what is on the screen; names and shapes for experts.
+// One plain sentence for each station about what it shows; for experts one with technical terms and shapes.
 import { count, exact, percent, visible } from "./elements/parts.js";
 import { sorted } from "./elements/leave-one-out.js";
 
@@ -9,8 +9,8 @@ export function say(station, { model, next, tokens, why, leftOut }, expert) {
   return (expert ? EXPERT : PLAIN)[station](model, next, tokens ?? { ids: next.ids }, known, left);
 }
 
-const quoted = (token) => `‘${visible(token).replace(/^ (?=\S)/, "")}’`; // a word's own space is shown on its chip
-const short = (number) => (Math.floor(100 * number) / 100).toFixed(2); // below 1, as the number is
+const quoted = (token) => `‘${visible(token).replace(/^ (?=\S)/, "")}’`; // the chip shows the space before the word
+const short = (number) => (Math.floor(100 * number) / 100).toFixed(2); // rounded down, so that it stays below 1
 
 // The strongest claims that held, for the word and against it.
 function reasons({ why, prompt }, token, marks) {
@@ -22,7 +22,7 @@ function reasons({ why, prompt }, token, marks) {
   return `Inside the model, ${named(best)} spoke for it most and ${named(worst)} against it. Both were tested by running the model without them.`;
 }
 
-// What the text did: the word whose absence changes the most.
+// The sentence about leave-one-out: the word whose absence changes the probability the most.
 function needed({ token, before, rows }) {
   const [first] = sorted(rows);
   if (!first || Math.abs(first.change) < 0.1) return `No single word of the text decided it: without any one of them, ${quoted(token.token)} is about as likely.`;
@@ -33,7 +33,7 @@ const PLAIN = {
   tokens: (model, next, { ids }) => `The text is cut into ${ids.length} ${ids.length === 1 ? "piece" : "pieces"}. Each is a number to the model.`,
   layers: (model) => `The pieces go through ${model.layers === 1 ? "one layer. In it" : `${model.layers} layers. In each`}, the last piece looks back at the others.`,
   distribution: (model, { distribution: { chosen, rows } }) => `The model has ${count(model.vocab)} pieces to choose from. The most probable is ${quoted(rows[0].token)} with ${percent(rows[0].probability)}; ${chosen.rank === 1 ? "that is also the one drawn." : `${quoted(chosen.token)}, the one drawn, had ${percent(chosen.probability)}.`}`,
-  draw: (model, { draw }) => (draw.how === "greedy" ? "Nothing is left to chance: the most probable is taken." : draw.by_hand ? `You moved the number to ${short(draw.number)}; it lies on ${quoted(draw.token.token)}.` : `A random number, ${short(draw.number)}, falls on ${quoted(draw.token.token)}.`),
+  draw: (model, { draw }) => (draw.how === "greedy" ? "Nothing is random here: the most probable is taken." : draw.by_hand ? `You moved the number to ${short(draw.number)}; it lies on ${quoted(draw.token.token)}.` : `A random number, ${short(draw.number)}, falls on ${quoted(draw.token.token)}.`),
   word: (model, { draw }) => `${quoted(draw.token.token)} comes next. It will join the text, and everything begins again.`,
   why: (model, { draw }, tokens, known, left) => (known || left ? [left && needed(left), known && reasons(known, draw.token.token, tokens.marks)].filter(Boolean).join(" ") : `Why ${quoted(draw.token.token)}? Leave out words of the text, or take parts out of the model, and see what changes.`),
   where: () => "Where might the word come from: copied from your text, or known from what the model was trained on?",

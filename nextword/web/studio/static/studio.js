@@ -1,5 +1,5 @@
-// The studio: seven stations of one journey, always about the next word of the text. What is shown was asked of the
-// server; here is only what was typed, what was chosen and where the reader looks.
+// The studio: seven stations about the next word of the text. All numbers come from the server; this file keeps what
+// the reader typed and chose, and which stations are open.
 import "./elements/tokens.js";
 import "./elements/distribution.js";
 import "./elements/draw.js";
@@ -19,7 +19,7 @@ import { ask, askPage, calm, soon } from "./ask.js";
 import { say } from "./sentences.js";
 
 const $ = (selector) => document.querySelector(selector);
-const BRANCHES = 4; // other ways that the text went, and that are kept
+const BRANCHES = 4; // texts: other continuations of the prompt that are kept
 const state = { model: null, sliders: [], words: [], branches: [], at: 0, number: null, contrast: null, next: null, tokens: null, why: null, leftOut: null };
 
 const question = () => ({ model: state.model?.name ?? null, prompt: $("#prompt").value, chosen: state.words.slice(0, state.at).map((word) => word.id) });
@@ -27,10 +27,10 @@ const settings = () => Object.fromEntries(state.sliders.map(({ name }) => [name,
 const drawing = () => ({ ...question(), ...settings(), seed: seed(), ...(state.number === null ? {} : { number: state.number }) });
 const seed = () => (/^\d{1,15}$/.test($("#seed").value.trim()) ? Number($("#seed").value) : 0);
 
-// Errors are sentences in place; an answer to the same question takes them away.
+// Errors by the name of the question; an answer to the same question removes its error.
 const faults = new Map();
 
-function tellFaults() {
+function showFaults() {
   $("#error").textContent = [...new Set(faults.values())].join(" ");
   $("#error").hidden = faults.size === 0;
 }
@@ -43,34 +43,34 @@ async function guarded(place, act) {
     return answer;
   } catch (error) {
     faults.set(place, error.message);
-    if (place === "distribution" && error.refused) $("main").hidden = true; // what stands there is about another text
+    if (place === "distribution" && error.refused) $("main").hidden = true; // the stations still show another text
     writing(false);
     return null;
   } finally {
-    tellFaults();
+    showFaults();
   }
 }
 
-// Stations 3, 4, 5: cheap, so they follow every movement.
+// Stations 3, 4, 5: cheap, so they are asked for at every movement of a slider.
 const drawDistribution = soon(() =>
   guarded("distribution", async () => {
     const late = setTimeout(busy, 300, "#distribution", true);
-    const told = await ask("distribution", drawing()).finally(() => {
+    const reply = await ask("distribution", drawing()).finally(() => {
       clearTimeout(late);
       busy("#distribution", false);
     });
     const before = state.next;
-    state.next = told;
-    $("nw-distribution").data = told.distribution;
-    $("nw-draw").data = told.draw;
-    $("#number").value = state.number ?? told.draw.number; // a late answer does not move what a hand holds
-    $("#number").setAttribute("aria-valuetext", `${told.draw.number.toFixed(4)}: ${visible(told.draw.token.token)}`);
-    $("#number").disabled = told.draw.how === "greedy";
+    state.next = reply;
+    $("nw-distribution").data = reply.distribution;
+    $("nw-draw").data = reply.draw;
+    $("#number").value = state.number ?? reply.draw.number; // a late answer does not move the slider under the reader's hand
+    $("#number").setAttribute("aria-valuetext", `${reply.draw.number.toFixed(4)}: ${visible(reply.draw.token.token)}`);
+    $("#number").disabled = reply.draw.how === "greedy";
     $("#fate").hidden = state.number === null;
-    $("#word .say").replaceChildren(shortened(textSoFar()), chip(told.draw.token.token, "nw-chosen"));
+    $("#word .say").replaceChildren(shortened(textSoFar()), chip(reply.draw.token.token, "nw-chosen"));
     sentences();
-    $("#ask-when").hidden = state.model.checkpoint === null || !told.is_text;
-    if (before?.draw.token.id !== told.draw.token.id) openStations();
+    $("#ask-when").hidden = state.model.checkpoint === null || !reply.is_text;
+    if (before?.draw.token.id !== reply.draw.token.id) openStations();
   }),
 );
 
@@ -83,7 +83,7 @@ const drawTokens = soon(() =>
   }),
 );
 
-// Stations 2, 6, 7: asked for when they are open.
+// Stations 2, 6, 7: expensive, so they are asked for only while they are open.
 const drawLayers = soon(() =>
   guarded("look", async () => {
     busy("#layers", true);
@@ -96,11 +96,11 @@ const drawLeaveOneOut = soon(() =>
   guarded("leave_one_out", async () => {
     if (!state.next) return;
     busy("#leaving", true);
-    const asked = { ...question(), token: state.next.draw.token.id };
-    const told = await ask("leave_one_out", asked).finally(() => busy("#leaving", false));
-    if (JSON.stringify({ ...question(), token: state.next?.draw.token.id }) !== JSON.stringify(asked)) return;
-    state.leftOut = told;
-    $("nw-leave-one-out").data = told;
+    const request = { ...question(), token: state.next.draw.token.id };
+    const reply = await ask("leave_one_out", request).finally(() => busy("#leaving", false));
+    if (JSON.stringify({ ...question(), token: state.next?.draw.token.id }) !== JSON.stringify(request)) return;
+    state.leftOut = reply;
+    $("nw-leave-one-out").data = reply;
     sentences();
     stay();
   }),
@@ -112,15 +112,15 @@ const drawWhy = soon(() =>
     busy("#apart", true);
     const token = state.next.draw.token.id;
     const contrast = state.contrast === token ? null : state.contrast;
-    const told = await ask("why", { ...question(), token, contrast }).finally(() => busy("#apart", false));
+    const reply = await ask("why", { ...question(), token, contrast }).finally(() => busy("#apart", false));
     contrasts(token, contrast);
-    state.why = told;
-    $("nw-why").tokens = told.prompt.tokens;
-    $("nw-why").data = told.why;
-    $("nw-lens").data = told.lens;
-    tellSources(told.sources, told.bigrams);
+    state.why = reply;
+    $("nw-why").tokens = reply.prompt.tokens;
+    $("nw-why").data = reply.why;
+    $("nw-lens").data = reply.lens;
+    showSources(reply.sources, reply.bigrams);
     $("studio-beside").data = null;
-    heads(told.why);
+    heads(reply.why);
     sentences();
     stay();
   }),
@@ -132,8 +132,8 @@ const drawWhen = soon(() =>
     if (!state.next) return;
     const question = { run: state.model.checkpoint.run, prompt: textSoFar(), continuation: state.next.draw.token.token };
     busy("#where", true);
-    const told = await ask("word", question).finally(() => busy("#where", false));
-    if (state.next?.draw.token.token === told.continuation && textSoFar() === told.prompt) $("#when").data = told;
+    const reply = await ask("word", question).finally(() => busy("#where", false));
+    if (state.next?.draw.token.token === reply.continuation && textSoFar() === reply.prompt) $("#when").data = reply;
   }),
 );
 
@@ -145,11 +145,11 @@ function openStations() {
   if ($("#layers > details").open) drawLayers();
   if ($("#leaving").open) drawLeaveOneOut();
   if ($("#apart").open) drawWhy();
-  else tellSources(null);
+  else showSources(null);
   $("#when").data = null;
 }
 
-function tellSources(sources, bigrams = null) {
+function showSources(sources, bigrams = null) {
   $("nw-sources").data = sources;
   $("nw-bigrams").data = bigrams;
   $("#ask-where").hidden = sources !== null;
@@ -163,7 +163,7 @@ function contrasts(token, contrast) {
   $(".contrast").hidden = false;
 }
 
-// The heads among the components, each of which can be silenced.
+// A button for each head among the components, which ablates the head.
 function heads(why) {
   const named = new Map();
   for (const { layer, head } of why.components) if (layer !== undefined && head !== undefined) named.set(`${layer}.${head}`, [layer, head]);
@@ -198,8 +198,8 @@ function drawText() {
   $("#written").replaceChildren(...(all ? [$("#prompt").value, el("b", {}, done), el("span", { class: "later" }, later)] : []));
   $("#written").scrollTop = $("#written").scrollHeight;
   $("#legend").hidden = !state.words.length;
-  tellLatest(state.words[state.at - 1]);
-  tellBranches();
+  showLatest(state.words[state.at - 1]);
+  showBranches();
   const items = state.words.map((word, at) => {
     const words = `${visible(word.token)}, ${percent(word.probability)}, ${word.surprisal.toFixed(1)} bits of surprisal${word.by_hand ? ", chosen by hand" : ""}`;
     const button = el("button", { type: "button", title: words, "aria-label": words }, visible(word.token));
@@ -211,8 +211,8 @@ function drawText() {
   $("#timeline").replaceChildren(...items);
 }
 
-// The word that joined last, and the way to its reasons.
-function tellLatest(word) {
+// The word that was added last, and a button that explains it.
+function showLatest(word) {
   $("#latest").hidden = !word;
   if (!word) return;
   const others = word.rank === 2 ? "one other was more probable" : `${count(word.rank - 1)} others were more probable`;
@@ -256,7 +256,7 @@ async function nextWord() {
   return !word.ends && $("#error").hidden;
 }
 
-// What was written so far stays one of the ways the text went, unless another of them begins so.
+// Keep the text so far as a branch, unless a kept branch begins with the same words.
 function keepBranch() {
   const ids = (words) => words.map((word) => word.id).join() + ",";
   const known = state.branches.filter((words) => !ids(state.words).startsWith(ids(words)));
@@ -273,7 +273,7 @@ function takeBranch(words) {
   arrive();
 }
 
-function tellBranches() {
+function showBranches() {
   $("#branches").hidden = !state.branches.length;
   const buttons = state.branches.map((words) => {
     const button = el("button", { type: "button", class: "quiet" }, `…${visible(words.at(-1).written.slice(-60))}`);
@@ -296,7 +296,7 @@ function begin() {
   arrive();
 }
 
-// Write on, at the pace of the slider.
+// Write word after word, at the speed of the slider.
 let pace = 0;
 
 function writing(on) {
@@ -304,7 +304,7 @@ function writing(on) {
   pace = 0;
   $("#on").setAttribute("aria-pressed", String(on));
   $("#on").textContent = on ? "Stop" : "Write on";
-  $("#latest span").setAttribute("aria-live", on ? "off" : "polite"); // no voice keeps up with it
+  $("#latest span").setAttribute("aria-live", on ? "off" : "polite"); // a screen reader cannot keep up
   if (on) pace = setTimeout(write);
 }
 
@@ -316,7 +316,7 @@ async function write() {
   else writing(false);
 }
 
-// Sentences, and slow motion: one station at a time.
+// The sentences of the stations, and slow motion, which shows one station after another.
 const STATIONS = ["tokens", "layers", "distribution", "draw", "word", "why", "where"];
 let station = 0;
 
@@ -343,7 +343,7 @@ function showStation(number) {
   speak();
 }
 
-// In slow motion the station that is spoken of stays in view, also when one above it has grown.
+// In slow motion, keep the current station in view, also when one above it has grown.
 function stay() {
   if (!$("#slow").checked) return;
   $(`#${STATIONS[station]}`).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
@@ -461,7 +461,7 @@ function listen() {
     drawWhy();
   });
   $("#distribution").addEventListener("click", (event) => {
-    if (event.target.closest(".nw-number")) return; // asks how it is known
+    if (event.target.closest(".nw-number")) return; // a click on a number opens its exact numbers
     const item = event.target.closest(".nw-distribution-rows > li");
     const at = item ? [...item.parentElement.children].indexOf(item) : -1;
     const row = state.next?.distribution.rows[at];
@@ -480,7 +480,7 @@ function listen() {
   $("#share").addEventListener("click", share);
 }
 
-// The number, dragged along its line.
+// Drag the random number along its line.
 function drag(event) {
   const line = $("nw-draw .nw-line svg");
   if (!line || event.button > 0 || (event.type === "pointerdown" ? !line.contains(event.target) : !$("nw-draw").hasPointerCapture(event.pointerId))) return;
@@ -496,7 +496,7 @@ function openWhy() {
   $("#leaving summary").focus({ preventScroll: true });
 }
 
-// Why this word and not another: a question to the parts.
+// Open the attribution: why this word and not another.
 function openApart() {
   if ($("#apart").open) drawWhy();
   $("#apart").open = true;
@@ -504,7 +504,7 @@ function openApart() {
   $("#apart summary").focus({ preventScroll: true });
 }
 
-// Three views of one page; the other two ask nothing before they are looked at.
+// Three views of one page; the other two ask the server nothing before they are opened.
 const VIEWS = { watch: () => null, compare: () => openCompare(state.model, guarded, () => ({ ...settings(), seed: seed() })), learning: () => openLearning(guarded, watch) };
 const opened = new Set();
 
@@ -526,26 +526,26 @@ function showView() {
 
 // Runs come and grow while the page is open.
 async function lookAgain() {
-  const told = await guarded("model", () => ask("model", { model: state.model.name }));
-  if (!told || told.name !== state.model.name) return;
-  state.model = told;
-  fillModels($("#model"), told, told.name, false);
-  if (opened.has("compare")) fillSides(told);
+  const reply = await guarded("model", () => ask("model", { model: state.model.name }));
+  if (!reply || reply.name !== state.model.name) return;
+  state.model = reply;
+  fillModels($("#model"), reply, reply.name, false);
+  if (opened.has("compare")) fillSides(reply);
   showCheckpoint();
 }
 
-// The model that is asked: one of the server's, or a checkpoint of a run, RUN@STEP.
+// The current model: one of the server's, or a checkpoint of a run, RUN@STEP.
 async function meet(name) {
-  const told = await guarded("model", () => ask("model", { model: name }));
-  if (!told) return;
+  const reply = await guarded("model", () => ask("model", { model: name }));
+  if (!reply) return;
   const first = state.model === null;
-  state.model = told;
-  const { layers, heads: each, vocab, context, width } = told;
-  fillModels($("#model"), told, told.name, false);
-  $("#facts").textContent = `${told.name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(width)} numbers wide.`;
+  state.model = reply;
+  const { layers, heads: each, vocab, context, width } = reply;
+  fillModels($("#model"), reply, reply.name, false);
+  $("#facts").textContent = `${reply.name}: ${layers} layers of ${each} heads, ${count(vocab)} tokens, reads ${count(context)} at once, ${count(width)} numbers wide.`;
   showCheckpoint();
   if (!first) return arrive();
-  makeSliders(told.sliders);
+  makeSliders(reply.sliders);
   showView();
   return arrive();
 }

@@ -1,4 +1,4 @@
-"""Lenses show what the model itself computes, and a circuit that is known."""
+"""Vocabularies show what the model itself computes, and a circuit that is known."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import torch
 
 from nextword.errors import InputError, UnknownToken
 from nextword.trace.logit.attribution import Quantity, attribute
-from nextword.trace.logit.lens import logit_lens
 from nextword.trace.recording import record
-from nextword.trace.weights.heads import attention_patterns, head_roles
 from nextword.trace.weights.vocabulary import (
     copying,
     head_attends,
@@ -22,42 +20,6 @@ from tests.trace.models import KINDS, PROMPT, induction_model, random_model
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@every_kind
-def test_the_last_row_of_the_logit_lens_is_the_prediction(kind: str) -> None:
-    recording = record(random_model(KINDS[kind]), PROMPT)
-    lens = logit_lens(recording)
-    assert lens.shape == (4, 60)
-    assert torch.allclose(lens[-1], recording.logits.log_softmax(-1), atol=1e-12)
-    assert torch.allclose(lens.exp().sum(1), torch.ones(4, dtype=lens.dtype))
-
-
-@every_kind
-def test_patterns_end_with_that_of_the_recording(kind: str) -> None:
-    model = random_model(KINDS[kind])
-    patterns = attention_patterns(model, PROMPT, 1)
-    assert patterns.shape == (4, 12, 12)
-    assert torch.allclose(patterns[:, -1], record(model, PROMPT).pattern(1), atol=1e-12)
-
-
-def test_the_heads_of_a_hand_made_circuit_are_known_by_their_roles() -> None:
-    roles = head_roles(induction_model(vocab=12, context=24), begin=0, tokens=range(1, 12))
-    assert roles.previous[0, 0] == pytest.approx(1)
-    assert roles.induction[1, 0] == pytest.approx(1)
-    assert next(iter(roles.of(0, 0))) == "previous"
-    assert next(iter(roles.of(1, 0))) == "induction"
-    for other in ((0, 1), (1, 1)):
-        assert max(roles.of(*other)["previous"], roles.of(*other)["induction"]) < 0.6
-
-
-def test_roles_need_tokens_that_can_be_repeated() -> None:
-    model = induction_model(vocab=12, context=24)
-    assert head_roles(model).induction[1, 0] > 0.9
-    with pytest.raises(UnknownToken):
-        head_roles(model, begin=12)
-    with pytest.raises(InputError, match="three different tokens"):
-        head_roles(model, tokens=[1, 2])
-
-
 def test_the_circuits_of_hand_made_heads_are_read_off_the_weights() -> None:
     model = induction_model()
     promoted, _ = head_writes(model, 1, 0, 7, 1)
@@ -68,14 +30,14 @@ def test_the_circuits_of_hand_made_heads_are_read_off_the_weights() -> None:
 
 
 @every_kind
-def test_a_neurons_vocabulary_is_its_share_of_each_logit(kind: str) -> None:
+def test_a_neurons_vocabulary_is_its_contribution_to_each_logit(kind: str) -> None:
     model = random_model(KINDS[kind])
     recording = record(model, PROMPT)
     found = neuron_vocabulary(model, 2, 3, 60)
     scale = recording.activations["norm.scale"][0] * recording.activations["blocks.2.mlp.activation"][0, 3]
     for token, score in list(zip(found.promotes.ids, found.promotes.scores, strict=True))[::13]:
-        share = attribute(recording, [Quantity(token)])[0].neurons[2, 3]
-        assert share == pytest.approx(score * float(scale), abs=1e-12)
+        contribution = attribute(recording, [Quantity(token)])[0].neurons[2, 3]
+        assert contribution == pytest.approx(score * float(scale), abs=1e-12)
     assert found.suppresses.ids == found.promotes.ids[::-1]
     assert found.suppresses.scores == pytest.approx(found.promotes.scores[::-1])
 
@@ -108,7 +70,5 @@ def test_what_is_not_there_is_refused() -> None:
         head_writes(model, 0, 4, 1)
     with pytest.raises(InputError, match="no neuron 3.0"):
         neuron_vocabulary(model, 3, 0)
-    with pytest.raises(InputError, match="no layer 3"):
-        attention_patterns(model, PROMPT, 3)
     with pytest.raises(UnknownToken):
         head_attends(model, 0, 0, 60)
