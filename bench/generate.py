@@ -98,7 +98,7 @@ class KVCache:
 
 
 def far_memory(threads: int) -> KVCache:
-    """KVCache that is in no cache."""
+    """Memory that is in no cache."""
     return KVCache([np.ones(512 << 20, np.uint8)], threads)
 
 
@@ -229,7 +229,7 @@ class Transformers:
             return DECODED / seconds(read)
 
 
-def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
+def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
     """All programs in turns; medians in tokens a second, and ratios."""
     works: dict[str, Work] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) 
             small = Ours(stored.architecture, packed, threads, kv_cache="int8")
             works[f"nextword {name} decode, int8 cache"] = lambda small=small: small.decode(EARLY)
             works[f"nextword {name} decode late, int8 cache"] = lambda small=small: small.decode(LATE)
-        if "llama.cpp" in contrast:
+        if "llama.cpp" in against:
             export_gguf(stored, Path(folder) / "q8.gguf", "Q8_0")
             files = {"Q4_1": stored.path, "Q8_0": Path(folder) / "q8.gguf"}
             peers = {name: LlamaCpp(file, threads) for name, file in files.items()}
@@ -252,12 +252,12 @@ def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) 
                 works[f"llama.cpp {name} decode"] = lambda peer=peer: peer.decode(EARLY)
                 works[f"llama.cpp {name} prefill"] = peer.prefill
                 works[f"llama.cpp {name} batch"] = peer.batch
-        if "transformers" in contrast:
+        if "transformers" in against:
             from nextword.parameters.export import export_hf
 
             export_hf(stored, Path(folder) / "hf")
-            contrast = Transformers(Path(folder) / "hf", threads)
-            works["transformers bf16 decode"] = lambda: contrast.decode(EARLY)
+            rival = Transformers(Path(folder) / "hf", threads)
+            works["transformers bf16 decode"] = lambda: rival.decode(EARLY)
         works["memory"] = far_memory(threads).speed
         for form, name in (("auto", "4-bit"), ("int8", "int8")):
             works[f"memory, the {name} weights"] = KVCache(ours[form].weights, threads).speed
@@ -377,7 +377,7 @@ def _resident() -> int | None:
 def main() -> None:
     """Print tables, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contrast", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
+    parser.add_argument("--against", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shape", choices=SHAPES)
@@ -386,7 +386,7 @@ def main() -> None:
     if given.shape:
         result = shape(given.shape, given.rounds, given.threads)
     else:
-        result = compare(open_stored("smollm2"), given.contrast.split(","), given.rounds, given.threads)
+        result = compare(open_stored("smollm2"), given.against.split(","), given.rounds, given.threads)
     if given.json or given.shape:
         print(json.dumps(result, indent=None if given.json else 1))
         return
