@@ -1,4 +1,4 @@
-"""What can be typed: the options that verbs share, and texts from the command line, a pipe or a file.
+"""The options that verbs share, and texts from the command line, a pipe or a file.
 
 A text is UTF-8 wherever it comes from; anything else is refused with one sentence.
 """
@@ -18,7 +18,7 @@ from nextword.base.settings import Setting, settings_of
 from nextword.errors import InputError
 from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 
-Text = Annotated[str | None, typer.Argument(show_default=False, help="The text; - or nothing reads stdin.")]
+TextArgument = Annotated[str | None, typer.Argument(show_default=False, help="The text; - or nothing reads stdin.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A pulled name, a folder, RUN@STEP or a .gguf file.")]
 Model = Annotated[
     str | None,
@@ -28,43 +28,42 @@ Model = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="One of OpenAI's: r50k_base, p50k_base, cl100k_base or o200k_base.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
-HeldAs = Annotated[
+CpuWeights = Annotated[
     str, typer.Option(help="How a CPU holds the weights: auto (as they are stored), fp32, bf16, int8 or int4.")
 ]
 KvCache = Annotated[
     str,
     typer.Option(
         help="How a CPU holds keys and values: auto (fp16 beside int8 and int4 weights, else fp32), fp32, fp16, or "
-        "int8: half the room of fp16, rounded a little."
+        "int8: half the memory of fp16, rounded a little."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int | None, typer.Option(show_default="a new one", help="Same seed, same text.")]
 ServerUrl = Annotated[
     str | None,
-    typer.Option("--server", metavar="URL", help="Let a server of OpenAI's API do it, such as `nextword serve`."),
+    typer.Option("--server", metavar="URL", help="Ask a server of OpenAI's API, such as `nextword serve`, instead."),
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.")]
+Contrast = Annotated[str | None, typer.Option(help="A contrast token, with its space; else what the model expected.")]
+MaxTokens = Annotated[int | None, typer.Option(help="The largest number of tokens to generate.")]
 
 
 class WritingCommand(TyperCommand):
-    """A verb that writes text; its help ends with what it does unless told otherwise."""
+    """A verb that generates text; its help ends with its default sampling options."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """The settings that a verb writes with unless told otherwise."""
+        """The sampling options whose defaults differ from the model's own distribution."""
         changed = {
             name: value
             for name, each in settings_of(Sampling).items()
             if each.default is not None and (value := getattr(DEFAULT_SAMPLING, name)) != each.default
         }
         formatter.write_paragraph()
-        formatter.write_text(
-            f"Unless told otherwise: {' '.join(f'{_flag(name)} {changed[name]}' for name in changed)}."
-        )
+        formatter.write_text(f"Default sampling: {' '.join(f'{_flag(name)} {changed[name]}' for name in changed)}.")
 
 
 def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb all sampling options in place of its parameter `given`: a dict of those that were used."""
+    """Give a verb all sampling options in place of its parameter `given`, a dict of the options that were used."""
 
     def command(**arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in settings_of(Sampling)}
@@ -105,10 +104,10 @@ def _bias(pair: str) -> tuple[int, float]:
 
 
 def text_of(argument: str | None) -> str:
-    """The text of an argument; for - and for none what is piped in, less the line end that `echo` adds."""
+    """The text of an argument; for - and for None the standard input, without the line end that `echo` adds."""
     if argument is not None and argument != "-":
         return utf8(argument)
-    return standard_input("TEXT", asked=argument == "-").removesuffix("\n").removesuffix("\r")
+    return standard_input("TEXT", typed=argument == "-").removesuffix("\n").removesuffix("\r")
 
 
 def file_text(path: Path) -> str:
@@ -116,15 +115,28 @@ def file_text(path: Path) -> str:
     return _decode(path.read_bytes(), str(path))
 
 
-def standard_input(wanted: str, asked: bool = False) -> str:
-    """All that is piped in. Wrong usage if nothing is and `asked` does not say that it will be typed."""
-    if sys.stdin.isatty() and not asked:
-        raise typer.BadParameter("give it, or pipe it in", param_hint=wanted)
+def standard_input(name: str, typed: bool = False) -> str:
+    """The whole standard input.
+
+    Args:
+        name: Name of the argument that it stands for, for the error.
+        typed: Whether it may be typed at a terminal.
+
+    Raises:
+        typer.BadParameter: Nothing is piped in and it may not be typed.
+        InputError: It is not UTF-8.
+    """
+    if sys.stdin.isatty() and not typed:
+        raise typer.BadParameter("give it, or pipe it in", param_hint=name)
     return _decode(sys.stdin.buffer.read(), "standard input")
 
 
 def token_ids(text: str) -> list[int]:
-    """Whole numbers between white space."""
+    """Token ids, written as whole numbers separated by white space. Raises InputError for anything else.
+
+    >>> token_ids("15496 995\\n")
+    [15496, 995]
+    """
     words = text.split()
     wrong = [word for word in words if not (word.isascii() and word.isdecimal())]
     if wrong:
@@ -133,7 +145,7 @@ def token_ids(text: str) -> list[int]:
 
 
 def utf8(text: str) -> str:
-    """The text itself. Raises InputError if its bytes were no UTF-8: they arrive as halves of surrogates."""
+    """The text itself. Raises InputError if its bytes were not UTF-8: Python passes those on as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""The measurements behind every figure that nextword claims, to be made again."""
+"""Run again the measurements behind the figures that nextword states."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from nextword.errors import InputError
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,
-    what: Annotated[str | None, typer.Argument(metavar="[WHAT]", help="Which one; without it, all are listed.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[WHAT]", help="The name of a bench; without it, all are listed.")
+    ] = None,
 ) -> None:
-    """Measure: generate, train, serve, explain ... What follows WHAT is passed on; try `bench WHAT --help`."""
+    """Run a bench: generate, train, serve, explain ... Options after WHAT are the bench's: `bench WHAT --help`."""
     scripts = {path.stem: path for path in sorted(_folder().glob("[a-z]*.py"))}
     if what in (None, "--help", "-h"):
         width = max(map(len, scripts))
@@ -41,7 +43,7 @@ def bench(
 
 
 def _folder() -> Path:
-    """Beside the package in a checkout, inside it where it is installed."""
+    """The folder of the benches: beside the package in a checkout, inside the package where it is installed."""
     package = Path(nextword.__file__).parent
     return next(folder for folder in (package / "bench", package.parent / "bench") if folder.is_dir())
 

@@ -1,4 +1,4 @@
-"""A run again without a passage: what the passage did to the model."""
+"""The effect of a passage: a run is trained again without it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 @app.command()
 def counterfactual(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    without: Annotated[str, typer.Option(metavar="PASSAGE", help="The words that no step reads this time.")],
-    out: Annotated[Path, typer.Option(metavar="NEW", help="The new folder of the run without them.")],
+    without: Annotated[str, typer.Option(metavar="PASSAGE", help="The words that the new run does not read.")],
+    out: Annotated[Path, typer.Option(metavar="NEW", help="The new folder of the run without the passage.")],
     ask: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="PROMPT TOKEN", help="Compare this token's probability after it.")
+        tuple[str, str] | None,
+        typer.Option(metavar="PROMPT TOKEN", help="Compare this token's probability after the prompt."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write NEW/tensorboard, too.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """What a passage did: train a run again, from before it read the passage, without it.
+    """The effect of a passage: train a run again without it, from its last checkpoint before the passage.
 
     If it was stopped, go on with: nextword train --resume NEW
     """
@@ -44,30 +45,30 @@ def counterfactual(
         from nextword.train.counterfactual import effect, foretell, start_without
 
         tokenizer = Tokenizer.from_folder(run)
-        # Asked first, so that a mistake shows before the training.
-        asked = ask and (tokenizer.encode_prompt(utf8(ask[0])), tokenizer.encode_one(utf8(ask[1])))
+        # Encoded first, so that a mistake shows before the training.
+        question = ask and (tokenizer.encode_prompt(utf8(ask[0])), tokenizer.encode_one(utf8(ask[1])))
         new, withheld = start_without(run, passage, out, device=device)
         terminal.note(
             f"{passage!r} stands in the text {withheld.count:,} times and was read in {withheld.exposures:,} steps, "
             f"first in step {withheld.first_read + 1:,}; going on without it after step {withheld.resumed_after:,}."
         )
         show_training(new, as_json, tensorboard)
-        if asked is None or ask is None:
+        if question is None or ask is None:
             return
-        found, foretold = effect(run, out, *asked), foretell(run, out, passage, *asked)
+        found, foretold = effect(run, out, *question), foretell(run, out, passage, *question)
     if as_json:
-        told = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
-        emit({**told, "foretold": asdict(foretold)})
+        payload = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
+        emit({**payload, "foretold": asdict(foretold)})
     else:
-        _tell(*ask, found, foretold)
+        _print_effect(*ask, found, foretold)
 
 
-def _tell(prompt: str, token: str, found: Effect, foretold: Foretold) -> None:
+def _print_effect(prompt: str, token: str, found: Effect, foretold: Foretold) -> None:
     print(
         f"{token!r} after {prompt!r}: {found.with_passage:.2%} with the passage, "
         f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
     )
     print(
-        f"foretold by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
-        f"by gradients: it spoke more for it than {foretold.below} of {foretold.others} other stretches as long"
+        f"estimated by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
+        f"by gradients: larger than the influence of {foretold.below} of {foretold.others} other passages of its length"
     )

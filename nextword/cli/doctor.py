@@ -1,6 +1,6 @@
 """Whether this machine is ready for nextword: one check for each thing that can be missing.
 
-Every check says what was found and, unless all is well, what to do; none changes anything.
+Every check says what it found and, unless all is well, what to do; none changes anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ MEMORY = 2e9  # bytes: enough to run a small model in float32
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, what was found, and what to do about it ("" if nothing)."""
+    """The result of one check.
+
+    Args:
+        name: What was checked.
+        status: "ok", "warning" (it works, but not fully) or "problem" (it does not work).
+        found: What was found.
+        todo: What to do, a sentence or a command; "" if nothing.
+    """
 
     name: str
     status: Literal["ok", "warning", "problem"]
@@ -34,7 +41,7 @@ class Check:
 
 
 def examine() -> Iterator[Check]:
-    """All checks, in the order in which one would mend them."""
+    """All checks, in the order in which problems are best mended."""
     yield Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from _packages()
     yield _torch()
@@ -47,7 +54,7 @@ def examine() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """nextword and what it depends on, the installed version against the one that is asked for."""
+    """nextword and its dependencies: the installed versions against the required ones."""
     try:
         wanted = metadata.requires("nextword") or []
     except metadata.PackageNotFoundError:
@@ -104,7 +111,7 @@ def _memory() -> Check:
 
 
 def _cache() -> Iterator[Check]:
-    """The folder of pulled models, or where it would be made, and the room on its disk."""
+    """The folder of pulled models, or the place for it, and the free bytes of its disk."""
     from nextword.parameters.cache import cache_folder
 
     folder = cache_folder()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from nextword.cli.arguments import (
     AsJson,
     Encoding,
     Model,
-    Text,
+    TextArgument,
     standard_input,
     text_of,
     token_ids,
@@ -19,12 +19,9 @@ from nextword.cli.arguments import (
 from nextword.cli.root import app
 from nextword.cli.shared import emit, tokenizer_of
 
-if TYPE_CHECKING:
-    pass
-
 
 @app.command()
-def encode(text: Text = None, encoding: Encoding = None, model: Model = None, as_json: AsJson = False) -> None:
+def encode(text: TextArgument = None, encoding: Encoding = None, model: Model = None, as_json: AsJson = False) -> None:
     """Text to token ids. In a pipe, the ids alone."""
     words, tokenizer = text_of(text), tokenizer_of(encoding, model)
     ids = tokenizer.encode(words)
@@ -41,7 +38,7 @@ def encode(text: Text = None, encoding: Encoding = None, model: Model = None, as
 
 @app.command()
 def decode(
-    ids: Annotated[list[int] | None, typer.Argument(show_default=False, help="None reads stdin.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(show_default=False, help="Token ids; none reads stdin.")] = None,
     encoding: Encoding = None,
     model: Model = None,
     as_json: AsJson = False,
@@ -51,4 +48,4 @@ def decode(
     if as_json:
         emit({"text": text})
     else:
-        terminal.Page().write(text + "\n")
+        terminal.TextStream().write(text + "\n")

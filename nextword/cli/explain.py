@@ -1,4 +1,4 @@
-"""From words back to their reasons: weights and lines of text."""
+"""From a token back to its reasons: components of the model and lines of its text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from nextword.base.text import finite, printable, size
 from nextword.cli import terminal
 from nextword.cli.arguments import (
     AsJson,
+    Contrast,
     Device,
     Model,
     Seed,
-    Text,
+    TextArgument,
     text_of,
     with_sampling,
 )
@@ -40,11 +41,11 @@ _SETTINGS = settings_of(ExplainSettings)
 @with_sampling
 def explain(
     given: dict[str, Any],
-    prompt: Text = None,
+    prompt: TextArgument = None,
     token: Annotated[
-        str | None, typer.Option(show_default="the favourite", help="The token to explain, with its space.")
+        str | None, typer.Option(show_default="the most probable", help="The token to explain, with its space.")
     ] = None,
-    contrast: Annotated[str | None, typer.Option(help="A rival token; else what the model expected.")] = None,
+    contrast: Contrast = None,
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help=_SETTINGS["count"].doc)] = EXPLAIN.count,
     granularity: Annotated[Granularity, typer.Option(help=_SETTINGS["granularity"].doc)] = EXPLAIN.granularity,
@@ -61,21 +62,20 @@ def explain(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Why this token: an exact account of its logit, each claim tested by removing its cause.
+    """Why this token: its logit as an exact sum over components, each claim tested by ablating the component.
 
     With --seed or a sampling option, the token is drawn as `generate` draws it.
     """
     drawn = bool(given) or seed is not None
     if drawn and token is not None:
         raise typer.BadParameter("give --token, or --seed and sampling options, not both")
-    if html is not None and (html.is_dir() or not html.parent.is_dir()):
-        raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
+    _check_file(html)
     from nextword.api import DEFAULT_MODEL
     from nextword.trace.text.sources import sentence
     from nextword.web.pages.receipt import write_page
 
     words, gpt = text_of(prompt), open_model(model, device)
-    with terminal.busy("reading"):
+    with terminal.spinner("reading"):
         receipt = gpt.receipt(
             words,
             token,
@@ -89,16 +89,22 @@ def explain(
             text=text,
             name=model or DEFAULT_MODEL,
         )
-        told = receipt.to_json() if html is None else receipt.with_views()
+        payload = receipt.to_json() if html is None else receipt.with_views()
     if html is not None:
-        write_page(html, told)
+        write_page(html, payload)
     if as_json:
-        emit(told)
+        emit(payload)
     else:
         terminal.explanation(terminal.output(), receipt.explanation)
-        print(printable(sentence(told["sources"])))
+        print(printable(sentence(payload["sources"])))
     if html is not None:
         terminal.note(f"the receipt is {html}; check it with: nextword replay {html}")
+
+
+def _check_file(html: Path | None) -> None:
+    """Refuse a page that could not be written, before the long work."""
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise InputError(f"{html} cannot be written: give --html the name of a file in a folder that is there.")
 
 
 @app.command()
@@ -115,7 +121,7 @@ def replay(
 ) -> None:
     """Compute a receipt again and say whether every number holds; exit 1 if not.
 
-    Receipts of earlier versions are read, too: what they have in common with today's is checked.
+    Receipts of earlier versions are checked on the fields that both versions have.
     """
     from nextword.trace.receipt import replay as replaying
     from nextword.web.pages.receipt import read_receipt
@@ -124,9 +130,9 @@ def replay(
     request, name = replaying.request_of(receipt), model or replaying.model_of(receipt)
     gpt = open_model(name, device)
     replaying.check_tokenizer(receipt, gpt.hashes())
-    with terminal.busy("computing it again"):
+    with terminal.spinner("computing it again"):
         where = text or replaying.text_folder_of(receipt)
-        # A receipt that was made without a text is compared with one that looks into none either.
+        # A receipt that was made without a text is compared with one made without a text.
         traced = where is not None or replaying.has_text(receipt)
         receipt_again = gpt.receipt(**request, text=where, traced=traced, name=name)
         again = receipt_again.with_views() if "views" in receipt else receipt_again.to_json()
@@ -137,15 +143,15 @@ def replay(
         groups = [{**dataclasses.asdict(check), "worst": finite(check.worst), "holds": check.holds} for check in checks]
         emit({"holds": holds, "tolerance": replaying.TOLERANCE, "groups": groups, "reasons": reasons})
     else:
-        _tell_checks(checks, holds)
+        _print_checks(checks, holds)
         for reason in reasons:
             print(printable(reason))
     if not holds:
         raise typer.Exit(1)
 
 
-def _tell_checks(checks: Sequence[Check], holds: bool) -> None:
-    """A line for each group, and the verdict."""
+def _print_checks(checks: Sequence[Check], holds: bool) -> None:
+    """Print a line for each group, and the verdict."""
     from nextword.trace.receipt.replay import TOLERANCE
 
     for check in checks:
@@ -175,14 +181,14 @@ def index(
 
     began, built = time.monotonic(), True
     if out is not None:
-        text = index_files(paths, tokenizer_of(None, model), out, on_note=terminal.note, spinner=terminal.busy)
+        text = index_files(paths, tokenizer_of(None, model), out, on_note=terminal.note, spinner=terminal.spinner)
     elif len(paths) == 1 and model is None:
-        text, built = reindex(Path(paths[0]), spinner=terminal.busy)
+        text, built = reindex(Path(paths[0]), spinner=terminal.spinner)
     else:
         raise typer.BadParameter("give the folder of one RUN; or PATHs of text and --out DIR")
     facts = {"tokens": len(text.shards.tokens), "documents": text.shards.n_documents, "bytes": text.index.n_bytes}
     if as_json:
         emit({"folder": str(text.folder), "built": built, "seconds": round(time.monotonic() - began, 3), **facts})
         return
-    told = f"{facts['tokens']:,} tokens of {facts['documents']:,} documents, {size(facts['bytes'])}"
-    print(f"{told}: {'indexed' if built else 'the index is there and whole'}")
+    summary = f"{facts['tokens']:,} tokens of {facts['documents']:,} documents, {size(facts['bytes'])}"
+    print(f"{summary}: {'indexed' if built else 'the index is there and whole'}")

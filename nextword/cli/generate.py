@@ -1,4 +1,4 @@
-"""From a prompt to odds, words and scores."""
+"""From a prompt to probabilities, and to text; from a text to its log-probabilities."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nextword.base.text import finite
 from nextword.cli import terminal
 from nextword.cli.arguments import (
     AsJson,
+    CpuWeights,
     Device,
-    HeldAs,
     KvCache,
     MaxTokens,
     Model,
     Seed,
     ServerUrl,
-    Text,
+    TextArgument,
     WritingCommand,
     file_text,
     text_of,
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 @with_sampling
 def predict(
     given: dict[str, Any],
-    prompt: Text = None,
+    prompt: TextArgument = None,
     model: Model = None,
-    top: Annotated[int, typer.Option(min=1, help="How many tokens to show.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="The number of tokens to show.")] = 10,
     device: Device = "auto",
-    weights: HeldAs = "auto",
+    weights: CpuWeights = "auto",
     kv_cache: KvCache = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """The probability of every token to come next. With sampling options: what they make of it."""
+    """The probability of every next token. With sampling options: also the probability that they give it."""
     from nextword.sample.settings import Sampling
 
     sampling, text, gpt = Sampling(**given), text_of(prompt), open_model(model, device, weights, kv_cache)
-    with starting(), terminal.busy("reading"):
+    with starting(), terminal.spinner("reading"):
         prediction = gpt.predict(text, sampling)
     rows, removed = prediction.top(top), prediction.removed_mass
     if as_json:
@@ -72,38 +72,38 @@ def predict(
 @with_sampling
 def generate(
     given: dict[str, Any],
-    prompt: Text = None,
+    prompt: TextArgument = None,
     model: Model = None,
     max_tokens: MaxTokens = None,
     stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Ends it and is not shown. Repeatable.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Ends the text and is not shown. Repeatable.")
     ] = None,
     seed: Seed = None,
-    chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprise.")] = False,
+    chips: Annotated[bool, typer.Option("--chips", help="Colour every token by its surprisal.")] = False,
     device: Device = "auto",
-    weights: HeldAs = "auto",
+    weights: CpuWeights = "auto",
     kv_cache: KvCache = "auto",
     server: ServerUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, token by token. In a pipe, the continuation alone."""
     if server is not None:
-        _only_there((device, weights, kv_cache), as_json)
+        _refuse_local_options((device, weights, kv_cache), as_json)
         remote = _server(server, model).generate(text_of(prompt), given, stop or (), seed, **_limit(max_tokens))
-        _show(terminal.Page(), remote, chips)
+        _show(terminal.TextStream(), remote, chips)
         terminal.note(_summary(remote, len(remote.chunks)))
         return
-    sampling, text, gpt = _writing(given), text_of(prompt), open_model(model, device, weights, kv_cache)
-    with starting(), terminal.busy("reading"):
+    sampling, text, gpt = _sampling(given), text_of(prompt), open_model(model, device, weights, kv_cache)
+    with starting(), terminal.spinner("reading"):
         generation = gpt.generate(text, sampling=sampling, stop=stop or (), seed=seed, **_limit(max_tokens))
     if as_json:
-        _emit_steps(gpt, generation)
+        _print_json(gpt, generation)
         return
-    page = terminal.Page()
-    if page.is_terminal:
-        page.write(text, "dim")
-    _show(page, generation, chips)
-    if chips and page.is_terminal:
+    stream = terminal.TextStream()
+    if stream.is_terminal:
+        stream.write(text, "dim")
+    _show(stream, generation, chips)
+    if chips and stream.is_terminal:
         terminal.legend()
     terminal.note(_summary(generation, len(generation.tokens)))
 
@@ -116,7 +116,7 @@ def chat(
     max_tokens: MaxTokens = None,
     seed: Seed = None,
     device: Device = "auto",
-    weights: HeldAs = "auto",
+    weights: CpuWeights = "auto",
     kv_cache: KvCache = "auto",
     server: ServerUrl = None,
 ) -> None:
@@ -126,11 +126,11 @@ def chat(
     begin: Callable[[], Conversation | RemoteConversation]
     how: dict[str, Any]
     if server is not None:
-        _only_there((device, weights, kv_cache))
+        _refuse_local_options((device, weights, kv_cache))
         there = _server(server, model)
         begin, how = there.chat, {"given": given}
     else:
-        begin, how = open_model(model or CHAT_MODEL, device, weights, kv_cache).chat, {"sampling": _writing(given)}
+        begin, how = open_model(model or CHAT_MODEL, device, weights, kv_cache).chat, {"sampling": _sampling(given)}
     conversation = begin()
     talking = terminal.talking()
     if talking:
@@ -156,20 +156,20 @@ def chat(
 
 @app.command()
 def score(
-    text: Text = None,
+    text: TextArgument = None,
     file: Annotated[Path | None, typer.Option(help="A text file (UTF-8) instead of TEXT.")] = None,
     model: Model = None,
     device: Device = "auto",
-    weights: HeldAs = "auto",
+    weights: CpuWeights = "auto",
     kv_cache: KvCache = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """How probable a text is: the log-probability of each token."""
+    """The log-probability of each token of a text, its bits per byte and its perplexity."""
     if text is not None and file is not None:
         raise typer.BadParameter("give TEXT or --file, not both")
     words = text_of(text) if file is None else file_text(file)
     gpt = open_model(model, device, weights, kv_cache)
-    with starting(), terminal.busy("reading"):
+    with starting(), terminal.spinner("reading"):
         result = gpt.score(words)
     ids = [piece.id for piece in result.pieces]
     tokens = [gpt.tokenizer.token_text(id) for id in ids]
@@ -195,8 +195,8 @@ def _server(url: str, model: str | None) -> Server:
     return Server(url, model, os.environ.get("NEXTWORD_API_KEY"))
 
 
-def _only_there(how: tuple[str, str, str], as_json: bool = False) -> None:
-    """Wrong usage: options that have no meaning when a server does the work."""
+def _refuse_local_options(how: tuple[str, str, str], as_json: bool = False) -> None:
+    """Refuse, as wrong usage, options that have no meaning when a server generates."""
     if (how, as_json) != (("auto", "auto", "auto"), False):
         own = "a server has its own --device, --weights and --kv-cache, and its own JSON"
         raise typer.BadParameter(own, param_hint="--server")
@@ -207,25 +207,25 @@ def _summary(done: Generation | RemoteGeneration, tokens: int) -> str:
 
 
 def _answer(conversation: Conversation | RemoteConversation, said: str, **how: Any) -> None:
-    with terminal.busy("reading"):
+    with terminal.spinner("reading"):
         answer = conversation.say(utf8(said), **how)
-    _show(terminal.Page(), answer)
+    _show(terminal.TextStream(), answer)
     if answer.finish_reason != "stop":
         terminal.note(f"(ended by {answer.finish_reason})")
 
 
-def _show(page: terminal.Page, generation: Generation | RemoteGeneration, chips: bool = False) -> None:
+def _show(stream: terminal.TextStream, generation: Generation | RemoteGeneration, chips: bool = False) -> None:
     try:
         for step in generation:
-            page.write(step.text, terminal.surprisal(step.probability) if chips else None)
+            stream.write(step.text, terminal.surprisal(step.probability) if chips else None)
     except BaseException:
-        if page.is_terminal:
-            page.write("\n")  # what comes next begins a line
+        if stream.is_terminal:
+            stream.write("\n")  # the next output begins a line
         raise
-    page.write("\n")
+    stream.write("\n")
 
 
-def _emit_steps(gpt: GPT, generation: Generation) -> None:
+def _print_json(gpt: GPT, generation: Generation) -> None:
     for step in generation:
         token = gpt.tokenizer.token_text(step.token.id)
         assert generation.distribution is not None  # what the step was drawn from
@@ -243,7 +243,7 @@ def _emit_steps(gpt: GPT, generation: Generation) -> None:
     )
 
 
-def _writing(given: dict[str, Any]) -> Sampling:
+def _sampling(given: dict[str, Any]) -> Sampling:
     from nextword.sample.settings import DEFAULT_SAMPLING
 
     return dataclasses.replace(DEFAULT_SAMPLING, **given)

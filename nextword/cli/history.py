@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 @app.command()
 def history(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run; RUN@STEP: its history up to there.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What comes before.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text before the token.")],
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token, with its space.")],
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Score what kind of head each is, at every checkpoint.")
-    ] = False,
+    heads: Annotated[bool, typer.Option("--heads", help="Score the roles of all heads at every checkpoint.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """When a run learned a token: its log p at every checkpoint, and what was read when it rose most."""
@@ -37,23 +35,23 @@ def history(
     named = None if Path(run).exists() else checkpoint_named(run)
     folder, last = (Path(named[0]), named[1]) if named else (Path(run), None)
     order, _ = training_order(folder)
-    text = open_indexed(folder, spinner=terminal.busy)
+    text = open_indexed(folder, spinner=terminal.spinner)
     tokenizer = text.tokenizer
     ids = tokenizer.encode_prompt(utf8(prompt))
-    with terminal.busy("reading the checkpoints"):
+    with terminal.spinner("reading the checkpoints"):
         found = trace_history(
             folder, ids, tokenizer.encode_one(utf8(token)), text, order, roles=heads, begin=tokenizer.bos_id, last=last
         )
     if as_json:
         emit(found.to_json(tokenizer))
     else:
-        _tell_history(found, tokenizer)
+        _print_history(found, tokenizer)
 
 
-_SHOWN = 5  # sightings
+_SHOWN = 5  # sightings: printed
 
 
-def _tell_history(found: History, tokenizer: Tokenizer) -> None:
+def _print_history(found: History, tokenizer: Tokenizer) -> None:
     console = terminal.output()
     lowest = min(moment.log_probability for moment in found.moments)
     console.print(
@@ -62,7 +60,7 @@ def _tell_history(found: History, tokenizer: Tokenizer) -> None:
     for moment in found.moments:
         learned = found.learned is not None and moment.step == found.learned.by
         row = f"{moment.step:9,}  {moment.log_probability:7.2f}  "
-        row += "".join(f"{share:+10.2f}" for share in moment.parts.values())
+        row += "".join(f"{contribution:+10.2f}" for contribution in moment.parts.values())
         length = round(20 * (1 - moment.log_probability / lowest)) if lowest < 0 else 0
         row += "  " + "#" * length + (" <- learned" if learned else "")
         console.print(Line(row, "bold" if learned else ""), soft_wrap=True)

@@ -1,11 +1,11 @@
-"""Housekeeping: getting, listing, exporting and checking."""
+"""Pull, list and export models, and check the machine."""
 
 from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,16 +17,13 @@ from nextword.cli.arguments import (
 from nextword.cli.root import app
 from nextword.cli.shared import emit, fetch, fetch_known
 
-if TYPE_CHECKING:
-    pass
-
 
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A name that `models` lists, or owner/model on the Hub.")],
     as_json: AsJson = False,
 ) -> None:
-    """Get a model. What was fetched before an interruption is kept."""
+    """Download a model. What was fetched before an interruption is kept."""
     path = str(fetch(name))
     if as_json:
         emit({"name": name, "path": path})
@@ -36,7 +33,7 @@ def pull(
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """The models that are here or known by name."""
+    """List the models that are here or known by name."""
     from nextword.parameters.bundled import BUNDLED, find_bundled
     from nextword.parameters.pull import KNOWN, pulled
 
@@ -56,15 +53,15 @@ def models(as_json: AsJson = False) -> None:
         terminal.models(terminal.output(), rows)
 
 
-class Form(StrEnum):
-    """What a model can be exported to."""
+class ExportFormat(StrEnum):
+    """A format that models are exported to."""
 
     hf = "hf"
     gguf = "gguf"
 
 
-class Weights(StrEnum):
-    """How a GGUF file holds the matrices."""
+class GgufWeights(StrEnum):
+    """The format of the matrices in a GGUF file."""
 
     f32 = "f32"
     f16 = "f16"
@@ -75,19 +72,23 @@ class Weights(StrEnum):
 @app.command()
 def export(
     model: ModelName,
-    to: Annotated[Form, typer.Option(help="hf: a folder for transformers and others; gguf: a file for llama.cpp.")],
+    to: Annotated[
+        ExportFormat, typer.Option(help="hf: a folder for transformers and others; gguf: a file for llama.cpp.")
+    ],
     out: Annotated[Path, typer.Option(help="The new folder or file.")],
-    weights: Annotated[Weights, typer.Option(help="How a gguf file holds the matrices; hf: f32.")] = Weights.f32,
+    weights: Annotated[
+        GgufWeights, typer.Option(help="The format of the matrices in a gguf file; hf: f32.")
+    ] = GgufWeights.f32,
 ) -> None:
-    """Write a model in a form that other programs open."""
+    """Write a model in a format that other programs open."""
     from nextword.parameters.export import export_gguf, export_hf
     from nextword.parameters.run_folder import open_named
 
-    if to is Form.hf and weights is not Weights.f32:
+    if to is ExportFormat.hf and weights is not GgufWeights.f32:
         raise typer.BadParameter("--weights is for --to gguf; hf is written in f32")
     fetch_known(model)
-    with terminal.busy("writing"):
-        if to is Form.hf:
+    with terminal.spinner("writing"):
+        if to is ExportFormat.hf:
             export_hf(open_named(model), out)
         else:
             export_gguf(open_named(model), out, weights.upper())
@@ -96,18 +97,16 @@ def export(
 
 @app.command()
 def doctor(
-    warm: Annotated[
-        bool, typer.Option("--warm", help="Compile the kernels of this CPU now, not at first use.")
-    ] = False,
+    warm: Annotated[bool, typer.Option("--warm", help="Compile the CPU kernels now, not at first use.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whether this machine is ready. The exit code is 1 if something is broken."""
+    """Check whether this machine is ready. The exit code is 1 if something is broken."""
     from nextword.cli.doctor import examine
 
     if warm:
         from nextword.predict.cpu.engine import warm_up
 
-        with terminal.busy("compiling the CPU kernels"):
+        with terminal.spinner("compiling the CPU kernels"):
             warm_up()
     console, checks = terminal.output(), []
     for check in examine():

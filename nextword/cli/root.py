@@ -1,8 +1,8 @@
 """What holds for all verbs.
 
 `--json` puts machine-readable output, and nothing else, on stdout; notes, progress and errors go to stderr.
-The exit code is 0; 1 for an error that the user can mend, told in one line; 2 for wrong usage; 130 after
-Ctrl-C, 143 for training that was told to end, and 141 when nobody reads the output any more. What a verb needs is
+The exit code is 0; 1 for an error that the user can mend, reported in one line; 2 for wrong usage; 130 after
+Ctrl-C, 143 for training that SIGTERM ended, and 141 when nobody reads the output any more. What a verb needs is
 imported by the verb.
 """
 
@@ -22,7 +22,7 @@ from nextword.errors import NextwordError
 
 
 class _Verbs(TyperGroup):
-    """All verbs. What ends one early becomes an exit code, and one line on stderr if it can be mended."""
+    """All verbs. An exception becomes an exit code, and one line on stderr if the user can mend it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,14 +53,14 @@ app = typer.Typer(
 
 
 class _Notes(logging.Handler):
-    """What the library says of long work becomes a note on stderr."""
+    """Log messages of the library, printed as notes on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         terminal.note(record.getMessage())
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"nextword {__version__}")
         raise typer.Exit
 
@@ -77,12 +77,12 @@ def root(
     logger.setLevel(logging.INFO)
     logger.handlers = [_Notes()]
     # torch's threads wait for each other by spinning; where another program wants a core, that is 4 times slower
-    # than to sleep soon. Read when torch is loaded, which is later.
+    # than to sleep soon. torch reads this when it is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def _let_go_of_output() -> None:
-    """What is still to be written goes nowhere, so that the flush at exit does not fail again."""
+    """Send the rest of the output nowhere, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextword.cli import terminal
-from nextword.cli.arguments import Device, HeldAs, KvCache, Model
+from nextword.cli.arguments import CpuWeights, Device, KvCache, Model
 from nextword.cli.root import app
 from nextword.cli.shared import open_model
 from nextword.errors import InputError
@@ -17,24 +17,26 @@ from nextword.errors import InputError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-GRACE = 10.0  # seconds that texts have to end after Ctrl-C
+GRACE = 10.0  # seconds: for texts to end after Ctrl-C
 
 
 @app.command()
 def serve(
     model: Model = None,
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines ask.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key: Annotated[
-        str | None, typer.Option(envvar="NEXTWORD_API_KEY", help="Only who sends this key is answered.")
+        str | None, typer.Option(envvar="NEXTWORD_API_KEY", help="Answer only requests with this key.")
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="A page's origin that may ask; * for all. Repeatable."),
+        typer.Option(metavar="ORIGIN", help="A web page's origin that may send requests; * for all. Repeatable."),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=64, help="Texts written at once.")] = 8,
-    queue: Annotated[int, typer.Option(min=0, help="Texts that may wait for a row.")] = 64,
-    context: Annotated[int | None, typer.Option(min=1, show_default="the model's", help="Tokens of a text.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=64, help="The number of texts generated at once.")] = 8,
+    queue: Annotated[int, typer.Option(min=0, help="The number of texts that may wait for a row.")] = 64,
+    context: Annotated[
+        int | None, typer.Option(min=1, show_default="the model's", help="The number of tokens of a text, at most.")
+    ] = None,
     name: Annotated[str | None, typer.Option(show_default="MODEL", help="What clients call the model.")] = None,
     text: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Made by `nextword index`: receipts look words up in it.")
@@ -47,7 +49,7 @@ def serve(
         Path | None, typer.Option(metavar="FOLDER", help="The page may start training runs, in this folder.")
     ] = None,
     device: Device = "auto",
-    weights: HeldAs = "auto",
+    weights: CpuWeights = "auto",
     kv_cache: KvCache = "auto",
 ) -> None:
     """Serve OpenAI's API, and a page that shows each step from text to word.
@@ -72,26 +74,26 @@ def serve(
         runs=runs,
     )
     if rules.hosts is None and api_key is None:
-        terminal.note("Anybody who reaches this machine can ask: set --api-key.")
+        terminal.note("Anybody who reaches this machine can send requests: set --api-key.")
     if api_key is not None:
         terminal.note("A browser will ask for a name and a password: any name, and the key.")
     _run(served, host, port)
 
 
 def _called(model: str | None) -> str:
-    """What a model is called that was named so: of a path its last part, so that no answer tells where it lies."""
+    """The name that a model is served under: of a path the last part, so that no answer tells where it lies."""
     return Path(model).resolve().name if model and os.path.exists(model) else model or ""
 
 
 def _run(served: FastAPI, host: str, port: int) -> None:
-    """Until Ctrl-C or SIGTERM; texts that are being written then have time to end."""
+    """Serve until Ctrl-C or SIGTERM; texts that are being generated then have GRACE seconds to end."""
     import socket
 
     import uvicorn
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            if self.should_exit:  # asked twice: at once
+            if self.should_exit:  # the second signal: end at once
                 os._exit(128 + sig)
             served.state.service.scheduler.close(GRACE)
             super().handle_exit(sig, frame)

@@ -1,4 +1,4 @@
-"""What several verbs need: opening and fetching models, printing JSON."""
+"""Opening and fetching models, and printing JSON, for several verbs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """For once in a process: what is loaded meanwhile stays, and is not searched for garbage, now or later.
+    """Keep the garbage collector away from all that is loaded inside, now and later.
 
-    To search it takes a fifth of the time to the first token.
+    Modules and models stay for the life of the process; to search them takes a fifth of the time to the first token.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -36,6 +36,14 @@ def starting() -> Iterator[None]:
 
 
 def open_model(model: str | None, device: str = "auto", weights: str = "auto", kv_cache: str = "auto") -> GPT:
+    """Open a model as all verbs do, fetched first if it is a known one.
+
+    Args:
+        model: A pulled name, a folder, RUN@STEP or a .gguf file; None for the default model.
+        device: "auto", "cpu", "cuda" or "mps".
+        weights: Format of the weights on a CPU, as `nextword.open` takes it.
+        kv_cache: Format of keys and values on a CPU, as `nextword.open` takes it.
+    """
     with starting():
         from nextword import api as gpt
 
@@ -47,6 +55,7 @@ def open_model(model: str | None, device: str = "auto", weights: str = "auto", k
 
 
 def tokenizer_of(encoding: str | None, model: str | None) -> Tokenizer:
+    """The tokenizer of one of OpenAI's encodings, or of a model. Wrong usage if both are given."""
     if encoding is None:
         return open_model(model).tokenizer
     if model is not None:
@@ -57,7 +66,7 @@ def tokenizer_of(encoding: str | None, model: str | None) -> Tokenizer:
 
 
 def fetch_known(name: str) -> None:
-    """A model of known size and hash is pulled when it is first used; any other only when `pull` asks for it."""
+    """Pull a model of known size and hash at its first use; others are pulled by the verb `pull` alone."""
     from nextword.parameters.pull import KNOWN
 
     if name in KNOWN:
@@ -65,6 +74,7 @@ def fetch_known(name: str) -> None:
 
 
 def fetch(name: str) -> Path:
+    """The file or folder of a pulled model, downloaded with a progress bar if it is not here."""
     from nextword.parameters.pull import KNOWN, find_pulled, pull
 
     if (found := find_pulled(name)) is not None:
@@ -78,5 +88,5 @@ def fetch(name: str) -> Path:
 
 
 def emit(value: object) -> None:
-    """One line of JSON, at once; ASCII, so that no terminal or pipe can spoil it."""
+    """Print one line of JSON and flush; ASCII, so that no terminal's encoding can spoil it."""
     print(json.dumps(value, allow_nan=False), flush=True)

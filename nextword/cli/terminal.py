@@ -1,8 +1,8 @@
-"""How things look in a terminal: text as it comes, chips, bars, progress, notes and errors.
+"""Output in a terminal: streamed text, tokens as chips, bars, progress, notes and errors.
 
-Output goes to stdout, everything about the work (notes, progress, errors) to stderr. Colour is never the only
-carrier of a meaning, NO_COLOR and the terminal's width are honoured, and what is piped is plain. Control
-characters in a text, which could steer the terminal, are shown as symbols there and left alone in a pipe.
+Results go to stdout, everything about the work (notes, progress, errors) to stderr. Colour is never the only
+carrier of a meaning, NO_COLOR and the terminal's width are honoured, and piped output is plain. Control characters
+in a text, which could steer a terminal, are shown there as symbols and left alone in a pipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nextword.sample.results import NextToken
     from nextword.trace.logit.explanation import Explanation
 
-# Bits of surprise below which a token has this style: pale to dark, which colour-blind eyes see too (YlOrRd).
+# Bits of surprisal below which a token has this style: pale to dark, which colour-blind eyes see too (YlOrRd).
 _SURPRISAL = (
     (1, "black on #ffffb2"),
     (3, "black on #fecc5c"),
@@ -39,90 +39,90 @@ _SURPRISAL = (
 )
 _NEIGHBOURS = ("black on #cbd5e8", "black on #fdcdac")  # ColorBrewer Pastel2
 _STATUS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-_SILENCE = 10.0  # seconds, in a pipe
+_SILENCE = 10.0  # seconds: of work until a pipe gets a line about it
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
-# The console with a bar or a spinner on it: another would write into that.
+# The console with a bar or a spinner on it; another console would write into that.
 _moving: ContextVar[Console | None] = ContextVar("moving", default=None)
 
 
 def output() -> Console:
-    """What is asked for: stdout."""
+    """A console on stdout, for results."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def notes() -> Console:
-    """What is said about the work: stderr."""
+    """A console on stderr, for everything about the work."""
     return _moving.get() or Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def settle_encoding() -> None:
-    """From now on a character that stdout's encoding lacks is shown as "?" instead of ending the program."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stand-in for stdout may lack it
+    """Make stdout show "?" for a character that its encoding lacks, instead of ending the program."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a replacement of stdout may lack it
     if reconfigure is not None:
         reconfigure(errors="replace")
 
 
 def note(text: str) -> None:
-    """A remark on stderr."""
+    """Print a note on stderr."""
     _say(notes(), Text(printable(text), "dim"))
 
 
 def sample(step: int, text: str) -> None:
-    """What a model in training wrote, on stderr, in one paragraph."""
+    """Print a text that a model in training generated, on stderr, in one paragraph."""
     _say(notes(), Text(printable(" ".join(text.split())), "italic"), f"step {step:,}  ", "dim")
 
 
 def complain(message: str) -> None:
-    """An error on stderr: one line, however long."""
+    """Print an error on stderr, in one line of any length."""
     console = notes()
     console.out("error:", style="bold red", end=" ")
     console.out(printable(" ".join(message.split())))
 
 
-def busy(message: str) -> AbstractContextManager[object]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+def spinner(message: str) -> AbstractContextManager[object]:
+    """A spinner on stderr as long as the context is open; nothing where stderr is no terminal."""
     console = notes()
     return console.status(message, spinner_style="dim") if console.is_terminal else nullcontext()
 
 
 @contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """What is being done, on stderr: yields what is to be told it, as often as one likes.
+    """The current stage of long work, on stderr: yields `on_progress`, to be called with each new stage.
 
-    Beside a spinner in a terminal; elsewhere a line when it is still being done after a while, or something else is.
+    In a terminal the stage stands beside a spinner; elsewhere every `_SILENCE` seconds a new stage is a line.
     """
     console = notes()
     if console.is_terminal:
         with console.status("", spinner_style="dim") as status, _drawn_on(console):
-            yield lambda doing: status.update(Text(printable(doing), "dim"))
+            yield lambda stage: status.update(Text(printable(stage), "dim"))
         return
     now, over = "", threading.Event()
 
-    def tell() -> None:
-        told = ""
+    def report() -> None:
+        reported = ""
         while not over.wait(_SILENCE):
-            if (doing := now) != told:
-                note(doing)
-                told = doing
+            if (stage := now) != reported:
+                note(stage)
+                reported = stage
 
-    def remember(doing: str) -> None:
+    def on_progress(stage: str) -> None:
         nonlocal now
-        now = doing
+        now = stage
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
-        yield remember
+        yield on_progress
     finally:
         over.set()
-        teller.join()
+        reporter.join()
 
 
 @contextmanager
 def _drawn_on(console: Console) -> Iterator[None]:
-    """Inside, notes go through this console, which moves what is drawn on it out of their way."""
+    """Inside, notes go through this console, which keeps its bar or spinner below them."""
     before = _moving.set(console)
     try:
         yield
@@ -132,7 +132,7 @@ def _drawn_on(console: Console) -> Iterator[None]:
 
 @contextmanager
 def download_bar(size: int) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr for `size` bytes: yields what is to be told the bytes there so far and their total."""
+    """A bar on stderr for `size` bytes: yields a function of the bytes done and of their total (None if unknown)."""
     console = notes()
     if not console.is_terminal:
         yield lambda done, total: None
@@ -147,7 +147,7 @@ def download_bar(size: int) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def training_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """How far training is, on stderr: yields what is to be told the steps taken, their total and some facts.
+    """The progress of training, on stderr: yields a function of the steps taken, their total and some facts.
 
     A bar in a terminal; elsewhere a line after every twentieth of the steps.
     """
@@ -163,7 +163,7 @@ def training_bar() -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    # Bar and facts share what the others, which are always whole, leave of the width.
+    # The other columns are always whole; bar and facts share the rest of the width.
     bar = BarColumn(None, table_column=Column(ratio=1))
     facts_column = TextColumn("{task.description}", markup=False, table_column=Column(ratio=6, no_wrap=True))
     columns = (bar, MofNCompleteColumn(), facts_column, TimeRemainingColumn())
@@ -173,12 +173,12 @@ def training_bar() -> Iterator[Callable[[int, int, str], None]]:
 
 
 def talking() -> bool:
-    """Whether there is somebody at both ends, not a file or a pipe."""
+    """Whether stdin and stdout are a terminal, not a file or a pipe."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def ask() -> Iterator[str]:
-    """Lines typed at a prompt, until Ctrl-D; Ctrl-C drops the line that was begun."""
+    """Lines typed at a prompt, until Ctrl-D; Ctrl-C drops the line that is being typed."""
     with suppress(ImportError):
         import readline  # noqa: F401 (gives input() its editing and history)
     while True:
@@ -191,17 +191,17 @@ def ask() -> Iterator[str]:
             print()
 
 
-class Page:
-    """Text as it comes, shown at once; in a terminal wrapped at words, in a pipe exactly the text."""
+class TextStream:
+    """Streamed text, printed at once; in a terminal wrapped at words, in a pipe exactly the text."""
 
     def __init__(self) -> None:
         self._console = output()
         self.is_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         self._column = 0
-        self._word: list[tuple[str, str | None]] = []  # what stands of the last word, piece by piece
+        self._word: list[tuple[str, str | None]] = []  # the chunks of the last word printed so far
 
     def write(self, text: str, style: str | None = None) -> None:
-        """Show a piece of the text."""
+        """Print a chunk of the text."""
         if not self.is_terminal:
             self._console.file.write(text)
             self._console.file.flush()
@@ -216,7 +216,7 @@ class Page:
                 self._extend(part, style)
 
     def _extend(self, part: str, style: str | None) -> None:
-        shown = sum(cell_len(piece) for piece, _ in self._word)
+        shown = sum(cell_len(chunk) for chunk, _ in self._word)
         self._word.append((part, style))
         if self._column + cell_len(part) < self._console.width or shown + cell_len(part) >= self._console.width:
             self._put(part, style)
@@ -225,8 +225,8 @@ class Page:
             self._console.control(Control.move(-shown, 0), Control((ControlType.ERASE_IN_LINE, 0)))
         word = self._word
         self._break()
-        for piece, its_style in word:
-            self._put(piece, its_style)
+        for chunk, its_style in word:
+            self._put(chunk, its_style)
         self._word = word
 
     def _put(self, part: str, style: str | None) -> None:
@@ -239,20 +239,27 @@ class Page:
 
 
 def surprisal(probability: float) -> str:
-    """The style of a token that had this probability."""
+    """The style of a token of this probability, by its surprisal."""
     return next((style for bits, style in _SURPRISAL if probability > 2.0**-bits), _SURPRISAL[-1][1])
 
 
 def legend() -> None:
-    """What the colours of `surprisal` mean, on stderr."""
+    """Print the meaning of the colours of `surprisal`, on stderr."""
     limits = [bits for bits, _ in _SURPRISAL]
     words = [f" <{bits} " if bits < math.inf else f" {limits[-2]}+ " for bits in limits]
     chips = (Text(word, style) for word, (_, style) in zip(words, _SURPRISAL, strict=True))
-    notes().print(Text("bits of surprise ", "dim"), *chips, sep="")
+    notes().print(Text("bits of surprisal ", "dim"), *chips, sep="")
 
 
 def chips(console: Console, tokens: Sequence[str], figures: Sequence[str], styles: Sequence[str]) -> None:
-    """Tokens side by side, each over its figure, in as many lines as the width asks for."""
+    """Print tokens side by side, each over its figure, wrapped at the width.
+
+    Args:
+        console: Where to print.
+        tokens: Texts of the tokens.
+        figures: A short string under each token.
+        styles: A rich style of each token.
+    """
     over, under = Text(), Text()
     for token, figure, style in zip(tokens, figures, styles, strict=True):
         chip = _cut(visible(token), console.width)
@@ -267,19 +274,31 @@ def chips(console: Console, tokens: Sequence[str], figures: Sequence[str], style
 
 
 def alternating(count: int) -> list[str]:
-    """Styles that tell neighbours apart."""
+    """`count` styles that tell neighbours apart."""
     return [_NEIGHBOURS[number % 2] for number in range(count)]
 
 
 def surprisals(console: Console, tokens: Sequence[str], logprobs: Sequence[float | None]) -> None:
-    """Tokens over their surprise in bits, which also colours them; "-" under what nothing predicted."""
+    """Print tokens over their surprisal, which also colours them.
+
+    Args:
+        console: Where to print.
+        tokens: Texts of the tokens.
+        logprobs: Natural logarithms of their probabilities; None, shown as "-", for a token that nothing predicted.
+    """
     figures = ["-" if each is None else f"{abs(each) / math.log(2):.1f}" for each in logprobs]
     styles = ["" if each is None else surprisal(math.exp(each)) for each in logprobs]
     chips(console, tokens, figures, styles)
 
 
 def probabilities(console: Console, rows: Sequence[NextToken], filtered: bool) -> None:
-    """Tokens with a bar for the probability of each; `filtered`: also what sampling makes of it."""
+    """Print tokens with a bar for the probability of each.
+
+    Args:
+        console: Where to print.
+        rows: The tokens, at least one.
+        filtered: Whether to print the probability after sampling's filters, too.
+    """
     names = [_cut(visible(row.token), max(console.width // 3, 8)) for row in rows]
     width = max(cell_len(name) for name in names)
     highest = max(row.probability for row in rows)
@@ -298,10 +317,10 @@ def probabilities(console: Console, rows: Sequence[NextToken], filtered: bool) -
 
 
 def explanation(console: Console, found: Explanation) -> None:
-    """Why a token: the sum, then its largest causes with the test of each."""
+    """Print why a token: its logit as a sum, then the largest components with the test of each claim."""
     attribution, tested = found.claims, found.audit
     _say(console, Text(f"{printable(repr(found.decode_token(found.token)))}  {found.probability:.2%}", "bold"))
-    parts = (f"{name} {share:+.2f}" for name, share in attribution.parts().items())
+    parts = (f"{name} {contribution:+.2f}" for name, contribution in attribution.parts().items())
     _say(console, Text(f"{printable(found.about())}: {attribution.total:+.2f} = {', '.join(parts)}"))
     _say(console, Text(f"remainder {attribution.remainder:+.0e}", "dim"))
     for number, component in enumerate(found.components):
@@ -309,12 +328,12 @@ def explanation(console: Console, found: Explanation) -> None:
         if tested is not None:
             finding = tested.findings[number]
             style = "" if finding.holds else "dim"
-            # Against a named rival the claim is about the lead over it, which is what was measured.
+            # With a contrast token the claim is about the lead over that token, which is what was measured.
             lead = "" if found.contrast is None else f"the lead {-finding.measured:+.2f}, "
             words += f": without it {lead}log p {-finding.log_probability:+.2f}"
             words += "" if finding.holds else ", claim failed"
         _say(console, Text(words, style), f"{attribution.contribution(component):+8.2f}  ", style or "bold")
-    _say(console, Text("all other causes together", "dim"), f"{found.rest:+8.2f}  ", "dim")
+    _say(console, Text("all other components together", "dim"), f"{found.rest:+8.2f}  ", "dim")
     if tested is not None:
         held = sum(finding.holds for finding in tested.findings)
         sentence = f"{held} of {len(tested.findings)} claims hold"
@@ -322,12 +341,12 @@ def explanation(console: Console, found: Explanation) -> None:
             figures = f"{tested.rank_correlation:.2f}, of random directions {tested.control:.2f}"
             sentence += f"; rank correlation with the measured change of log p {figures}"
         if not math.isnan(tested.estimate_correlation):
-            sentence += f", of changes foreseen from gradients {tested.estimate_correlation:.2f}"
+            sentence += f", of changes estimated from gradients {tested.estimate_correlation:.2f}"
         _say(console, Text(sentence, "dim"))
 
 
 def models(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The models of `nextword models`."""
+    """Print the models of `nextword models`."""
     for row in rows:
         facts = f"  {size(row['size'])}  {row['licence'] or 'licence: see the Hub'}"
         _say(console, Text.assemble((row["name"], "bold"), facts))
@@ -336,7 +355,7 @@ def models(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check(console: Console, found: Check) -> None:
-    """One line of `nextword doctor`, and what to do on the next."""
+    """Print one check of `nextword doctor`, and on the next line what to do."""
     status = f"{found.status:<8}"
     _say(console, Text(f"{found.name}: {printable(found.found)}"), status, _STATUS[found.status])
     if found.todo:
@@ -344,12 +363,16 @@ def check(console: Console, found: Check) -> None:
 
 
 def visible(token: str) -> str:
-    """A token's text with its spaces and line ends shown."""
+    """A token's text with symbols for spaces, tabs and line ends.
+
+    >>> visible(" pie\\n")
+    '·pie↵'
+    """
     return printable(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
 
 
 def _say(console: Console, text: Text, mark: str = "", style: str = "") -> None:
-    """Prose after a mark: wrapped at words and set in from the mark in a terminal, one line in a pipe."""
+    """Print prose after a mark: in a terminal wrapped at words and indented by the mark, in a pipe one line."""
     room = console.width - len(mark) if console.is_terminal else max(text.cell_len, 1)
     for number, line in enumerate(text.wrap(console, room)):
         line.rstrip()

@@ -127,18 +127,18 @@ def _resume(folder: Path, device: str, as_json: bool, tensorboard: bool) -> None
 
 
 def show_training(run: Run, as_json: bool, tensorboard: bool) -> None:
-    """Train a run to its end.
+    """Train a run to its end and print its progress.
 
     Args:
-        run: That was begun or resumed.
-        as_json: Whether its events are printed as lines of JSON.
-        tensorboard: Whether they are written for TensorBoard, too.
+        run: A run that was begun or resumed.
+        as_json: Whether to print its events as lines of JSON.
+        tensorboard: Whether to write them for TensorBoard, too.
     """
     from nextword.train.events import Finished, Measured, Sampled, Stepped, Stopped
 
     folder, measured = shlex.quote(str(run.folder)), ""
-    with _kept(folder), _board(run, tensorboard) as draw, _stop_asked() as asked, terminal.training_bar() as show:
-        for event in run.train(lambda: bool(asked)):
+    with _kept(folder), _board(run, tensorboard) as draw, _stop_signals() as signals, terminal.training_bar() as show:
+        for event in run.train(lambda: bool(signals)):
             draw(event)
             if isinstance(event, Measured):
                 measured = f", held out {event.evaluation.bits_per_byte:.3f}"
@@ -154,13 +154,13 @@ def show_training(run: Run, as_json: bool, tensorboard: bool) -> None:
                 emit(event.record())
     if isinstance(event, Stopped):
         terminal.note(f"Stopped after step {event.step:,}; go on with: nextword train --resume {folder}")
-        raise typer.Exit(128 + asked[0])
+        raise typer.Exit(128 + signals[0])
     if isinstance(event, Finished) and not as_json:
-        _tell_results(run, event.results)
+        _print_results(run, event.results)
 
 
-def _tell_results(run: Run, results: Mapping[str, Any]) -> None:
-    """How good the model is, and what to do next."""
+def _print_results(run: Run, results: Mapping[str, Any]) -> None:
+    """Print the model's bits per byte, and the command to use it."""
     from nextword.parameters.run_folder import RunFolder
 
     folder = shlex.quote(str(run.folder))
@@ -177,7 +177,7 @@ def _tell_results(run: Run, results: Mapping[str, Any]) -> None:
 
 
 def _forecast(run: Run, bits: float | None) -> str:
-    """What was expected, or what the model needed that it went on from, to stand beside the result."""
+    """The forecast, or the bits per byte of the model that the run started from, to print beside the result."""
     if bits is not None and run.origin is not None and run.origin.bits_per_byte is not None:
         return f" ({run.origin.model}, as it was: {run.origin.bits_per_byte:.4f} on a sample)"
     expected = run.forecast.get("bits_per_byte")
@@ -204,7 +204,7 @@ def _board(run: Run, wanted: bool) -> Iterator[Callable[[Event], None]]:
 
 @contextmanager
 def _kept(folder: str) -> Iterator[None]:
-    """Where disk or memory is used up, says how to go on later."""
+    """If disk or memory is used up inside, print how to go on later."""
     from nextword.errors import NoDiskRoom
     from nextword.optimize.trainer import OutOfMemory
 
@@ -217,7 +217,7 @@ def _kept(folder: str) -> Iterator[None]:
 
 @contextmanager
 def ended_in_order(folder: Path) -> Iterator[None]:
-    """Where Ctrl-C or SIGTERM ends a run at once, before its first step or the second time, say what of it is kept."""
+    """If Ctrl-C or SIGTERM ends a run at once, before its first step or the second time, print what is kept."""
     by: int = signal.SIGINT
 
     def interrupt(number: int, frame: object) -> None:
@@ -241,19 +241,19 @@ def ended_in_order(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[list[int]]:
-    """The signals that ask to stop, Ctrl-C and SIGTERM, as they arrive; the second of a kind acts as ever."""
-    asked: list[int] = []
+def _stop_signals() -> Iterator[list[int]]:
+    """The signals to stop, Ctrl-C and SIGTERM, as they arrive; the second of a kind acts as without this."""
+    signals: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        asked.append(number)
+        signals.append(number)
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {}
     for wanted in (signal.SIGINT, signal.SIGTERM):
         before[wanted] = signal.signal(wanted, note)
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

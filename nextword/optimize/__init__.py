@@ -1,5 +1,5 @@
-"""tokens -> LEARNED WEIGHTS: the order of the data, the objective, the optimizer, the recipe, the trainer.
+"""TOKENS -> LEARNED WEIGHTS: the order of the data, the objective, the optimizer, the recipe, the trainer.
 
-In: token shards and a recipe; out: steps, states and a forecast. Nothing that knows stored models or run folders is
-imported here.
+In: a text of tokens, a recipe, or the state of a run; out: the progress of each step, and a state to go on from.
+Nothing that stores weights is imported here: whoever trains saves.
 """

@@ -1,5 +1,4 @@
-"""weights + tokens -> PROBABILITIES: the engine's contract, the CPU engine, the torch engine, scoring.
+"""weights + tokens -> PROBABILITIES: the engine's contract, the choice of an engine, PyTorch's, scoring.
 
-In: an architecture, stored tensors and token ids; out: logits. No tokenizer and nothing that draws is imported here;
-the engine speaks integers.
+In: an architecture, stored tensors, token ids; out: logits. No tokenizer is imported here: an engine speaks integers.
 """

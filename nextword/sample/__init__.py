@@ -1,5 +1,5 @@
-"""probabilities -> WORDS: settings, filters, the draw, stop strings, the loop, many texts at once, grammars.
+"""probabilities -> WORDS: filters, the draw, stop strings, the generation loop, many texts at once.
 
-In: logits and settings; out: sampled tokens, each with an account of its draw, and text. Torch and what looks inside a
-model are never imported here.
+In: logits, settings, a seed; out: tokens with the account of each draw, and text. No torch and nothing of HTTP is
+imported here.
 """

@@ -1,8 +1,8 @@
-"""The loop: predict, choose, show, read on.
+"""Autoregressive generation: predict, draw, show, read the drawn token.
 
-`SamplingLoop` chooses and shows: it is given the logits of the next token and answers with a `Step`. `Generation` also
-reads: an iterator over `Step`s, one for each chosen token, that can be left at any time. The text of the steps joined
-is `text`; where tokens do not end at character borders, or might begin a stop string, a step's text comes later than
+`SamplingLoop` draws and shows: it takes the logits of the next token and returns a `Step`. `Generation` also runs the
+model: an iterator over `Step`s, one for each drawn token, that can be left at any time. The texts of the steps joined
+are `text`; where tokens do not end at character borders, or might begin a stop string, a step's text comes later than
 its token.
 """
 
@@ -26,38 +26,52 @@ Finish = Literal["stop", "length", "context"]
 
 
 class Step(NamedTuple):
-    """One chosen token, and the text that can be shown now that it is known."""
+    """One drawn token, and the text that can be shown since then."""
 
     token: SampledToken
     text: str
 
     @property
     def probability(self) -> float:
-        """Of the token, as the model gave it."""
+        """The token's probability in the model's own distribution."""
         return self.token.probability
 
 
 class Grammar(Protocol):
-    """What a text may be, token by token."""
+    """A constraint on the text, token by token."""
 
     def allowed(self) -> Mask:
         """The tokens that may come next, bool [vocab]."""
 
     def advance(self, id: int) -> bool:
-        """The text goes on with `id`; whether nothing can follow."""
+        """Add a token to the text. Returns True if nothing can follow."""
 
 
 class SamplingLoop:
-    """A text being written by whoever reads: `take` is given the logits of each next token.
+    """The state of a text that is being generated. The caller runs the model and gives `take` the logits.
 
-    capacity: how many tokens can be read. grammar: what the text may be, before any filter acts.
-    seed: what the draws depend on; the same seed, prompt and settings give the same text.
-    choices, text: what is written so far. begins: where the last token's text begins, in characters, what is held back
-    counted too.
-    odds: what the last token was drawn from. finish_reason: None until it has ended, then "stop" (an end token, a
-    stop string or the grammar's end), "length" (max_tokens reached) or "context" (the model's context is full).
+    Args:
+        tokenizer: The model's.
+        prompt: Ids that the text continues, at least one.
+        capacity: Number of tokens that the caller's session can read.
+        sampling: How tokens are drawn.
+        max_tokens: The text ends after this number of tokens, at least 1.
+        stop: Strings that end the text and are not shown.
+        stop_ids: Tokens that end the text.
+        seed: Seed of the draws; the same seed, prompt and settings give the same text. None picks one.
+        grammar: Constraint on the text, applied before all filters.
 
-    Raises EmptyPrompt or SettingError.
+    Attributes:
+        tokens: The tokens drawn so far.
+        text: The text shown so far.
+        begins: Where the last token's text begins, in characters from the prompt's end; text that is held back counts.
+        distribution: What the last token was drawn from.
+        finish_reason: None until the text has ended, then "stop" (an end token, a stop string or the grammar's end),
+            "length" (max_tokens reached) or "context" (the model's context is full).
+
+    Raises:
+        EmptyPrompt: The prompt has no token.
+        SettingError: max_tokens, the seed or a stop string is out of its range.
     """
 
     def __init__(
@@ -91,11 +105,11 @@ class SamplingLoop:
         self._decoded = 0
         self._n_tokens = tokenizer.vocab_size
         self._scanner, self._decoder = StopScanner(stop), tokenizer.stream()
-        for id in prompt:  # the text goes on in the middle of a line, maybe of a character
+        for id in prompt:  # the text may continue a character whose first bytes end the prompt
             self._decoder.push(id)
 
     def take(self, logits: Logits) -> Step:
-        """Draw the next token from its logits [vocab]; not to be called once there is a `finish_reason`."""
+        """Draw the next token from its logits, float32 [vocab]; not to be called once there is a `finish_reason`."""
         assert self.finish_reason is None
         position = len(self.prompt) + len(self.tokens)
         self.distribution = self._distribute(logits)
@@ -111,7 +125,7 @@ class SamplingLoop:
         return distribute(logits, self._sampling, self._ids, len(self.tokens), self._n_tokens, allowed)
 
     def _show(self, id: int) -> str:
-        """The text that the new token allows to show; sets `finish_reason` if it is the last."""
+        """The text that can be shown after the new token; sets `finish_reason` if the token is the last."""
         self.begins = self._decoded
         if id in self.stop_ids:
             self.finish_reason = "stop"
@@ -136,11 +150,27 @@ class SamplingLoop:
 
 
 class Generation(SamplingLoop):
-    """A text being written with an engine. Iterate it to its end, or leave it whenever enough is seen.
+    """A text that is generated with a session of an engine. Iterate over its steps to the end, or leave at any time.
 
-    seconds_to_first, tokens_per_second: of the work so far; the speed does not count the first token.
-    proposed, accepted: tokens guessed from the text itself and read along, and how many of them were then drawn
-    (nextword.sample.prompt_lookup); both stay 0 with an engine that is not batch invariant.
+    Args:
+        session: Reads the tokens; those that it already holds of the prompt's beginning are not read again.
+        tokenizer: The model's.
+        prompt: Ids that the text continues, at least one.
+        sampling: How tokens are drawn.
+        max_tokens: The text ends after this number of tokens, at least 1.
+        stop: Strings that end the text and are not shown.
+        stop_ids: Tokens that end the text.
+        seed: Seed of the draws; the same seed, prompt and settings give the same text. None picks one.
+
+    Attributes:
+        seconds_to_first: Seconds from the first forward pass to the first token.
+        tokens_per_second: Speed since the first token.
+        proposed: Number of tokens guessed by prompt lookup and read; 0 with an engine that is not batch invariant.
+        accepted: Number of these tokens that were then drawn.
+
+    Raises:
+        EmptyPrompt: The prompt has no token.
+        SettingError: max_tokens, the seed or a stop string is out of its range.
     """
 
     def __init__(
@@ -169,14 +199,14 @@ class Generation(SamplingLoop):
         self.proposed = self.accepted = 0
         self._session = session
         self._prompt_lookup = PromptLookup(prompt) if is_batch_invariant(session) else None
-        self._ahead: list[tuple[int, Logits]] = []  # tokens read before they were drawn, and the logits after each
+        self._ahead: list[tuple[int, Logits]] = []  # tokens read before they are drawn, and the logits after each
         self._steps = self._run()
 
     def __iter__(self) -> Iterator[Step]:
         return self._steps
 
     def finish(self) -> Generation:
-        """Write to the end; returns itself, so that `generate(...).finish().text` reads well."""
+        """Generate to the end. Returns itself, for `generate(...).finish().text`."""
         for _ in self._steps:
             pass
         return self
@@ -192,7 +222,7 @@ class Generation(SamplingLoop):
                 logits = self._read_on(step.token.id)
 
     def _read_on(self, id: int) -> Logits:
-        """The logits after `id`, the token drawn: read along already, or read now, maybe with guesses behind it."""
+        """The logits after the drawn token: read with earlier guesses already, or read now, with guesses behind it."""
         position = len(self.prompt) + len(self.tokens) - 1
         if self._prompt_lookup is None:
             return self._session.feed([id])

@@ -1,4 +1,4 @@
-"""What a model answers: the probability of every next token, and of a given text."""
+"""The results of a model: the probability of every next token, and of a given text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from nextword.sample.sampler import Distribution
 
 @dataclass(frozen=True)
 class NextToken:
-    """One row of a prediction. `removed_by` is the filter that took the token away, None if it was kept."""
+    """One row of a prediction.
+
+    Args:
+        id: The token.
+        token: Its text.
+        logit: As the model gave it.
+        probability: As the model gave it.
+        filtered_probability: Probability that the token is drawn, 0 if a filter removed it.
+        removed_by: The filter that removed the token, None if it was kept.
+    """
 
     id: int
     token: str
@@ -48,15 +57,15 @@ class Prediction:
 
     @property
     def removed_mass(self) -> float:
-        """Raw probability of all tokens that the filters removed."""
+        """The model's probability of all tokens that the filters removed together."""
         return sum((removed.mass for removed in self.distribution.removed), 0.0)
 
     def top(self, count: int = 10) -> list[NextToken]:
-        """The most probable tokens, by the model's own probabilities, ties by id."""
+        """The `count` most probable tokens by the model's own probabilities, ties by id."""
         return [self.row(id) for id in self.distribution.top(count, self.tokenizer.vocab_size)]
 
     def row(self, id: int) -> NextToken:
-        """What is known of one token."""
+        """The row of one token."""
         facts = self.distribution.facts(id)
         return NextToken(
             id=id,
@@ -70,7 +79,7 @@ class Prediction:
 
 @dataclass(frozen=True, repr=False)
 class Score:
-    """How probable a text is.
+    """The log-probability of each token of a text.
 
     Args:
         pieces: Its tokens with their places in the text; ids alone have none.
@@ -88,7 +97,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean surprisal of a token; nan where nothing could be predicted."""
+        """exp of the mean surprisal of a token in nats; nan where nothing could be predicted."""
         return math.exp(-self.log_probabilities.mean()) if len(self.log_probabilities) else math.nan
 
     @property

@@ -2,8 +2,8 @@
 
     logits -> penalties -> logit bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
 
-Before them all go ids that stand for no token: some models pad their vocabulary. Penalties and bias shift logits;
-the filters remove tokens, each acting on what the one before it left, renormed.
+The first filter removes ids that stand for no token: some models pad their vocabulary. Penalties and bias shift
+logits; each filter removes tokens from those that the filter before it kept, renormalized.
 `distribute` keeps the raw probabilities beside the final ones and notes for every removed token which filter
 removed it; `sample_token` draws. The order and the meaning of every setting are those of transformers'
 `generate`, except presence and frequency penalties, which are OpenAI's.
@@ -31,7 +31,7 @@ _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Filter(NamedTuple):
-    """What removes tokens: `keep` tells of scores [n], before the temperature, which of them stay, bool [n]."""
+    """A filter: `keep` maps scores [n], not divided by the temperature, to a mask of those kept, bool [n]."""
 
     name: str
     keep: Callable[[Scores], Mask]
@@ -41,7 +41,7 @@ class Filter(NamedTuple):
 def filters_of(sampling: Sampling) -> tuple[Filter, ...]:
     """The filters that are switched on, in their order.
 
-    Those that ask only for rank or ratio need no exponentials: mostly one of them leaves a few tokens of thousands.
+    top-k and min-p need no exponentials; after one of them mostly a few tokens of thousands are left.
     """
     if sampling.temperature == 0:
         return (Filter("greedy", _most_probable),)
@@ -49,7 +49,7 @@ def filters_of(sampling: Sampling) -> tuple[Filter, ...]:
     table = [
         ("top_k", s.top_k > 0, partial(_top_k, k=s.top_k)),
         ("top_p", s.top_p < 1, partial(_top_p, mass=s.top_p, temperature=t)),
-        ("min_p", s.min_p > 0, partial(_min_p, share=s.min_p, temperature=t)),
+        ("min_p", s.min_p > 0, partial(_min_p, fraction=s.min_p, temperature=t)),
         ("typical_p", s.typical_p < 1, partial(_typical, mass=s.typical_p, temperature=t)),
     ]
     return tuple(Filter(name, keep) for name, on, keep in table if on)
@@ -57,7 +57,13 @@ def filters_of(sampling: Sampling) -> tuple[Filter, ...]:
 
 @dataclass(frozen=True)
 class Removed:
-    """What one filter removed: how many tokens, and how much raw probability they had."""
+    """The tokens that one filter removed.
+
+    Args:
+        filter: Name of the filter.
+        tokens: Number of tokens removed.
+        mass: Probability of these tokens together, as the model gave it.
+    """
 
     filter: str
     tokens: int
@@ -84,16 +90,16 @@ class TokenFacts(NamedTuple):
 
 @dataclass(eq=False)
 class Distribution:
-    """The odds of every token.
+    """The probability of every token before and after the filters, and the filter that removed each token.
 
-    Attributes:
+    Args:
         logits: As the model gave them, float32 [vocab].
         log_total: Logarithm of the sum of the logits' exponentials, to 2e-7. The exponentials are computed in float32:
             in float64 they alone would take longer than the rest of a draw.
         filter_names: The names of the filters that acted, in their order.
-        survivors: For each of these filters the ids that it let through, ascending.
-        kept_probabilities: Probabilities, float64, of the ids that can be drawn: what the last filter let through, or
-            all ids if no filter acted.
+        survivors: For each of these filters the ids that it kept, int [n], ascending.
+        kept_probabilities: Probabilities, float64 [n], of the ids that can be drawn: those that the last filter kept,
+            or all ids if no filter acted.
     """
 
     logits: npt.NDArray[np.float32]
@@ -109,21 +115,21 @@ class Distribution:
 
     @cached_property
     def probability(self) -> Floats:
-        """As the model gave them, [vocab]. Made when first asked for, like `filtered`: most draws need neither."""
+        """The model's own probabilities, float64 [vocab]. Made on first use, like `filtered`: few draws need it."""
         return _softmax(self.logits)
 
     @cached_property
     def filtered(self) -> Floats:
-        """What is drawn from, [vocab]."""
+        """The probabilities that the token is drawn from, float64 [vocab]; 0 for removed tokens."""
         probabilities = np.zeros(len(self.logits))
         probabilities[self.kept] = self.kept_probabilities
         return probabilities
 
     @cached_property
     def removed_by(self) -> npt.NDArray[np.int8]:
-        """0 for what was kept, else the number of the filter, counted from 1; [vocab]."""
+        """0 for kept tokens, else the number of the filter that removed the token, from 1; int8 [vocab]."""
         numbers = np.zeros(len(self.logits), dtype=np.int8)
-        for number in range(len(self.survivors), 0, -1):  # an earlier filter's word goes before a later one's
+        for number in range(len(self.survivors), 0, -1):  # backwards: the earliest filter that removed a token wins
             gone = np.ones(len(numbers), dtype=bool)
             gone[self.survivors[number - 1]] = False
             numbers[gone] = number
@@ -131,7 +137,7 @@ class Distribution:
 
     @cached_property
     def removed(self) -> tuple[Removed, ...]:
-        """What each filter took away, in their order."""
+        """The tokens that each filter removed, in the filters' order."""
         gone = [self.removed_by == number for number in range(1, len(self.filter_names) + 1)]
         return tuple(
             Removed(name, int(np.count_nonzero(each)), float(self.probability[each].sum()))
@@ -139,7 +145,7 @@ class Distribution:
         )
 
     def remover(self, id: int) -> str | None:
-        """The filter that removed a token, None if it was kept."""
+        """The name of the filter that removed a token, None if it was kept."""
         number = int(self.removed_by[id])
         return self.filter_names[number - 1] if number else None
 
@@ -160,12 +166,17 @@ class Distribution:
 
 
 class SampledToken(NamedTuple):
-    """One drawn token and how it came about.
+    """One drawn token and the numbers that decided the draw.
 
-    id: the token. position: where it stands in the text, from 0, the prompt included.
-    logit, probability: as the model gave them. filtered_probability: what it was drawn with.
-    rank: 1 for the model's most probable token. uniform: the random number in [0, 1) that decided;
-    it fell on this token when the filtered probabilities were laid end to end in the order of ids.
+    Attributes:
+        id: The token.
+        position: Its position in the text, from 0, the prompt included.
+        logit: As the model gave it.
+        probability: As the model gave it.
+        filtered_probability: Probability of the token in the distribution that it was drawn from.
+        rank: 1 for the model's most probable token.
+        uniform: The random number in [0, 1) that decided: it falls on this token when the filtered probabilities are
+            laid end to end in the order of ids.
     """
 
     id: int
@@ -178,12 +189,16 @@ class SampledToken(NamedTuple):
 
     @property
     def surprisal(self) -> float:
-        """What the token costs in bits, by the model's own distribution."""
+        """-log2 of the token's probability in the model's own distribution, in bits."""
         return -math.log2(max(self.probability, _LEAST))
 
 
 def clamped_log(probability: float) -> float:
-    """A probability's logarithm in nats; of nothing, the least that a float can tell from it."""
+    """A probability's natural logarithm; of 0, that of the smallest positive float.
+
+    >>> clamped_log(1.0), round(clamped_log(0.0), 1)
+    (0.0, -744.4)
+    """
     return math.log(max(probability, _LEAST))
 
 
@@ -195,12 +210,25 @@ def distribute(
     n_tokens: int | None = None,
     allowed: Mask | None = None,
 ) -> Distribution:
-    """The odds of every token, from logits [vocab] and the text so far, of which the last tokens were generated.
+    """Apply penalties, bias, temperature and filters to the logits of the next token.
 
-    n_tokens: ids from here on stand for no token and are removed ("no_token"); None if all of them do.
-    allowed: bool [vocab], what a grammar lets through ("grammar"); None if there is none.
+    Args:
+        logits: As the model gave them, float32 [vocab].
+        sampling: The settings.
+        text: Ids of the text so far, for the penalties.
+        n_generated: Number of last tokens of `text` that were generated, for presence and frequency penalties.
+        n_tokens: The ids from here on stand for no token and are removed by the filter "no_token"; None keeps all.
+        allowed: The tokens that a grammar allows, bool [vocab]; the filter "grammar" removes the others. None for no
+            grammar.
 
-    Raises ModelError if the logits are not numbers, SettingError if no token is left.
+    Raises:
+        ModelError: The logits are not finite numbers.
+        SettingError: No token is left.
+
+    >>> logits = np.log(np.array([0.5, 0.25, 0.125, 0.125], dtype=np.float32))
+    >>> found = distribute(logits, Sampling(top_k=2))
+    >>> found.filtered.round(3).tolist(), found.remover(3)
+    ([0.667, 0.333, 0.0, 0.0], 'top_k')
     """
     largest, least = float(logits.max()), float(logits.min())
     if not (math.isfinite(largest) and math.isfinite(least)):
@@ -229,9 +257,16 @@ def distribute(
 
 
 def sample_token(distribution: Distribution, uniform: float, position: int) -> SampledToken:
-    """The token on which `uniform` falls, the filtered probabilities laid end to end in the order of ids."""
+    """Draw a token by inverse transform sampling.
+
+    Args:
+        distribution: What to draw from.
+        uniform: A random number in [0, 1); it falls on the token when the filtered probabilities are laid end to end in
+            the order of ids.
+        position: Position of the token in the text, from 0; it is only noted.
+    """
     ends = distribution.kept_probabilities.cumsum()
-    at = int(ends.searchsorted(uniform * ends[-1], side="right"))  # one whose share is 0 ends where it begins
+    at = int(ends.searchsorted(uniform * ends[-1], side="right"))  # a token of probability 0 ends where it begins
     id = int(distribution.survivors[-1][at]) if distribution.survivors else at
     logit = distribution.logits[id]
     return SampledToken(
@@ -246,13 +281,13 @@ def sample_token(distribution: Distribution, uniform: float, position: int) -> S
 
 
 def _shifted(logits: Scores, s: Sampling, text: Sequence[int], n_generated: int) -> Scores:
-    """The logits themselves if nothing shifts them, else float64."""
+    """The logits after penalties and bias, float64; the logits themselves if nothing shifts them."""
     if s.repetition_penalty == 1.0 and not (s.presence_penalty or s.frequency_penalty or s.logit_bias):
         return logits
     scores, ids = logits.astype(np.float64), np.asarray(text, np.int64)
     assert 0 <= n_generated <= len(ids)
     if s.repetition_penalty != 1.0:
-        held = scores[ids]  # a token that was seen twice is set twice, to the same
+        held = scores[ids]  # a token that stands in the text twice is set twice, to the same value
         lower_or_higher = np.minimum if s.repetition_penalty > 1 else np.maximum  # divided if positive, else multiplied
         scores[ids] = lower_or_higher(held / s.repetition_penalty, held * s.repetition_penalty)
     if s.presence_penalty or s.frequency_penalty:
@@ -266,29 +301,35 @@ def _shifted(logits: Scores, s: Sampling, text: Sequence[int], n_generated: int)
 
 
 def _most_probable(scores: Scores) -> Mask:
+    """The first of the largest scores."""
     keep = np.zeros(len(scores), dtype=bool)
     keep[scores.argmax()] = True
     return keep
 
 
 def _top_k(scores: Scores, k: int) -> Mask:
-    """The k largest, and what ties with the last of them."""
+    """The k largest scores, and those that tie with the last of them."""
     return scores >= np.partition(scores, -k)[-k] if k < len(scores) else np.ones(len(scores), dtype=bool)
 
 
-def _min_p(scores: Scores, share: float, temperature: float) -> Mask:
-    keep: Mask = scores >= scores.max() + np.float64(temperature * math.log(share))
+def _min_p(scores: Scores, fraction: float, temperature: float) -> Mask:
+    """The tokens with at least this fraction of the largest probability."""
+    keep: Mask = scores >= scores.max() + np.float64(temperature * math.log(fraction))
     return keep
 
 
 def _top_p(scores: Scores, mass: float, temperature: float) -> Mask:
-    """Those below (1 - mass) / n together have less than 1 - mass, so that none of them is needed."""
+    """The nucleus: the most probable tokens that together hold `mass`.
+
+    Tokens below (1 - mass) / n together hold less than 1 - mass, so none of them is in it, and they need no sorting.
+    """
     p = _softmax(scores, temperature)
     few = np.flatnonzero(p >= (1 - mass) / len(p))
     return _until(few[np.argsort(-p[few], kind="stable")], p, mass)
 
 
 def _typical(scores: Scores, mass: float, temperature: float) -> Mask:
+    """The tokens whose surprisal is nearest the entropy and that together hold `mass`."""
     p = _softmax(scores, temperature)
     surprisal = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
     return _until(np.argsort(np.abs(surprisal - (p * surprisal).sum()), kind="stable"), p, mass)
@@ -303,7 +344,7 @@ def _until(order: npt.NDArray[np.intp], p: Floats, mass: float) -> Mask:
 
 
 def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
-    """Probabilities, in float64; of one token, whatever the temperature, if there is only one."""
+    """The softmax of scores / temperature, float64; at temperature 0, where one token is left, nothing is divided."""
     probabilities = scores.astype(np.float64)
     probabilities -= probabilities.max()
     if temperature not in (0, 1):
@@ -314,7 +355,7 @@ def _softmax(scores: Scores, temperature: float = 1.0) -> Floats:
 
 
 def _log_total(logits: npt.NDArray[np.float32], largest: float, least: float) -> float:
-    """The logarithm of the sum of the exponentials, to 2e-7."""
+    """The logarithm of the sum of the logits' exponentials, to 2e-7."""
     numbers = logits if largest - least <= _LARGEST_FLOAT32 else logits.astype(np.float64)
     probabilities: Scores = numbers - numbers.dtype.type(largest)
     np.exp(probabilities, out=probabilities)

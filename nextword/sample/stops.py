@@ -1,6 +1,6 @@
 """Stop strings in a stream of text: found even where they span tokens, and never shown.
 
-Text that could be the beginning of a stop string is held back until it is decided.
+Text that could be the beginning of a stop string is held back until the next text decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from nextword.errors import SettingError
 
 
 class StopScanner:
-    """Feeds text through piece by piece; `stopped` is the stop string that ended it, if one did."""
+    """A filter of streamed text; `stopped` is the stop string that ended the text, None before.
+
+    >>> scanner = StopScanner(["END"])
+    >>> scanner.push("The E"), scanner.push("ND and more"), scanner.stopped
+    ('The ', '', 'END')
+
+    Raises SettingError if a stop string is empty.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         if any(not stop for stop in stops):
@@ -21,11 +28,11 @@ class StopScanner:
         self.stopped: str | None = None
 
     def push(self, text: str) -> str:
-        """What of the text so far can be shown now; nothing after a stop string."""
+        """Add text. Returns the text that can be shown now: nothing of a stop string, nothing after one."""
         assert self.stopped is None
         self._held += text
         found = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:  # the one complete first, so that it does not matter how the text was cut into pieces
+        if found:  # the one complete first, so that the result does not depend on where the text was cut
             _, at, self.stopped = min(found)
             shown, self._held = self._held[:at], ""
             return shown
@@ -34,7 +41,7 @@ class StopScanner:
         return shown
 
     def flush(self) -> str:
-        """What was held back, when the text ends without a stop string."""
+        """The text that was held back, for a text that ends without a stop string."""
         shown, self._held = self._held, ""
         return shown
 

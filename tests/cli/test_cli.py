@@ -90,7 +90,7 @@ def mistake(*words: str, stdin: str | bytes = "") -> str:
 # text to tokens to text
 
 
-def test_what_the_library_says_of_long_work_is_a_note(monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
+def test_log_messages_of_the_library_are_notes(monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
     from nextword import api as gpt
 
     usual = gpt.open
@@ -151,13 +151,13 @@ def test_predict(tiny: str) -> None:
 
 
 def test_how_a_cpu_holds_weights_keys_and_values_is_chosen(tiny: str) -> None:
-    asked = ("predict", PROMPT, "--model", tiny, "--device", "cpu")
-    plain = answer(*asked)["next"]
+    request = ("predict", PROMPT, "--model", tiny, "--device", "cpu")
+    plain = answer(*request)["next"]
     for option in ("--weights", "--kv-cache"):
-        rounded = answer(*asked, option, "int8")["next"]
+        rounded = answer(*request, option, "int8")["next"]
         assert rounded != plain
         assert [row["logit"] for row in rounded] == pytest.approx([row["logit"] for row in plain], abs=0.1)
-        assert "int3" in run(*asked, option, "int3").stderr
+        assert "int3" in run(*request, option, "int3").stderr
 
 
 def test_predict_for_people(tiny: str) -> None:
@@ -205,8 +205,8 @@ def test_generate(tiny: str) -> None:
     assert all(step.keys() == keys | {"removed"} for step in steps)
     assert all([each.keys() for each in step["removed"]] == [{"filter", "tokens", "mass"}] for step in steps)
     assert all(step["removed"][0]["mass"] <= 1 - step["probability"] for step in steps)
-    assert [step["id"] for step in steps] == [choice.id for choice in written.tokens]
-    assert [step["probability"] for step in steps] == [choice.probability for choice in written.tokens]
+    assert [step["id"] for step in steps] == [token.id for token in written.tokens]
+    assert [step["probability"] for step in steps] == [token.probability for token in written.tokens]
     assert "".join(step["text"] for step in steps) == last["text"] == written.text
     assert last.keys() == {"done", "text", "finish_reason", "seed", "tokens_per_second", "hashes"}
     assert (last["done"], last["finish_reason"], last["seed"]) == (True, "length", 5)
@@ -230,11 +230,11 @@ def test_sampling_options_reach_the_sampler(tiny: str) -> None:
     assert said["text"] == written.finish().text
 
 
-def test_help_tells_the_defaults_of_writing() -> None:
+def test_help_names_the_defaults_of_sampling() -> None:
     shown = good("generate", "--help")
-    told = [name for name, value in asdict(DEFAULT_SAMPLING).items() if value != asdict(Sampling())[name]]
-    assert told
-    for name in told:
+    changed = [name for name, value in asdict(DEFAULT_SAMPLING).items() if value != asdict(Sampling())[name]]
+    assert changed
+    for name in changed:
         assert f"--{name.replace('_', '-')} {getattr(DEFAULT_SAMPLING, name)}" in shown
 
 

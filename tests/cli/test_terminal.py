@@ -51,12 +51,12 @@ def screen(shown: Console) -> list[str]:
     return lines
 
 
-def paged(monkeypatch: pytest.MonkeyPatch, pieces: list[str], style: str | None = None) -> list[str]:
+def streamed(monkeypatch: pytest.MonkeyPatch, pieces: list[str], style: str | None = None) -> list[str]:
     there = console()
     monkeypatch.setattr(terminal, "output", lambda: there)
-    page = terminal.Page()
+    stream = terminal.TextStream()
     for piece in pieces:
-        page.write(piece, style)
+        stream.write(piece, style)
     return screen(there)
 
 
@@ -66,18 +66,18 @@ WRAPPED = ["It didn't matter", "whether", "unbelievably or", "incomprehensibly,"
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("style", [None, "black on #ffffb2"])
-def test_a_page_wraps_at_words_wherever_tokens_end(
+def test_a_stream_wraps_at_words_wherever_tokens_end(
     monkeypatch: pytest.MonkeyPatch, size: int, style: str | None
 ) -> None:
     pieces = [TEXT[start : start + size] for start in range(0, len(TEXT), size)]
-    assert [line.rstrip() for line in paged(monkeypatch, pieces, style)] == WRAPPED
+    assert [line.rstrip() for line in streamed(monkeypatch, pieces, style)] == WRAPPED
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text("ab \n", max_size=30), max_size=10))
-def test_a_page_loses_no_word(pieces: list[str]) -> None:
+def test_a_stream_loses_no_word(pieces: list[str]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        lines = paged(monkeypatch, pieces)
+        lines = streamed(monkeypatch, pieces)
     text = "".join(pieces)
     if max(map(len, text.split()), default=0) < WIDTH:
         assert " ".join(lines).split() == text.split()
@@ -87,7 +87,7 @@ def test_a_page_loses_no_word(pieces: list[str]) -> None:
 
 
 def test_a_text_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert paged(monkeypatch, ["a\x1b[2Jb\x07\r\x9b"]) == ["a␛[2Jb␇␍\ufffd"]
+    assert streamed(monkeypatch, ["a\x1b[2Jb\x07\r\x9b"]) == ["a␛[2Jb␇␍\ufffd"]
     assert terminal.visible("a\t \x00\n") == "a⇥·␀↵"
 
 
@@ -103,7 +103,7 @@ def test_chips_stand_over_their_figures() -> None:
     assert raw(empty) == ""
 
 
-def test_surprise_is_written_as_well_as_coloured() -> None:
+def test_surprisal_is_written_as_well_as_coloured() -> None:
     there = console(colour=True)
     terminal.surprisals(there, ["a", "b", "c"], [None, -0.1, -2000.0])
     assert screen(there)[:2] == ["a b   c", "- 0.1 2885.4"]
@@ -158,31 +158,31 @@ def shared_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> Console:
 def test_samples_stand_above_the_bar_and_the_time_left_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = shared_terminal(monkeypatch, 60)
     with terminal.training_bar() as show:
-        show(1, 5, "0.937 bits/byte, held out 0.954, 31,337 tokens/s, 20% of peak")
+        show(1, 5, "0.937 bits/byte, held out 0.954, 31,337 tokens/s, 20% MFU")
         terminal.sample(1, "Once upon a time.")
     lines = [line.rstrip() for line in screen(shown)]
     assert "step 1  Once upon a time." in lines
     assert any(line.endswith("-:--:--") for line in lines)
 
 
-def test_a_pipe_is_told_what_is_being_done_once_it_takes_long(
+def test_a_pipe_gets_a_line_about_work_once_it_takes_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with terminal.working() as doing:
-        doing("reading")
+    with terminal.working() as on_progress:
+        on_progress("reading")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(terminal, "_SILENCE", 0.01)
-    with terminal.working() as doing:
+    with terminal.working() as on_progress:
         for stage in ("learning a tokenizer", "writing"):
-            doing(stage)
-            time.sleep(0.5)  # nothing is told meanwhile, as by work that cannot be looked into
+            on_progress(stage)
+            time.sleep(0.5)  # no other stage meanwhile, as in work that reports nothing
     assert capsys.readouterr().err == "learning a tokenizer\nwriting\n"
 
 
-def test_what_is_being_done_stands_beside_a_spinner_and_notes_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_of_work_stands_beside_a_spinner_and_notes_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = shared_terminal(monkeypatch, 60)
-    with terminal.working() as doing:
-        doing("reading \x1b[31m")
+    with terminal.working() as on_progress:
+        on_progress("reading \x1b[31m")
         terminal.note("Read 3 documents.")
     assert "Read 3 documents." in [line.rstrip() for line in screen(shown)]
     assert "reading ␛[31m" in raw(shown)

@@ -30,29 +30,29 @@ def test_greedy_text_is_transformers(variant: str, tiny_folder: Folder) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder(variant), dtype=torch.float32)
     row = torch.tensor([prompt])
     theirs = model.generate(row, attention_mask=torch.ones_like(row), max_new_tokens=30, do_sample=False)
-    assert [choice.id for choice in ours.tokens] == theirs[0, len(prompt) :].tolist()
+    assert [token.id for token in ours.tokens] == theirs[0, len(prompt) :].tolist()
 
 
-def test_steps_are_the_text_and_the_choices(gpt: nextword.GPT) -> None:
+def test_steps_are_the_text_and_the_tokens(gpt: nextword.GPT) -> None:
     generation = gpt.generate("The cat sat", max_tokens=20, seed=3)
     steps = list(generation)
     assert "".join(step.text for step in steps) == generation.text
     assert [step.token for step in steps] == generation.tokens
-    assert [choice.position for choice in generation.tokens] == list(
+    assert [token.position for token in generation.tokens] == list(
         range(len(generation.prompt), len(generation.prompt) + 20)
     )
     assert generation.finish_reason == "length"
-    assert generation.text == gpt.decode([choice.id for choice in generation.tokens])
+    assert generation.text == gpt.decode([token.id for token in generation.tokens])
 
 
-def test_choices_have_the_probabilities_that_predict_states(gpt: nextword.GPT) -> None:
+def test_tokens_have_the_probabilities_that_predict_states(gpt: nextword.GPT) -> None:
     sampling = Sampling(temperature=0.9, top_k=40, top_p=0.9)
     generation = gpt.generate("The cat sat", max_tokens=5, seed=1, sampling=sampling).finish()
-    for choice in generation.tokens:
-        before = [*generation.prompt, *(c.id for c in generation.tokens if c.position < choice.position)]
-        row = gpt.predict(before, sampling).row(choice.id)
-        assert choice.probability == pytest.approx(row.probability, rel=1e-4)
-        assert choice.filtered_probability == pytest.approx(row.filtered_probability, rel=1e-4)
+    for token in generation.tokens:
+        before = [*generation.prompt, *(c.id for c in generation.tokens if c.position < token.position)]
+        row = gpt.predict(before, sampling).row(token.id)
+        assert token.probability == pytest.approx(row.probability, rel=1e-4)
+        assert token.filtered_probability == pytest.approx(row.filtered_probability, rel=1e-4)
         assert row.removed_by is None
 
 

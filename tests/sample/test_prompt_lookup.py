@@ -11,7 +11,7 @@ import pytest
 import nextword
 from nextword.predict.cpu.engine import CpuSession
 from nextword.sample.generation import Generation
-from nextword.sample.prompt_lookup import MOST, PromptLookup
+from nextword.sample.prompt_lookup import MAX_GUESSES, PromptLookup
 from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 
 SETTINGS = {
@@ -73,10 +73,10 @@ def test_rows_are_read_only_where_they_pay() -> None:
     for _ in range(40):
         for id in (1, 2):
             text.push(id)
-    assert len(text.guess(100)) == MOST
+    assert len(text.guess(100)) == MAX_GUESSES
     assert text.guess(0) == []
     rate = text.rate
-    for id in range(100, 120):  # after the first surprise, new words have no guess and cost nothing
+    for id in range(100, 120):  # after the first wrong guess, new words have no guess and cost nothing
         text.push(id)
     assert text.rate > 0.8 * rate
     for id in (1, 1, 2, 2, 1, 1, 100, 2, 101, 1, 102, 2, 103, 2, 104, 1, 105, 1):

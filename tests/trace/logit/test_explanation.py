@@ -59,7 +59,7 @@ def test_the_printed_contributions_are_the_whole_lead() -> None:
         contributions = [float(line.split()[0]) for line in lines if line.startswith("   ")]
         total = float(lines[1].rsplit(": ", 1)[1].split()[0])
         assert sum(contributions) == pytest.approx(total, abs=0.005 * len(contributions))
-        assert "all other causes together" in lines[2 + len(contributions)]
+        assert "all other components together" in lines[2 + len(contributions)]
         assert any("without it the lead" in line for line in lines) == bool(extra)
 
 

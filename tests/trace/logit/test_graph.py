@@ -164,7 +164,7 @@ def test_the_verb_prints_nodes_and_edges() -> None:
     payload = json.loads(result.stdout)
     assert (len(payload["nodes"]), payload["token"]["token"]) == (9, " pie")
     assert abs(payload["remainder"]) <= 1e-4 * max(abs(node["influence"]) for node in payload["nodes"])
-    contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--grain", "neuron"]
+    contrast = ["graph", "She ate an apple", "--token", " pie", "--contrast", " tree", "--granularity", "neuron"]
     shown = CliRunner().invoke(cli.app, contrast)
     assert shown.exit_code == 0
     assert "' pie' above ' tree'" in shown.stdout

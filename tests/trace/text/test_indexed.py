@@ -72,7 +72,7 @@ def test_documents_are_led_by_the_token_that_begins_texts(folder: Path) -> None:
 def test_a_missing_index_is_built(folder: Path) -> None:
     shutil.rmtree(folder / "corpus" / "index")
     said: list[str] = []
-    text = open_indexed(folder, spinner=lambda what: said.append(what) or terminal.busy(what))  # type: ignore[func-returns-value]
+    text = open_indexed(folder, spinner=lambda what: said.append(what) or terminal.spinner(what))  # type: ignore[func-returns-value]
     assert text.index.count([]) == len(text.shards.tokens)
     assert said == [f"sorting {len(text.shards.tokens):,} tokens"]
     assert sorted(path.name for path in (folder / "corpus").iterdir()) == ["index", "train"]
