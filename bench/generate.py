@@ -1,4 +1,4 @@
-"""Generating on a CPU, against llama.cpp and transformers: tokens/s, GB/s, share of the memory's bandwidth.
+"""Generating on a CPU, against llama.cpp and transformers: tokens/s, GB/s, fraction of the memory's bandwidth.
 
     python bench/generate.py [--against llama.cpp,transformers] [--rounds 7] [--threads 2] [--json]
     python bench/generate.py --shape 3B          random 4-bit weights of that shape, alone
@@ -50,9 +50,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 @kernel
 def read_all(table: int, n_pieces: int, times: int) -> int:
-    """Look at every byte of some pieces, `times` times; table: address of int64 [n_pieces, 2], addresses and sizes.
+    """Read every byte of some pieces, `times` times; table: address of int64 [n_pieces, 2], addresses and sizes.
 
-    Four places of a piece are read at a time: from one alone memory gives less.
+    Four places of a piece are read at a time: a single stream reaches less bandwidth.
     """
     a, b, c, d = broadcast_int(0), broadcast_int(0), broadcast_int(0), broadcast_int(0)
     for _ in range(times):
@@ -64,10 +64,10 @@ def read_all(table: int, n_pieces: int, times: int) -> int:
     return lane_sum_int(a + b + c + d)
 
 
-class KVCache:
-    """How fast this machine reads some arrays, all threads at once, as often as a model reads its weights.
+class Bandwidth:
+    """The bandwidth of this machine for reading some arrays, all threads at once, again and again like weights.
 
-    Of weights that partly stay in a cache it says what reading them can reach, which is more than memory gives.
+    For weights that partly stay in a cache this is more than the bandwidth of memory.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]], threads: int) -> None:
@@ -90,20 +90,20 @@ class KVCache:
 
         def all_at_once() -> None:
             for reader in readers:
-                reader.open_session()
+                reader.start()
             for reader in readers:
                 reader.join()
 
         return self._bytes * self._times / seconds(all_at_once)
 
 
-def far_memory(threads: int) -> KVCache:
-    """KVCache that is in no cache."""
-    return KVCache([np.ones(512 << 20, np.uint8)], threads)
+def far_memory(threads: int) -> Bandwidth:
+    """The bandwidth of memory that is in no cache."""
+    return Bandwidth([np.ones(512 << 20, np.uint8)], threads)
 
 
 class Ours:
-    """nextword's engine of CPUs."""
+    """nextword's CPU engine."""
 
     def __init__(
         self,
@@ -220,16 +220,16 @@ class Transformers:
     def decode(self, position: int) -> float:
         """Tokens a second, from `position` on."""
         with self._torch.inference_mode():
-            memory = self._model(self._torch.tensor([self._ids[:position]]), use_cache=True).past_key_values
+            cache = self._model(self._torch.tensor([self._ids[:position]]), use_cache=True).past_key_values
 
             def read() -> None:
                 for each in self._ids[:DECODED]:
-                    self._model(self._torch.tensor([[each]]), past_key_values=memory, use_cache=True)
+                    self._model(self._torch.tensor([[each]]), past_key_values=cache, use_cache=True)
 
             return DECODED / seconds(read)
 
 
-def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
+def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -> dict[str, Any]:
     """All programs in turns; medians in tokens a second, and ratios."""
     works: dict[str, Work] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) 
             small = Ours(stored.architecture, packed, threads, kv_cache="int8")
             works[f"nextword {name} decode, int8 cache"] = lambda small=small: small.decode(EARLY)
             works[f"nextword {name} decode late, int8 cache"] = lambda small=small: small.decode(LATE)
-        if "llama.cpp" in contrast:
+        if "llama.cpp" in against:
             export_gguf(stored, Path(folder) / "q8.gguf", "Q8_0")
             files = {"Q4_1": stored.path, "Q8_0": Path(folder) / "q8.gguf"}
             peers = {name: LlamaCpp(file, threads) for name, file in files.items()}
@@ -252,15 +252,15 @@ def compare(stored: Stored, contrast: Sequence[str], rounds: int, threads: int) 
                 works[f"llama.cpp {name} decode"] = lambda peer=peer: peer.decode(EARLY)
                 works[f"llama.cpp {name} prefill"] = peer.prefill
                 works[f"llama.cpp {name} batch"] = peer.batch
-        if "transformers" in contrast:
+        if "transformers" in against:
             from nextword.parameters.export import export_hf
 
             export_hf(stored, Path(folder) / "hf")
-            contrast = Transformers(Path(folder) / "hf", threads)
-            works["transformers bf16 decode"] = lambda: contrast.decode(EARLY)
+            theirs = Transformers(Path(folder) / "hf", threads)
+            works["transformers bf16 decode"] = lambda: theirs.decode(EARLY)
         works["memory"] = far_memory(threads).speed
         for form, name in (("auto", "4-bit"), ("int8", "int8")):
-            works[f"memory, the {name} weights"] = KVCache(ours[form].weights, threads).speed
+            works[f"memory, the {name} weights"] = Bandwidth(ours[form].weights, threads).speed
         for work in works.values():
             work()  # not counted: warms caches
         taken: dict[str, list[float]] = {name: [] for name in works}
@@ -299,10 +299,10 @@ def _ratios(taken: dict[str, list[float]], ours: dict[str, Ours]) -> dict[str, A
             )
             for name in sizes
         },
-        "int8 share of memory's bandwidth": (_share(taken, "int8", sizes, "memory"), 0.85),
-        "int8 share of reading the same bytes": (_share(taken, "int8", sizes, "memory, the int8 weights"), None),
-        "4-bit share of memory's bandwidth": (_share(taken, "4-bit", sizes, "memory"), None),
-        "4-bit share of reading the same bytes": (_share(taken, "4-bit", sizes, "memory, the 4-bit weights"), None),
+        "int8 share of memory's bandwidth": (_fraction(taken, "int8", sizes, "memory"), 0.85),
+        "int8 share of reading the same bytes": (_fraction(taken, "int8", sizes, "memory, the int8 weights"), None),
+        "4-bit share of memory's bandwidth": (_fraction(taken, "4-bit", sizes, "memory"), None),
+        "4-bit share of reading the same bytes": (_fraction(taken, "4-bit", sizes, "memory, the 4-bit weights"), None),
     }
     return {
         "bytes": sizes,
@@ -310,7 +310,7 @@ def _ratios(taken: dict[str, list[float]], ours: dict[str, Ours]) -> dict[str, A
     }
 
 
-def _share(taken: dict[str, list[float]], name: str, sizes: dict[str, int], memory: str) -> float:
+def _fraction(taken: dict[str, list[float]], name: str, sizes: dict[str, int], memory: str) -> float:
     pairs = zip(taken[f"nextword {name} decode"], taken[memory], strict=True)
     return statistics.median(speed * sizes[name] / memory for speed, memory in pairs)
 
@@ -340,7 +340,7 @@ def shape(name: str, rounds: int, threads: int) -> dict[str, Any]:
         ours = Ours(architecture, packed, threads, 256)
         ours.decode(EARLY)
         resident, on_disk = _resident(), file.stat().st_size
-        far, same = far_memory(threads), KVCache(ours.weights, threads)
+        far, same = far_memory(threads), Bandwidth(ours.weights, threads)
         speeds = [(ours.decode(EARLY) * ours.n_bytes, far.speed(), same.speed()) for _ in range(rounds)]
     return {
         "shape": name,
@@ -377,7 +377,7 @@ def _resident() -> int | None:
 def main() -> None:
     """Print tables, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contrast", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
+    parser.add_argument("--against", default="llama.cpp", help="llama.cpp, transformers, both with a comma, or none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shape", choices=SHAPES)
@@ -386,7 +386,7 @@ def main() -> None:
     if given.shape:
         result = shape(given.shape, given.rounds, given.threads)
     else:
-        result = compare(open_stored("smollm2"), given.contrast.split(","), given.rounds, given.threads)
+        result = compare(open_stored("smollm2"), given.against.split(","), given.rounds, given.threads)
     if given.json or given.shape:
         print(json.dumps(result, indent=None if given.json else 1))
         return
