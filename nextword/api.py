@@ -350,6 +350,12 @@ class Conversation:
     ) -> Generation:
         """Add what the user says and return the answer being written; it joins `messages` with the next `say`.
 
+        Args:
+            text: What the user says.
+            max_tokens: The largest number of tokens of the answer.
+            sampling: How each token is chosen.
+            seed: The same seed gives the same answer; None picks one.
+
         Raises ContextOverflow, and forgets `text`, when the conversation has outgrown the model's context.
         """
         self._keep_answer()

@@ -108,3 +108,12 @@ def test_nothing_unpickles() -> None:
 def test_every_module_says_what_it_promises() -> None:
     for file in PACKAGE.rglob("*.py"):
         assert file.read_text().startswith('"""'), f"{file} has no docstring"
+
+
+def test_every_folder_says_what_comes_in_and_goes_out_and_what_it_never_imports() -> None:
+    for file in PACKAGE.rglob("__init__.py"):
+        if file.parent != PACKAGE:
+            words = file.read_text().split('"""')[1]
+            assert "\nIn: " in words, file
+            assert "out: " in words, file
+            assert "import" in words, file

@@ -1,1 +1,4 @@
-"""weights + tokens -> PROBABILITIES: the engine's contract, its torch implementation, scoring."""
+"""weights + tokens -> PROBABILITIES: the engine's contract, the choice of an engine, PyTorch's, scoring.
+
+In: an architecture, stored tensors, token ids; out: logits. No tokenizer is imported here: an engine speaks integers.
+"""

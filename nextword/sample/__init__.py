@@ -1,5 +1,5 @@
-"""probabilities -> WORDS: filters, the draw, stop strings, the generation loop, batches of texts, grammars.
+"""probabilities -> WORDS: filters, the draw, stop strings, the generation loop, many texts at once.
 
-In: logits or an engine, a prompt and settings; out: drawn tokens, each with the numbers that decided its draw, and
-text. No torch, no file of weights, no server and nothing that explains is imported here.
+In: logits, settings, a seed; out: tokens with the account of each draw, and text. No torch and nothing of HTTP is
+imported here.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,8 @@ class Inspection(ABC):
     ) -> Explanation:
         """Why a token comes next: its logit as an exact sum over components, the largest of which are put to the test.
 
+        Under edits, what they changed is a component, too.
+
         Args:
             prompt: A text, or token ids.
             token: A text that is one token, or an id; None: the most probable or, with `position`, the token that
@@ -158,12 +160,13 @@ class Inspection(ABC):
 
         Raises:
             EmptyPrompt, ContextOverflow, UnknownToken, SettingError: A value is out of its range.
-            InputError: A reference text is too short, the position does not exist, or the model is under edits.
+            InputError: A reference text is too short, the position does not exist, or an edit changes logits.
         """
+        from nextword.trace.interventions import EditHook
         from nextword.trace.logit.explanation import explain
 
-        if self.edits:
-            raise InputError("A model under edits is not explained; explain the model it was made from.")
+        if any(edit.point == "logits" for edit in self.edits):
+            raise InputError("Logits that were edited need no explanation; explain the model without that edit.")
         ids = self._ids(prompt)
         if position is not None:
             ids, following = _until(ids, position)
@@ -179,6 +182,7 @@ class Inspection(ABC):
             ablation=ablation,
             reference=None if reference is None else self.tokenizer.encode(reference),
             n_tokens=self.tokenizer.vocab_size,
+            make_hook=partial(EditHook, self.edits) if self.edits else None,
         )
 
     def receipt(
@@ -221,6 +225,8 @@ class Inspection(ABC):
         from nextword.trace.receipt.make import chosen_token, make_receipt, request_to_json
         from nextword.trace.text.sources import sources_of, without_text
 
+        if self.edits:
+            raise InputError("A receipt is of a model that others have, too: write it of the model without edits.")
         if token is not None and sampling is not None:
             raise InputError("A token is either named or drawn: leave out the token, or the seed and the settings.")
         ids, n_tokens = self._ids(prompt), self.tokenizer.vocab_size

@@ -7,22 +7,26 @@ cache is still there when the last token is read again under other conditions (`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from nextword.errors import ContextOverflow, EmptyPrompt, UnknownToken
+from nextword.model.hooks import Hook
 from nextword.model.kv_cache import KVCache
 from nextword.model.transformer import Block, Transformer
 from nextword.model.types import Tensor
 
 if TYPE_CHECKING:
     from nextword.model.architecture import Architecture
-    from nextword.model.hooks import Hook
 
 PROMPT_CHUNK = 512  # tokens: of a prompt that are read at once, which bounds the memory of activations
+MakeHook = Callable[[int], Hook]  # from the position of the first of the tokens that are read under it
+# Points that write into the residual, or into its final norm.
+_WRITES = re.compile(r"embed|blocks\.\d+(\.attention(\.z)?|\.mlp)?|norm")
 FORK_BYTES = 1 << 28  # bytes: of keys and values that `rerun_last` copies at once
 
 
@@ -48,6 +52,41 @@ class Recorder:
         return tensor
 
 
+class HookChain:
+    """A hook made of several, which act one after the other at every point."""
+
+    def __init__(self, *hooks: Hook) -> None:
+        self._hooks = hooks
+
+    def wants(self, name: str) -> bool:
+        """See nextword.model.hooks.Hook."""
+        return any(hook.wants(name) for hook in self._hooks)
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """See nextword.model.hooks.Hook."""
+        for hook in self._hooks:
+            if hook.wants(name):
+                tensor = hook(name, tensor)
+        return tensor
+
+
+class _ChangeRecorder:
+    """A hook that applies another one, and keeps what it changed at the points that write into the residual."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.changes: dict[str, Tensor] = {}
+        self._hook = hook
+
+    def wants(self, name: str) -> bool:
+        return self._hook.wants(name)
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        changed = self._hook(name, tensor)
+        if _WRITES.fullmatch(name):
+            self.changes[name] = (changed - tensor)[0]
+        return changed
+
+
 @dataclass(frozen=True)
 class Recording:
     """What happened while the last of `ids` was read.
@@ -58,12 +97,17 @@ class Recording:
         activations: Every hook point (nextword.model.hooks) at the last position, without the batch dimension and with
             time kept as 1; `attention.pattern` is [heads, 1, T].
         kv_cache: Keys and values of all T tokens, one row.
+        make_hook: Makes the hook of the edits under which the prompt was read, from a position on; None: no edits.
+        changes: At the points that write into the residual, what the edits changed at the last position, in the
+            shape of the point.
     """
 
     model: Transformer
     ids: tuple[int, ...]
     activations: Mapping[str, Tensor]
     kv_cache: KVCache
+    make_hook: MakeHook | None = None
+    changes: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def logits(self) -> Tensor:
@@ -74,14 +118,28 @@ class Recording:
         """Values [kv heads, T, head] that this layer's heads read at the last position, biases included."""
         return self.kv_cache.layer(layer)[1][0]
 
+    def unedited(self, point: str) -> Tensor:
+        """The activations at a point before edits changed them there, in the shape of the point."""
+        here = self.activations[point]
+        return here - self.changes[point] if point in self.changes else here
+
+    def under_edits(self, hook: Hook) -> Hook:
+        """A hook for reading the last token again: the recording's edits, if it has any, and then `hook`."""
+        return hook if self.make_hook is None else HookChain(self.make_hook(len(self.ids) - 1), hook)
+
     def pattern(self, layer: int) -> Tensor:
         """Attention weights of the last position [heads, T]."""
         return self.activations[f"blocks.{layer}.attention.pattern"][:, 0]
 
 
 @torch.no_grad()
-def record(model: Transformer, ids: Sequence[int]) -> Recording:
+def record(model: Transformer, ids: Sequence[int], make_hook: MakeHook | None = None) -> Recording:
     """Read `ids` and keep the activations at the last of them. The model's weights are all of one dtype.
+
+    Args:
+        model: The reference model.
+        ids: The prompt's token ids.
+        make_hook: Makes the hook of the edits to read under, from the position of the first token read; None: none.
 
     Raises:
         EmptyPrompt: There are no ids.
@@ -93,12 +151,15 @@ def record(model: Transformer, ids: Sequence[int]) -> Recording:
     kv_cache = KVCache(model.architecture, len(ids), dtype=weight.dtype, device=weight.device)
     for start in range(0, len(ids) - 1, PROMPT_CHUNK):
         chunk = list(ids[start : min(start + PROMPT_CHUNK, len(ids) - 1)])
-        model.states(torch.tensor([chunk], device=weight.device), kv_cache)
+        hook = None if make_hook is None else make_hook(start)
+        model.states(torch.tensor([chunk], device=weight.device), kv_cache, hook)
         kv_cache.advance(len(chunk))
-    points = Recorder()
-    model(torch.tensor([[ids[-1]]], device=weight.device), kv_cache, points)
+    points, changes = Recorder(), None if make_hook is None else _ChangeRecorder(make_hook(len(ids) - 1))
+    hook = points if changes is None else HookChain(changes, points)
+    model(torch.tensor([[ids[-1]]], device=weight.device), kv_cache, hook)
     kv_cache.advance(1)
-    return Recording(model, tuple(ids), {name: tensor[0] for name, tensor in points.activations.items()}, kv_cache)
+    seen = {name: tensor[0] for name, tensor in points.activations.items()}
+    return Recording(model, tuple(ids), seen, kv_cache, make_hook, {} if changes is None else changes.changes)
 
 
 @torch.no_grad()
@@ -121,7 +182,7 @@ def rerun_last(recording: Recording, rows: int, hook: Callable[[slice], Hook]) -
         batch = slice(start, min(start + at_once, rows))
         kv_cache = _fork(recording, batch.stop - batch.start)
         last = torch.full((batch.stop - batch.start, 1), recording.ids[-1], device=recording.logits.device)
-        logits.append(recording.model.forward(last, kv_cache, hook(batch))[:, -1])
+        logits.append(recording.model.forward(last, kv_cache, recording.under_edits(hook(batch)))[:, -1])
     return torch.cat(logits)
 
 

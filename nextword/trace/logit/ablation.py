@@ -23,10 +23,11 @@ from nextword.errors import InputError, SettingError
 from nextword.model.architecture import Learned
 from nextword.model.transformer import Transformer
 from nextword.model.types import Tensor
-from nextword.trace.logit.attribution import value_bias
+from nextword.trace.logit.attribution import value_bias, written_by_edit
 from nextword.trace.logit.components import (
     Bias,
     Component,
+    Edited,
     Head,
     Layer,
     Neuron,
@@ -69,7 +70,7 @@ class PositionState:
         return PositionState(
             model.embed.weight[recording.ids[-1]],
             _places(model, len(recording.ids))[-1],
-            [recording.activations[f"blocks.{layer}.attention.z"][:, 0] for layer in layers],
+            [recording.unedited(f"blocks.{layer}.attention.z")[:, 0] for layer in layers],
             [recording.values(layer) for layer in layers],
             [recording.activations[f"blocks.{layer}.mlp.activation"][0] for layer in layers],
         )
@@ -175,6 +176,8 @@ def written(recording: Recording, component: Component, state: PositionState) ->
             stored = dict(model.named_parameters()).get(name)
             point = name.removesuffix(".bias").removesuffix(".output").removesuffix(".down")
             return {point: torch.zeros_like(state.token) if stored is None else stored}
+        case Edited(point):
+            return {point.removesuffix(".z"): written_by_edit(recording, point)}
 
 
 def _attention(layer: int) -> str:
@@ -230,7 +233,7 @@ def ablation_writes(
     found: list[Writes] = []
     for number, component in enumerate(components):
         writes = written(recording, component, own)
-        if ablation == "zero" or isinstance(component, ValueBias | Bias):
+        if ablation == "zero" or isinstance(component, ValueBias | Bias | Edited):
             found.append({point: -vector for point, vector in writes.items()})
             continue
         instead = written(recording, component, mean if ablation == "mean" else others.at(int(draws[number])))

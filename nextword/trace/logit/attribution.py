@@ -14,8 +14,8 @@ contrasts that are stand for it: with a named token, and with a mean over the vo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from nextword.model.types import Tensor
 from nextword.trace.logit.components import (
     Bias,
     Component,
+    Edited,
     Head,
     Layer,
     Neuron,
@@ -102,6 +103,7 @@ class LogitAttribution:
         mlp_biases: Of the bias of each MLP's output [L].
         norm_bias: Of the final norm's bias.
         total: The quantity as the model computed it.
+        edits: Of what edits of the model changed, by the hook point; empty for a model as it is.
     """
 
     quantity: Quantity
@@ -115,12 +117,14 @@ class LogitAttribution:
     mlp_biases: Array
     norm_bias: float
     total: float
+    edits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def remainder(self) -> float:
         """The total less all contributions: rounding, in logits."""
         arrays = (self.reads, self.value_biases, self.attention_biases, self.neurons, self.mlp_biases)
-        return self.total - self.token - self.position - self.norm_bias - sum(float(each.sum()) for each in arrays)
+        named = self.token + self.position + self.norm_bias + sum(self.edits.values())
+        return self.total - named - sum(float(each.sum()) for each in arrays)
 
     @property
     def relative_remainder(self) -> float:
@@ -129,7 +133,7 @@ class LogitAttribution:
         return abs(self.remainder) / max(abs(self.total), *layers)
 
     def parts(self) -> dict[str, float]:
-        """The contributions summed into five: token, position, attention, MLPs and biases."""
+        """The contributions summed: token, position, attention, MLPs and biases; and edits, if there are any."""
         biases = self.value_biases.sum() + self.attention_biases.sum() + self.mlp_biases.sum() + self.norm_bias
         return {
             "token": self.token,
@@ -137,6 +141,7 @@ class LogitAttribution:
             "attention": float(self.reads.sum()),
             "mlp": float(self.neurons.sum()),
             "biases": float(biases),
+            **({"edits": sum(self.edits.values())} if self.edits else {}),
         }
 
     def contribution(self, component: Component) -> float:
@@ -161,6 +166,8 @@ class LogitAttribution:
                 return float(self.neurons[layer].sum() + self.mlp_biases[layer])
             case ValueBias(layer, head):
                 return float(self.value_biases[layer, head])
+            case Edited(point):
+                return self.edits[point]
             case Bias("norm.bias"):
                 return self.norm_bias
             case Bias(name):
@@ -196,6 +203,9 @@ class LogitAttribution:
             (np.array(self.position), Position),
             (np.array(self.norm_bias), lambda: Bias("norm.bias")),
         ]
+        edited = list(self.edits)
+        if edited:
+            blocks += [(np.array([self.edits[point] for point in edited]), lambda at: Edited(edited[at]))]
         heads = self.reads.sum(2) + self.value_biases
         if granularity in ("finest", "read"):
             blocks += [(self.reads, Read), (self.value_biases, ValueBias)]
@@ -238,6 +248,10 @@ def attribute(recording: Recording, quantities: Sequence[Quantity]) -> list[Logi
     if isinstance(a.position, Learned):
         position = directions @ model.position.weight[len(recording.ids) - 1]
     norm_bias = torch.zeros_like(token) if model.norm.bias is None else rows @ model.norm.bias
+    edits = {
+        point: (rows if point == "norm" else directions) @ written_by_edit(recording, point)
+        for point in recording.changes
+    }
     return [
         LogitAttribution(
             quantity,
@@ -246,6 +260,7 @@ def attribute(recording: Recording, quantities: Sequence[Quantity]) -> list[Logi
             norm_bias=float(norm_bias[q]),
             row=rows[q],
             total=float(totals[q]),
+            edits={point: float(each[q]) for point, each in edits.items()},
             **{name: each[q] for name, each in parts.items()},
         )
         for q, quantity in enumerate(quantities)
@@ -267,9 +282,12 @@ def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Te
     per_head = (directions @ block.attention.output.weight).view(-1, a.n_kv_heads, group, a.head_size)
     values = recording.values(layer) - bias[:, None]
     reads = torch.einsum("qkgd,ksd->qkgs", per_head, values).flatten(1, 2) * pattern
+    value_biases = torch.einsum("qkgd,kd->qkg", per_head, bias).flatten(1, 2)
+    if recording.make_hook is not None:  # an edited pattern need not sum to 1
+        value_biases = value_biases * pattern.sum(-1)
     return {
         "reads": reads,
-        "value_biases": torch.einsum("qkgd,kd->qkg", per_head, bias).flatten(1, 2),
+        "value_biases": value_biases,
         "attention_biases": _bias_contribution(block.attention.output, directions),
         "neurons": (directions @ block.mlp.down.weight) * recording.activations[f"blocks.{layer}.mlp.activation"][0],
         "mlp_biases": _bias_contribution(block.mlp.down, directions),
@@ -279,6 +297,15 @@ def _layer(recording: Recording, layer: int, directions: Tensor) -> dict[str, Te
 def _bias_contribution(linear: Any, directions: Tensor) -> Tensor:
     """Contribution of a projection's bias along each of `directions` [Q]."""
     return directions.new_zeros(len(directions)) if linear.bias is None else directions @ linear.bias
+
+
+def written_by_edit(recording: Recording, point: str) -> Tensor:
+    """What an edit at a point added to the residual, or at "norm" to its norm, at the last position [width]."""
+    change = recording.changes[point]
+    if point.endswith(".z"):
+        output: Tensor = block_of(recording.model, int(point.split(".")[1])).attention.output.weight
+        return output @ change[:, 0].flatten()
+    return change[0]
 
 
 def value_bias(model: Transformer, layer: int) -> Tensor:

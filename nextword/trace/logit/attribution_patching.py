@@ -58,7 +58,7 @@ def _readers(recording: Recording) -> Iterator[tuple[str, Norm, Tensor, list[str
             yield f"{name}.mlp_norm", block.mlp_norm, residual, written
         else:
             yield f"{name}.mlp_norm", block.mlp_norm, residual + points[attention], [*written, attention]
-        residual, written = points[name], [*written, attention, mlp]
+        residual, written = points[name], [*written, attention, mlp, name]
     yield "norm", model.norm, residual, written
 
 
@@ -69,7 +69,7 @@ def _gradients(recording: Recording, token: int, points: Sequence[str]) -> Mappi
         added = {point: nothing.clone().requires_grad_() for point in points}
         last = torch.tensor([[recording.ids[-1]]], device=nothing.device)
         hook = AddingHook({point: vector[None] for point, vector in added.items()})
-        logits = recording.model.forward(last, _Continuation(recording), hook)[0, -1]
+        logits = recording.model.forward(last, _Continuation(recording), recording.under_edits(hook))[0, -1]
         found = torch.autograd.grad(log_probability(logits, token), list(added.values()))
     return dict(zip(added, found, strict=True))
 

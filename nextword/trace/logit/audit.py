@@ -21,7 +21,7 @@ from nextword.model.types import Tensor
 from nextword.trace.logit.ablation import AddingHook, Writes, ablation_writes, stacked
 from nextword.trace.logit.attribution import LogitAttribution, through_norm
 from nextword.trace.logit.attribution_patching import estimate_effects
-from nextword.trace.logit.components import Bias, Component, ValueBias
+from nextword.trace.logit.components import Bias, Component, Edited, ValueBias
 from nextword.trace.recording import Recording, log_probability, rerun_last
 from nextword.trace.settings import Ablation
 
@@ -127,7 +127,7 @@ def audit(
     findings = [
         Finding(
             component,
-            "zero" if isinstance(component, ValueBias | Bias) else ablation,
+            "zero" if isinstance(component, ValueBias | Bias | Edited) else ablation,
             claim=attribution.contribution(component),
             expected=float(expected[at]),
             measured=float(quantity["intact"][0] - quantity["ablated"][at]),

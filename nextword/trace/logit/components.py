@@ -83,7 +83,14 @@ class Bias:
     name: str
 
 
-Component = Token | Position | Read | Head | Source | Neuron | Layer | ValueBias | Bias
+@dataclass(frozen=True, order=True)
+class Edited:
+    """What an edit of the model changed at a hook point, at the last position."""
+
+    point: str
+
+
+Component = Token | Position | Read | Head | Source | Neuron | Layer | ValueBias | Bias | Edited
 
 
 def component_name(component: Component, place: Callable[[int], str] = "position {}".format) -> str:
@@ -113,3 +120,5 @@ def component_name(component: Component, place: Callable[[int], str] = "position
             return f"the value bias of head {layer}.{head}"
         case Bias(name):
             return f"the bias {name}"
+        case Edited(point):
+            return f"the edit at {point}"

@@ -126,7 +126,7 @@ def _difference(recordings: Sequence[Recording], quantity: Quantity, *, by_head:
 
 def subtract(after: LogitAttribution, before: LogitAttribution) -> LogitAttribution:
     """The attribution of a difference: every contribution to `after` less that to `before`."""
-    names = [field.name for field in dataclasses.fields(LogitAttribution) if field.name != "quantity"]
+    names = [field.name for field in dataclasses.fields(LogitAttribution) if field.name not in ("quantity", "edits")]
     return LogitAttribution(after.quantity, **{name: getattr(after, name) - getattr(before, name) for name in names})
 
 

@@ -22,7 +22,7 @@ from nextword.trace.logit.attribution import LogitAttribution, Quantity, attribu
 from nextword.trace.logit.audit import Audit, audit
 from nextword.trace.logit.components import Component, Head, Layer, Position, Read, Source, Token, component_name
 from nextword.trace.logit.lens import logit_lens
-from nextword.trace.recording import Recording, check_token, log_probability, record
+from nextword.trace.recording import MakeHook, Recording, check_token, log_probability, record
 from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 
 
@@ -197,6 +197,7 @@ def explain(
     ablation: Ablation = EXPLAIN.ablation,
     reference: Sequence[int] | None = None,
     n_tokens: int | None = None,
+    make_hook: MakeHook | None = None,
 ) -> Explanation:
     """Why a model predicts a token after a prompt.
 
@@ -211,6 +212,7 @@ def explain(
         ablation: How the audit ablates them, "none": no audit.
         reference: Token ids that means and resamples are taken from, None: the prompt without its last token.
         n_tokens: The number of ids that stand for tokens, from 0 on; None: all of the vocabulary.
+        make_hook: Makes the hook of the edits that the model is under, from a position on; None: no edits.
 
     Raises:
         EmptyPrompt: There are no ids.
@@ -223,7 +225,7 @@ def explain(
     for id in (token, contrast):
         if id is not None:
             check_token(id, model.architecture)
-    recording = record(model, ids)
+    recording = record(model, ids, make_hook)
     if token is None:
         token = int(recording.logits[:n_tokens].argmax())
     if token == contrast:

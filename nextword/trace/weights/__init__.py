@@ -1,5 +1,5 @@
 """WHAT WEIGHTS SAY ALONE: tokens in an embedding, heads and neurons, bigrams from embedding to unembedding.
 
-In: a Transformer; out: tables of tokens and scores. Nothing here depends on the recording of a prompt, and none is
-taken.
+In: a Transformer; out: tables of tokens and scores. No recording of a prompt is needed, and nothing that
+makes one is imported here.
 """

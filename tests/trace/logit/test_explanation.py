@@ -125,8 +125,8 @@ def test_what_the_facade_cannot_explain_is_refused(gpt: nextword.GPT) -> None:
         gpt.explain("She", 320)
     with pytest.raises(InputError, match="own contrast"):
         gpt.explain("She", "a", "a")
-    with pytest.raises(InputError, match="under edits"):
-        gpt.with_edit(Scale("blocks.0.mlp", 0.0)).explain("She")
+    with pytest.raises(InputError, match="without edits"):
+        gpt.with_edit(Scale("blocks.0.mlp", 0.0)).receipt("She")
 
 
 def test_generation_runs_under_edits(gpt: nextword.GPT) -> None:

@@ -23,6 +23,7 @@ from nextword.trace.text.indexed import open_indexed, own_text
 from nextword.train.plan import Budget
 from nextword.train.run import start
 from nextword.web.app import create_app
+from nextword.web.studio.explain import why
 from nextword.web.studio.models import Models
 from nextword.web.studio.requests import WhyRequest
 from nextword.web.studio.runs import Learning
@@ -70,7 +71,7 @@ def by_python(model: str) -> int:
 
 
 def by_the_page(model: str) -> int:
-    payload = Views(nextword.open(model, device="cpu")).why(WhyRequest(prompt="Ann saw an apple"))
+    payload = why(Views(nextword.open(model, device="cpu")), WhyRequest(prompt="Ann saw an apple"))
     assert payload["bigrams"]["rows"][0]["frequency"] is not None
     return int(payload["sources"]["text"]["tokens"])
 
@@ -102,7 +103,7 @@ def test_a_server_indexes_it_before_it_answers(run: Path) -> None:
 
 def test_a_page_finds_it_for_a_checkpoint_of_a_listed_run(run: Path) -> None:
     models = Models({"tales": Views(nextword.open("tales"), "tales")}, Learning(run))
-    payload = models.named("run@2").why(WhyRequest(prompt="Ann saw an apple"))
+    payload = why(models.named("run@2"), WhyRequest(prompt="Ann saw an apple"))
     assert payload["sources"]["text"]["tokens"] == len(RunFolder(run).text().tokens)
 
 
