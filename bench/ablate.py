@@ -1,10 +1,10 @@
-"""What each part of the training recipe is worth: bits per byte without it, over several seeds.
+"""The effect of each part of the training recipe: bits per byte without it, over several seeds.
 
     python bench/ablate.py FILE [--heldout FILE] [--depth 3] [--steps 400] [--seeds 3] [--only NAME ...]
 
 FILE is any text that `nextword train` reads. Every variant takes the same steps over the same tokens from the same
-seeds; what is told is the mean over seeds of the held-out bits per byte, by how much it is worse than the recipe as it
-is (pairwise, seed by seed, with the standard error of that mean), and the seconds of a step.
+seeds. Printed are the mean over seeds of the held-out bits per byte, the difference to the unchanged recipe (pairwise,
+seed by seed, with the standard error of that mean), and the milliseconds of a step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Variant:
-    """One change of the recipe; None where nothing changes."""
+    """One change of the recipe; by default nothing changes."""
 
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
     weights: Callable[[Weights], Weights] = lambda weights: weights
@@ -45,16 +45,16 @@ class Variant:
 
 
 class AdamOnly(Optimizer):
-    """Adam for all weights, matrices too, at `share` of the rate of the others."""
+    """Adam for all weights, matrices too, at `scale` times adam_lr."""
 
     def __init__(
-        self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, *, share: float = 1.0
+        self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, *, scale: float = 1.0
     ) -> None:
         super().__init__(weights, dtype)
-        self._all, self._share = Adam(weights), share
+        self._all, self._scale = Adam(weights), scale
 
     def step(self, gradients: Mapping[str, Tensor], number: int, rates: Rates) -> None:
-        self._all.step(gradients, rates.adam_lr * self._share, number)
+        self._all.step(gradients, rates.adam_lr * self._scale, number)
 
 
 class TorchMuon(Optimizer):
@@ -88,7 +88,7 @@ class PlainDecay(Optimizer):
 
 
 def drawn_projections(weights: Weights) -> Weights:
-    """What blocks write is drawn like other matrices, smaller the more blocks there are, instead of zero."""
+    """Output projections drawn like other matrices, scaled down with the number of blocks, instead of zero."""
     outputs = [name for name in weights if name.endswith(("attention.output.weight", "mlp.down.weight"))]
     generator = torch.Generator().manual_seed(1)
     drawn = {}
@@ -105,8 +105,8 @@ def without_qk_norm(recipe: Recipe) -> Recipe:
 VARIANTS = {
     "the recipe": Variant(),
     "Adam instead of Muon": Variant(optimizer=AdamOnly),
-    "Adam at half the rate": Variant(optimizer=partial(AdamOnly, share=0.5)),
-    "Adam at a quarter of it": Variant(optimizer=partial(AdamOnly, share=0.25)),
+    "Adam at half the rate": Variant(optimizer=partial(AdamOnly, scale=0.5)),
+    "Adam at a quarter of it": Variant(optimizer=partial(AdamOnly, scale=0.25)),
     "torch.optim.Muon": Variant(optimizer=TorchMuon),
     "3 polynomials of Muon's 5": Variant(polynomials=3),
     "no QK-norm": Variant(without_qk_norm),
@@ -117,10 +117,10 @@ VARIANTS = {
     "10 times the weight decay": Variant(lambda r: replace(r, weight_decay=0.1)),
     "rates fall in the last fifth": Variant(lambda r: replace(r, decay=0.2)),
     "rates fall from the start": Variant(lambda r: replace(r, decay=1.0)),
-    "half the matrix rate": Variant(lambda r: replace(r, muon_lr=r.muon_lr / 2)),
-    "twice the matrix rate": Variant(lambda r: replace(r, muon_lr=r.muon_lr * 2)),
-    "half the other rate": Variant(lambda r: replace(r, adam_lr=r.adam_lr / 2)),
-    "twice the other rate": Variant(lambda r: replace(r, adam_lr=r.adam_lr * 2)),
+    "half of muon_lr": Variant(lambda r: replace(r, muon_lr=r.muon_lr / 2)),
+    "twice muon_lr": Variant(lambda r: replace(r, muon_lr=r.muon_lr * 2)),
+    "half of adam_lr": Variant(lambda r: replace(r, adam_lr=r.adam_lr / 2)),
+    "twice adam_lr": Variant(lambda r: replace(r, adam_lr=r.adam_lr * 2)),
     "embedding not tied": Variant(lambda r: replace(r, architecture=replace(r.architecture, tied=False))),
 }
 

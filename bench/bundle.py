@@ -5,7 +5,7 @@
 
 The card holds that of the run, the curve of its measurements, bits per byte of the whole held-out text in float32 and
 as shipped, twenty samples drawn with the seeds 0 to 19, and how much of them was copied. Prints what
-nextword/parameters/bundled.py must say of the file.
+nextword/parameters/bundled.py must state about the file.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def curve(run: RunFolder) -> list[list[float]]:
 
 
 def samples(gpt: GPT, run: Path) -> dict[str, Any]:
-    """Twenty texts, none chosen by hand, and the share of their 8-grams that stand in the training text."""
+    """Twenty texts, none chosen by hand, and the fraction of their 8-grams that stand in the training text."""
     index = open_indexed(run).index
     texts, ids = [], []
     for seed in range(SAMPLES):
         generation = gpt.generate(PROMPT, max_tokens=LENGTH, seed=seed)
         texts.append(PROMPT + "".join(step.text for step in generation))
-        ids.append([choice.id for choice in generation.tokens])
+        ids.append([token.id for token in generation.tokens])
     return {"sampling": asdict(DEFAULT_SAMPLING), "samples": texts, "copied_8_grams": copied_share(index, ids)}
 
 

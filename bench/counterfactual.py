@@ -1,17 +1,18 @@
-"""Do cheap attributions foretell what training without some documents does? The linear datamodeling score.
+"""Do cheap attributions predict the effect of training without some documents? The linear datamodeling score.
 
     python bench/counterfactual.py [--subsets 32] [--queries 12] [--seeds 3]
 
 A tiny model is trained on all of a small text, and again and again on random halves of its groups of documents. For
-each query (a prompt and its next token, from a document that no training reads) an attribution foretells the order of
-these trainings by log p: the sum of the scores of the documents that were read. Its score is the rank correlation with
-the log p that was measured, averaged over the queries (LDS, Park et al., 2023), with the mean over the seeds of each
-subset's trainings as the truth.
+each query (a prompt and its next token, from a document that no training reads) an attribution estimates the order of
+these trainings by log p: the sum of the scores of the documents that were read. Its LDS is the rank correlation with
+the measured log p, averaged over the queries (Park et al., 2023), with the mean over the seeds of each subset's
+trainings as the truth.
 
     influence    gradients of document and query, over the run's checkpoints (nextword.trace.text.influence)
-    counts       how often the document says the token after the longest end of the prompt that any document holds
+    counts       the number of times that the token stands in the document after the longest end of the prompt that any
+                 document holds
     random       a control
-    ceiling      perfect foresight, graded by as few trainings; from how far the seeds agree
+    ceiling      a perfect estimate, scored by as few trainings; computed from the agreement of the seeds
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ STEPS, ROWS, CONTEXT = 120, 8, 32
 
 
 class Text:
-    """Documents of tokens, as a trainer reads them; those that are not kept do not count and show nothing."""
+    """Documents of tokens, as a trainer reads them; those not kept are masked and hold only token 0."""
 
     def __init__(self, documents: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> None:
         self.tokens = np.where(kept[:, None], documents, 0).ravel()
@@ -51,18 +52,18 @@ def language(seed: int) -> npt.NDArray[np.int64]:
     random = np.random.default_rng(seed)
     documents = []
     for _ in range(GROUPS):
-        favourite = random.integers(FIRST + 1, VOCAB, FIRST)
+        preferred = random.integers(FIRST + 1, VOCAB, FIRST)
         for _ in range(DOCUMENTS + 1):
             first = random.integers(0, FIRST, LENGTH // 2)
             second = np.where(
-                random.random(LENGTH // 2) < 0.6, favourite[first], random.integers(FIRST + 1, VOCAB, LENGTH // 2)
+                random.random(LENGTH // 2) < 0.6, preferred[first], random.integers(FIRST + 1, VOCAB, LENGTH // 2)
             )
             documents.append(np.stack([1 + first, second], axis=1).ravel())
     return np.array(documents).reshape(GROUPS, DOCUMENTS + 1, LENGTH)
 
 
 def train(documents: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_], seed: int) -> list[Transformer]:
-    """The models along a run, the last one last."""
+    """The models at four steps of a run, in their order."""
     recipe = Recipe(standard(32, 2, vocab=VOCAB, context=CONTEXT), STEPS, ROWS, seed=seed)
     trainer = Trainer(recipe, Text(documents, kept))
     models = []
@@ -80,7 +81,7 @@ def log_p(model: Transformer, prompt: Sequence[int], token: int) -> float:
 
 
 def counts(documents: npt.NDArray[np.int64], prompt: Sequence[int], token: int) -> Array:
-    """As the module says."""
+    """The scores of the attribution `counts`, float64 [documents]."""
     for length in range(len(prompt), 0, -1):
         wanted = [*prompt[-length:], token]
         windows = np.lib.stride_tricks.sliding_window_view(documents, len(wanted), axis=1)
@@ -91,9 +92,10 @@ def counts(documents: npt.NDArray[np.int64], prompt: Sequence[int], token: int) 
 
 
 def ceiling(measured: Array) -> float:
-    """The score of perfect foresight of the mean over all seeds there could be, from measured [subsets, seeds].
+    """The score of a perfect estimate of the mean over infinitely many seeds.
 
-    How far single trainings agree says how far the mean of those measured is from that (Spearman-Brown).
+    measured is log p, float64 [subsets, seeds]. The correlation of single seeds gives the reliability of their mean
+    (Spearman-Brown); the score is its root.
     """
     seeds = measured.shape[1]
     pairs = [rank_correlation(measured[:, a], measured[:, b]) for a, b in combinations(range(seeds), 2)]
@@ -112,8 +114,8 @@ def main() -> None:
     documents, unread = drawn[:, :-1].reshape(-1, LENGTH), drawn[:, -1]
     group = np.repeat(np.arange(GROUPS), DOCUMENTS)
     subsets = [np.isin(group, random.permutation(GROUPS)[: GROUPS // 2]) for _ in range(given.subsets)]
-    asked = [unread[random.integers(GROUPS), : 2 * random.integers(2, 12)] for _ in range(given.queries)]
-    queries = [(ids[:-1].tolist(), int(ids[-1])) for ids in asked]
+    texts = [unread[random.integers(GROUPS), : 2 * random.integers(2, 12)] for _ in range(given.queries)]
+    queries = [(ids[:-1].tolist(), int(ids[-1])) for ids in texts]
 
     whole = train(documents, np.ones(len(documents), bool), seed=0)
     rows = [row.tolist() for row in documents]

@@ -1,4 +1,4 @@
-"""Are our ids those of the others, on 100,000 random strings, and how fast do they come?
+"""Are our ids those of other tokenizers, on 100,000 random strings, and at what speed?
 
     python bench/encode_parity.py [SmolLM2.gguf]          (needs the extras: pip install '.[test,peers]' bpe-openai)
 
@@ -77,7 +77,7 @@ def strings(n: int, seed: int) -> Iterator[str]:
 
 
 def differing(texts: Iterable[str], ours: Tokenizer, theirs: Callable[[str], list[int]], **options: bool) -> str:
-    """How many texts get other ids, of how many; texts that we refuse to hold are counted apart."""
+    """The number of texts with different ids, of all; texts that our tokenizer refuses are counted apart."""
     wrong = refused = count = 0
     for text in texts:
         count += 1

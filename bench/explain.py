@@ -1,10 +1,10 @@
-"""Explanations: is the ledger exact, is it cheap, and do its claims survive their audit?
+"""Explanations: is the attribution exact, is it cheap, and do its claims survive their audit?
 
     python -m bench.explain [MODEL]            (from a checkout; needs the extra: pip install '.[test]'; MODEL: smollm2)
 
-Five kinds of random models x 20 seeds; the model on 10 prompts; times of ledger and audit as multiples of one
-forward pass of the definition on 100 tokens, alternating, medians; rank correlation of claims and measured change
-of log p over 20 prompts, for each grouping of causes and kind of ablation, with random directions as the control.
+Five kinds of random models x 20 seeds; the model on 10 prompts; times of attribution and audit as multiples of one
+forward pass of the reference model on 100 tokens, alternating, medians; rank correlation of claims and measured change
+of log p over 20 prompts, for each granularity and ablation, with random directions as the control.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nextword.trace.recording import Recording, record
 from tests.trace.models import KINDS, random_model
 
 ROUNDS = 7
-CAUSES = 32
+COMPONENTS = 32
 
 
 def main() -> None:
@@ -72,13 +72,13 @@ def remainder(model: Transformer, prompts: list[list[int]]) -> None:
 @torch.no_grad()
 def times(model: Transformer, ids: list[int]) -> None:
     recording, attributions = explained(model, ids)
-    components = attributions[2].top(CAUSES)
+    components = attributions[2].top(COMPONENTS)
     row = torch.tensor([ids])
     tasks: dict[str, Callable[[], object]] = {
         "forward": lambda: model(row),
-        "ledger": lambda: explained(model, ids),
+        "attribution": lambda: explained(model, ids),
         **{
-            f"audit of {CAUSES}, {ablation}": partial(audit, recording, attributions[2], components, ablation)
+            f"audit of {COMPONENTS}, {ablation}": partial(audit, recording, attributions[2], components, ablation)
             for ablation in ("zero", "mean", "resample")
         },
     }
@@ -89,23 +89,22 @@ def times(model: Transformer, ids: list[int]) -> None:
             task()
             spent[name].append(time.perf_counter() - began)
     forward = median(spent["forward"])
-    print(f"one forward pass of the definition, {len(ids)} tokens: {forward:.3f} s")
+    print(f"one forward pass of the reference model, {len(ids)} tokens: {forward:.3f} s")
     for name, goal in zip(list(tasks)[1:], (2, 12, 12, 12), strict=True):
         print(f"{name}: {median(spent[name]) / forward:.2f} of it (goal {goal})")
 
 
 def audits(model: Transformer, prompts: list[list[int]], reference: list[int]) -> None:
     print(
-        f"rank correlation of expected and measured change of log p, {CAUSES} largest causes, {len(prompts)} prompts:"
+        f"rank correlation of expected and measured change of log p, {COMPONENTS} largest components, "
+        f"{len(prompts)} prompts:"
     )
     ready = [explained(model, ids) for ids in prompts]
     for granularity in ("finest", "head", "layer"):
         for ablation in ("zero", "mean", "resample"):
             found = [
-                audit(
-                    recording, attributions[2], attributions[2].top(CAUSES, granularity), ablation, reference=reference
-                )
-                for recording, attributions in ready
+                audit(recording, expected, expected.top(COMPONENTS, granularity), ablation, reference=reference)
+                for recording, (_, _, expected) in ready
             ]
             report(f"{granularity}, {ablation}", found)
 
@@ -115,7 +114,7 @@ def report(name: str, found: list[Audit]) -> None:
     estimated = [each.estimate_correlation for each in found]
     control = np.mean([each.control for each in found])
     held = np.mean([finding.holds for each in found for finding in each.findings])
-    fall, by_chance = (
+    fall, random_fall = (
         np.mean([getattr(each, curve)[0] - np.mean(getattr(each, curve)) for each in found])
         for curve in ("deletion", "random_deletion")
     )
@@ -123,7 +122,7 @@ def report(name: str, found: list[Audit]) -> None:
     print(
         f"  {name}: contributions {np.mean(correlations):.2f} ({spread}), estimated {np.mean(estimated):.2f} "
         f"({min(estimated):.2f} to {max(estimated):.2f}), control {control:.2f}; {held:.0%} of claims hold; "
-        f"mean fall of log p along the deletion curve {fall:.2f}, random directions {by_chance:.2f}"
+        f"mean fall of log p along the deletion curve {fall:.2f}, random directions {random_fall:.2f}"
     )
 
 

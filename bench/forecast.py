@@ -1,4 +1,4 @@
-"""What the preflight forecasts of a run, beside what came of it: bits per byte, duration and memory.
+"""The preflight's forecast of a run beside its result: bits per byte, duration and memory.
 
     python bench/forecast.py TEXT... [--minutes 0.5] [--steps 300] [--depth 3]
 
@@ -41,7 +41,7 @@ def run(text: str, out: Path, *words: str) -> dict[str, Any]:
 
 
 def beside(forecast: float | None, result: float | None, scale: float = 1.0, digits: int = 2) -> str:
-    """Forecast, result and the difference in per cent of the result."""
+    """Table cells: forecast, result and their difference as a percentage of the result."""
     if not forecast or not result:
         return "not known | | "
     return f"{forecast / scale:.{digits}f} | {result / scale:.{digits}f} | {forecast / result - 1:+.1%}"

@@ -1,4 +1,4 @@
-"""Generating on a CPU, against llama.cpp and transformers: tokens/s, GB/s, share of the memory's bandwidth.
+"""Generating on a CPU, against llama.cpp and transformers: tokens/s, GB/s, fraction of the memory's bandwidth.
 
     python bench/generate.py [--against llama.cpp,transformers] [--rounds 7] [--threads 2] [--json]
     python bench/generate.py --shape 3B          random 4-bit weights of that shape, alone
@@ -50,9 +50,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 @kernel
 def read_all(table: int, n_pieces: int, times: int) -> int:
-    """Look at every byte of some pieces, `times` times; table: address of int64 [n_pieces, 2], addresses and sizes.
+    """Read every byte of some pieces, `times` times; table: address of int64 [n_pieces, 2], addresses and sizes.
 
-    Four places of a piece are read at a time: from one alone memory gives less.
+    Four places of a piece are read at a time: a single stream reaches less bandwidth.
     """
     a, b, c, d = broadcast_int(0), broadcast_int(0), broadcast_int(0), broadcast_int(0)
     for _ in range(times):
@@ -64,10 +64,10 @@ def read_all(table: int, n_pieces: int, times: int) -> int:
     return lane_sum_int(a + b + c + d)
 
 
-class KVCache:
-    """How fast this machine reads some arrays, all threads at once, as often as a model reads its weights.
+class Bandwidth:
+    """The bandwidth of this machine for reading some arrays, all threads at once, again and again like weights.
 
-    Of weights that partly stay in a cache it says what reading them can reach, which is more than memory gives.
+    For weights that partly stay in a cache this is more than the bandwidth of memory.
     """
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]], threads: int) -> None:
@@ -90,20 +90,20 @@ class KVCache:
 
         def all_at_once() -> None:
             for reader in readers:
-                reader.open_session()
+                reader.start()
             for reader in readers:
                 reader.join()
 
         return self._bytes * self._times / seconds(all_at_once)
 
 
-def far_memory(threads: int) -> KVCache:
-    """Memory that is in no cache."""
-    return KVCache([np.ones(512 << 20, np.uint8)], threads)
+def far_memory(threads: int) -> Bandwidth:
+    """The bandwidth of memory that is in no cache."""
+    return Bandwidth([np.ones(512 << 20, np.uint8)], threads)
 
 
 class Ours:
-    """nextword's engine of CPUs."""
+    """nextword's CPU engine."""
 
     def __init__(
         self,
@@ -220,11 +220,11 @@ class Transformers:
     def decode(self, position: int) -> float:
         """Tokens a second, from `position` on."""
         with self._torch.inference_mode():
-            memory = self._model(self._torch.tensor([self._ids[:position]]), use_cache=True).past_key_values
+            cache = self._model(self._torch.tensor([self._ids[:position]]), use_cache=True).past_key_values
 
             def read() -> None:
                 for each in self._ids[:DECODED]:
-                    self._model(self._torch.tensor([[each]]), past_key_values=memory, use_cache=True)
+                    self._model(self._torch.tensor([[each]]), past_key_values=cache, use_cache=True)
 
             return DECODED / seconds(read)
 
@@ -256,11 +256,11 @@ def compare(stored: Stored, against: Sequence[str], rounds: int, threads: int) -
             from nextword.parameters.export import export_hf
 
             export_hf(stored, Path(folder) / "hf")
-            rival = Transformers(Path(folder) / "hf", threads)
-            works["transformers bf16 decode"] = lambda: rival.decode(EARLY)
+            theirs = Transformers(Path(folder) / "hf", threads)
+            works["transformers bf16 decode"] = lambda: theirs.decode(EARLY)
         works["memory"] = far_memory(threads).speed
         for form, name in (("auto", "4-bit"), ("int8", "int8")):
-            works[f"memory, the {name} weights"] = KVCache(ours[form].weights, threads).speed
+            works[f"memory, the {name} weights"] = Bandwidth(ours[form].weights, threads).speed
         for work in works.values():
             work()  # not counted: warms caches
         taken: dict[str, list[float]] = {name: [] for name in works}
@@ -299,10 +299,10 @@ def _ratios(taken: dict[str, list[float]], ours: dict[str, Ours]) -> dict[str, A
             )
             for name in sizes
         },
-        "int8 share of memory's bandwidth": (_share(taken, "int8", sizes, "memory"), 0.85),
-        "int8 share of reading the same bytes": (_share(taken, "int8", sizes, "memory, the int8 weights"), None),
-        "4-bit share of memory's bandwidth": (_share(taken, "4-bit", sizes, "memory"), None),
-        "4-bit share of reading the same bytes": (_share(taken, "4-bit", sizes, "memory, the 4-bit weights"), None),
+        "int8 share of memory's bandwidth": (_fraction(taken, "int8", sizes, "memory"), 0.85),
+        "int8 share of reading the same bytes": (_fraction(taken, "int8", sizes, "memory, the int8 weights"), None),
+        "4-bit share of memory's bandwidth": (_fraction(taken, "4-bit", sizes, "memory"), None),
+        "4-bit share of reading the same bytes": (_fraction(taken, "4-bit", sizes, "memory, the 4-bit weights"), None),
     }
     return {
         "bytes": sizes,
@@ -310,7 +310,7 @@ def _ratios(taken: dict[str, list[float]], ours: dict[str, Ours]) -> dict[str, A
     }
 
 
-def _share(taken: dict[str, list[float]], name: str, sizes: dict[str, int], memory: str) -> float:
+def _fraction(taken: dict[str, list[float]], name: str, sizes: dict[str, int], memory: str) -> float:
     pairs = zip(taken[f"nextword {name} decode"], taken[memory], strict=True)
     return statistics.median(speed * sizes[name] / memory for speed, memory in pairs)
 
@@ -340,7 +340,7 @@ def shape(name: str, rounds: int, threads: int) -> dict[str, Any]:
         ours = Ours(architecture, packed, threads, 256)
         ours.decode(EARLY)
         resident, on_disk = _resident(), file.stat().st_size
-        far, same = far_memory(threads), KVCache(ours.weights, threads)
+        far, same = far_memory(threads), Bandwidth(ours.weights, threads)
         speeds = [(ours.decode(EARLY) * ours.n_bytes, far.speed(), same.speed()) for _ in range(rounds)]
     return {
         "shape": name,

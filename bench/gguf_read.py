@@ -1,4 +1,4 @@
-"""Reading the real SmolLM2-135M-Instruct (Q4_1 GGUF): how fast, and are the numbers ggml's?
+"""Reading the real SmolLM2-135M-Instruct (Q4_1 GGUF): at what speed, and are the numbers ggml's?
 
     python bench/gguf_read.py          (needs the extra: pip install '.[test]')
 

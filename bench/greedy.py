@@ -1,11 +1,11 @@
-"""Whether rounded weights write what the definition writes: greedy texts, token by token.
+"""Whether rounded weights generate the reference model's greedy texts, token by token.
 
     python bench/greedy.py [MODEL] [--weights int8]
 
-The CPU's engine writes 64 tokens after each of 20 prompts, greedily; then the definition (float32, the weights as they
-are stored) reads the same texts. How far rounding moves a difference of two logits is stated beforehand, from another
-text: the largest such change on the text that losses are measured on. Where the definition's favourite leads by more
-than that, both must have the same favourite.
+The CPU engine generates 64 tokens after each of 20 prompts, greedily; then the reference model (float32, the weights
+as stored) reads the same texts. The largest change of a difference of two logits by rounding is stated beforehand, as
+measured on the calibration text. Where the reference model's top-1 token leads by more than that, both must have the
+same top-1 token.
 """
 
 from __future__ import annotations

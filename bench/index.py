@@ -1,11 +1,11 @@
-"""What the index of a text costs, how fast it answers, and what its answers are on text that nobody generated.
+"""The cost of a text's index, the time of its queries, and the base rates of evidence on text that no model generated.
 
     python bench/index.py FOLDER [--vocab 8192]
 
-The text of FOLDER is prepared as for training (a fiftieth of its documents held out), its index is built and asked.
-Building runs in a process of its own, whose largest memory is measured. Passages to ask for are drawn at random from
-the held-out text; each is asked for once, in a process that has just opened the index. The base rates say what
-the evidence of `nextword.trace.text.evidence` makes of human text: its thresholds are read off them.
+The text of FOLDER is prepared as for training (a fiftieth of its documents held out), its index is built and queried.
+Building runs in a process of its own, whose peak memory is measured. Passages are drawn at random from the held-out
+text; each is looked up once, in a process that has just opened the index. The base rates are those of
+`nextword.trace.text.evidence` on human text: its thresholds are read off them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from nextword.parameters.run_folder import RunFolder
 from nextword.trace.text.evidence import PROMPT, gather
 from nextword.trace.text.indexed import IndexedText, open_indexed
 
-HELDOUT_SHARE = 0.02
+HELDOUT_FRACTION = 0.02
 TOKENIZER_DOCUMENTS, TOKENIZER_CHARACTERS = 400, 40_000
-ASKED = 2000  # passages of each length
+QUERIES = 2000  # passages: of each length
 EXCERPTS, PROMPT_TOKENS, EXCERPT_TOKENS = 400, 100, 300
 
 
@@ -41,7 +41,7 @@ def prepare(path: str, vocab: int, folder: Path) -> None:
     tokenizer.save(folder)
     run = RunFolder(folder)
     for path_to, heldout in ((run.text_path, False), (run.heldout_path, True)):
-        chosen = (each for each in documents if is_heldout(each, HELDOUT_SHARE) == heldout)
+        chosen = (each for each in documents if is_heldout(each, HELDOUT_FRACTION) == heldout)
         encoded = encode_documents(tokenizer, chosen, begin=0)
         write_shards(path_to, encoded, token_bytes=token_sizes(tokenizer))
 
@@ -64,7 +64,7 @@ def build(folder: Path, wide: bool) -> str:
 
 
 def _memory() -> float:
-    """The most that this process has held, in bytes; Linux tells (getrusage counts the parent's before the exec)."""
+    """The peak memory of this process in bytes, from Linux (getrusage counts the parent's before the exec)."""
     status = Path("/proc/self/status").read_text()
     return 1024 * float(status.partition("VmHWM:")[2].split()[0])
 
@@ -81,7 +81,7 @@ def queries(text: IndexedText, heldout: Sequence[int]) -> list[str]:
     lines, everything = [], []
     for name, ask in asks.items():
         for length in (1, 2, 3, 5, 8, 32) if name != "longest suffix" else (100,):
-            starts = draw.integers(0, len(heldout) - length, ASKED)
+            starts = draw.integers(0, len(heldout) - length, QUERIES)
             times = [timed(ask, heldout[start : start + length]) for start in starts]
             everything += times
             lines.append(_row(f"{name}, {length} tokens", times))
@@ -106,7 +106,7 @@ def base_rates(text: IndexedText, heldout: Sequence[int]) -> list[str]:
     account = [token for ids in excerpts for token in gather(text, ids, PROMPT_TOKENS).tokens]
     per_token = (time.perf_counter() - began) / len(account)
     kinds = Counter(token.kind for token in account)
-    shares = ", ".join(f"{kind} {count / len(account):.1%}" for kind, count in kinds.most_common())
+    fractions = ", ".join(f"{kind} {count / len(account):.1%}" for kind, count in kinds.most_common())
     runs = np.mean([token.prompt_match >= PROMPT for token in account])
     began = time.perf_counter()
     grams = {n: copied_share(text.index, excerpts, n) for n in (2, 4, 6, 8, 10, 12)}
@@ -114,7 +114,7 @@ def base_rates(text: IndexedText, heldout: Sequence[int]) -> list[str]:
     return [
         f"{EXCERPTS} held-out excerpts of {EXCERPT_TOKENS} tokens, the first {PROMPT_TOKENS} as the prompt:",
         "",
-        f"- kinds of their tokens: {shares}; a run of {PROMPT} or more from the prompt ends at {runs:.1%}",
+        f"- kinds of their tokens: {fractions}; a run of {PROMPT} or more from the prompt ends at {runs:.1%}",
         f"- n-grams found in the text: {', '.join(f'{n}: {share:.1%}' for n, share in grams.items())}",
         f"- evidence took {per_token * 1e3:.2f} ms a token, an n-gram {per_gram * 1e6:.0f} microseconds",
     ]

@@ -85,7 +85,7 @@ def against_transformers(
                 do_sample=False,
                 pad_token_id=0,
             )[0, row.shape[1] :].tolist()
-        mine = [choice.id for choice in written.tokens]
+        mine = [token.id for token in written.tokens]
         equal += mine == expected
         if mine != expected:
             print(f"  differs: {prompt!r} after {sum(a == b for a, b in zip(mine, expected, strict=False))} tokens")

@@ -1,4 +1,4 @@
-"""How fast text becomes token shards: read, remove duplicates, encode, write.
+"""The speed of making token shards of text: read, remove duplicates, encode, write.
 
     python bench/prepare.py FOLDER [--vocab 4096]
 

@@ -4,7 +4,7 @@
 
 Both runs are copies of one that was prepared but has not begun. The moments are spread over the run: each is a little
 after a step that was drawn; every fourth falls into the first seconds of a process, while it starts, and every fourth
-into the tenth of a second in which the next checkpoint and the page are written. SIGKILL tells nothing to the process.
+into the tenth of a second in which the next checkpoint and the page are written. The process cannot catch SIGKILL.
 Compared are every bit of the weights, and the log without its timings. Exits with 1 if they differ.
 """
 
@@ -24,9 +24,9 @@ from typing import Any
 
 from nextword.parameters.run_folder import RunFolder
 
-STARTING = 4.0  # seconds in which a process starts
-AFTER = 0.3  # seconds after a step, at most
-WRITING = 0.1  # seconds in which a checkpoint is written
+STARTING = 4.0  # seconds: in which a process starts
+AFTER = 0.3  # seconds: after a step, at most
+WRITING = 0.1  # seconds: in which a checkpoint is written
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 NOT_COMPARED = {"resumed", "sample"}  # samples come by the clock
 
@@ -56,12 +56,12 @@ def finish(folder: Path) -> float:
 
 
 def kill_after(folder: Path, step: int, seconds: float) -> str:
-    """Go on until `step` is told of and so many seconds have passed; what was seen of it."""
-    told = 0
+    """Resume, wait until `step` is printed and `seconds` more have passed, and kill. Returns the moment in words."""
+    seen = 0
     with train("--resume", folder) as process:
         assert process.stdout is not None
-        while told < step and (line := process.stdout.readline()):
-            told = json.loads(line).get("step", told)
+        while seen < step and (line := process.stdout.readline()):
+            seen = json.loads(line).get("step", seen)
         time.sleep(seconds)
         process.kill()
     assert process.returncode == -9, "the run ended before it was killed; give it more --steps"
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    chance = random.Random(given.seed)
-    steps = sorted(chance.sample(range(1, given.steps - 20), given.kills))
+    draw = random.Random(given.seed)
+    steps = sorted(draw.sample(range(1, given.steps - 20), given.kills))
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         prepare(whole, given.text, "--steps", given.steps, "--depth", given.depth, "--seed", given.seed)
@@ -96,7 +96,7 @@ def main() -> None:
         for number, step in enumerate(steps, 1):
             kinds = {0: (0, STARTING), 2: (min(2 * RunFolder(killed).steps()[-1] or 1, step), WRITING)}
             at, within = kinds.get(number % 4, (step, AFTER))
-            what = kill_after(killed, at, chance.uniform(0, within))
+            what = kill_after(killed, at, draw.uniform(0, within))
             left = "".join(f", left {path.name}" for path in killed.rglob("*.tmp"))
             print(f"{number}: killed {what}; last checkpoint {RunFolder(killed).steps()[-1]}{left}", flush=True)
         finish(killed)

@@ -43,7 +43,7 @@ SUBJECTS = "a king|a cat|the sea|an old clock|the moon|a baker|two brothers|a ri
 
 
 class _Listener(asyncio.Protocol):
-    """Notes what comes when, and no more: a client that costs time would slow what it measures."""
+    """Notes the time of each event, and no more: a client that costs time would slow what it measures."""
 
     def __init__(self, most: int | None) -> None:
         self.times: list[float] = []
@@ -97,11 +97,11 @@ class Server:
         """Tokens a second of all streams together, from the first request to the last token."""
 
         async def all_at_once() -> None:
-            asked = [
+            bodies = [
                 body_of(f"Number {salt}. Once upon a time there was {SUBJECTS[i]}", i, self._stop_bias)
                 for i in range(STREAMS)
             ]
-            got = await asyncio.gather(*(stream(self.port, each) for each in asked))
+            got = await asyncio.gather(*(stream(self.port, body) for body in bodies))
             assert min(map(len, got)) >= TOKENS - 4, "a text was cut short"
 
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How long one waits before nextword does anything, and how fast the README's first command then writes.
+"""The time until nextword does anything, and the speed at which the README's first command then generates.
 
     python bench/startup.py [--runs 10]
 
@@ -50,11 +50,11 @@ def seconds_to_output(words: list[str]) -> float:
 
 
 def tokens_per_second(seed: int) -> float:
-    """What the README's first command says of its speed, which does not count the first token."""
+    """The speed that the README's first command reports, which does not count the first token."""
     words = [*FIRST_COMMAND, "--seed", str(seed)]
-    told = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stderr
-    found = re.search(r"([\d,.]+) tokens/s", told)
-    assert found is not None, told
+    notes = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stderr
+    found = re.search(r"([\d,.]+) tokens/s", notes)
+    assert found is not None, notes
     return float(found[1].replace(",", ""))
 
 

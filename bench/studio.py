@@ -1,12 +1,10 @@
-"""How long the page takes, in a real Chromium on this machine: until it is painted, until it shows odds, and from a
-slider's movement to the bars.
+"""The page in a real Chromium on this machine: times to first paint, to the distribution, and to a slider's bars.
 
     python bench/studio.py [--model tales] [--rounds 20] [--json]
 
 Each round loads the page in a fresh browser context, so nothing is cached. "Painted" is the browser's own first
-contentful paint; "distribution" is when the first bars stand in the document, for which two questions were asked and
-answered; a slider is moved ten times a round, from its event to the frame after the bars have changed. Medians and
-worst.
+contentful paint; "distribution" is when the first bars stand in the document, after two requests; a slider is moved
+ten times a round, from its event to the frame after the bars have changed. Medians and worst.
 """
 
 from __future__ import annotations
@@ -32,11 +30,11 @@ _DISTRIBUTION = """() => new Promise((resolve) => {
 })"""
 _PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 _MOVED = """(value) => new Promise((resolve) => {
-  const odds = document.querySelector("nw-distribution"), began = performance.now();
+  const distribution = document.querySelector("nw-distribution"), began = performance.now();
   new MutationObserver((_, observer) => {
     observer.disconnect();
     requestAnimationFrame(() => resolve(performance.now() - began));
-  }).observe(odds, {childList: true});
+  }).observe(distribution, {childList: true});
   const slider = document.querySelector("#temperature");
   slider.value = value;
   slider.dispatchEvent(new Event("input", {bubbles: true}));
@@ -67,12 +65,12 @@ def measure(address: str, rounds: int) -> dict[str, list[float]]:
         for number in range(rounds + 1):
             page: Any = browser.new_context().new_page()
             page.goto(address)
-            odds, painted = page.evaluate(_DISTRIBUTION), page.evaluate(_PAINTED)
+            shown, painted = page.evaluate(_DISTRIBUTION), page.evaluate(_PAINTED)
             moved = [page.evaluate(_MOVED, 0.5 + at / 10) for at in range(10)]
             page.context.close()
             if number:  # the first round warms up
                 taken["painted"].append(painted)
-                taken["distribution"].append(odds)
+                taken["distribution"].append(shown)
                 taken["slider"] += moved
         browser.close()
     return taken

@@ -2,8 +2,9 @@
 
     python bench/tales.py heldout.jsonl.gz [--model tales] [--model RUN] [--model smollm2:40000]
 
-A number after a model's name is how many tokens to measure, spread evenly over the text; else all of them. Bits per
-byte are those of nextword.optimize.evaluate, of the definition in float32: every document from its own beginning.
+A number after a model's name is the number of tokens to measure, spread evenly over the text; else all of them. Bits
+per byte are those of nextword.optimize.evaluate, of the reference model in float32: every document from its own
+beginning.
 """
 
 from __future__ import annotations

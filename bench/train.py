@@ -1,17 +1,17 @@
-"""How fast and how well nextword trains, against a plain fp32 AdamW GPT of the same size (what nanoGPT does).
+"""The speed and the loss of training, against a plain fp32 AdamW GPT of the same size (what nanoGPT does).
 
     python bench/train.py [--device cuda] [--sizes 10.7M] [--rows 16] [--rounds 7] [--only NAME ...]
 
-The rival is written here: learned positions, LayerNorm, GELU of four times the width, torch's fused attention, all
+The baseline is written here: learned positions, LayerNorm, GELU of four times the width, torch's fused attention, all
 logits at once, one AdamW for everything, float32, nothing compiled. Ours is `nextword.optimize.trainer` in several
 settings; `ours` is the one that a long run takes. All take steps over the same tokens, in turns; a round is one turn of
-each, and what is told are medians over rounds. Shares of peak count 6 operations for each weight and token and 12 for
-each layer, width and position of the context (Chowdhery et al., 2022, appendix B), against the device's published
-bfloat16 peak where it is known, else against the largest product that it was seen to do.
+each, and printed are medians over rounds. MFU counts 6 operations for each weight and token and 12 for each layer,
+width and position of the context (Chowdhery et al., 2022, appendix B), against the device's published bfloat16 peak
+where it is known, else against the fastest matrix product that was measured.
 
     python bench/train.py --to-loss 3.5 --text FILE
 
-Both are trained on the text until the mean loss of 20 steps is so low (nats a token, the same tokens for both).
+Both are trained on the text until the mean loss of 20 steps is at most that (nats a token, the same tokens for both).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Plain(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
         for name, parameter in self.named_parameters():
-            if name.endswith(("mixed.weight", "down.weight")):  # what is added to the residual
+            if name.endswith(("output.weight", "down.weight")):  # what is added to the residual
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layers))
 
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.z = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.qkv, self.output = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ class PlainBlock(nn.Module):
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.first(x)).chunk(3, -1)
         )
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-        x = x + self.z(y)
+        x = x + self.output(y)
         added: torch.Tensor = self.down(F.gelu(self.up(self.second(x)), approximate="tanh"))
         return x + added
 
@@ -153,20 +153,20 @@ def speeds(size_name: str, given: argparse.Namespace) -> None:
     weights |= {name: ours[name].architecture.n_parameters for name in ours}
     print(f"\n{size_name}: {n_layers} layers of {width}, {given.rows} x {context} tokens a step, {device_name(given)}")
     print(f"peak: {peak / 1e12:.2f} TFLOP/s ({whose})\n")
-    print("| | parameters | tokens/s | times plain | share of peak | first two steps, s |")
+    print("| | parameters | tokens/s | times plain | MFU | first two steps, s |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in runs:
         ratio = statistics.median(a / b for a, b in zip(taken["plain"], taken[name], strict=True))
         speed = per_step / statistics.median(taken[name])
         operations = 6 * weights[name] + 12 * n_layers * width * context
-        share = operations * speed / peak
+        mfu = operations * speed / peak
         print(
-            f"| {name} | {weights[name]:,} | {speed:,.0f} | {ratio:.2f} | {share:.0%} | {first[name]:.1f} |", flush=True
+            f"| {name} | {weights[name]:,} | {speed:,.0f} | {ratio:.2f} | {mfu:.0%} | {first[name]:.1f} |", flush=True
         )
 
 
 def to_loss(given: argparse.Namespace) -> None:
-    """Seconds and steps of both until their loss is low enough; compiling counts."""
+    """Print the seconds and steps of both until their loss is low enough; compiling counts."""
     n_layers, width, _, context = SIZES[given.sizes[0]]
     written = Path(given.text).read_text(encoding="utf-8")
     tokenizer = train_bpe([written], 1024)
@@ -202,7 +202,7 @@ def peak_of(device: str) -> tuple[float, str]:
         if known in name:
             return peak, "published"
     dtype = pick_dtype(device)
-    return measure_peak(dtype, torch.device(device)), f"the largest product of {dtype} that was seen"
+    return measure_peak(dtype, torch.device(device)), f"the fastest matrix product of {dtype} that was measured"
 
 
 def device_name(given: argparse.Namespace) -> str:

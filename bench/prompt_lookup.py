@@ -1,4 +1,4 @@
-"""Prompt lookup on and off: `python bench/lookahead.py [MODEL]`; the default model is smollm2.
+"""Prompt lookup on and off: `python bench/prompt_lookup.py [MODEL]`; the default model is smollm2.
 
 Tokens/s with guesses over tokens/s without, on the CPU engine, 100 tokens, in turns: the median of five seeds.
 """
