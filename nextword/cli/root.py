@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -86,10 +87,21 @@ def _let_go_of_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _build_only(words: Sequence[str]) -> None:
+    """Leave only the verb that was typed, if it is one: to build the options of all verbs takes 15 ms."""
+    named = [each for each in app.registered_commands if each.callback and [_verb(each.name or each.callback)] == words]
+    app.registered_commands = named or app.registered_commands
+
+
+def _verb(name: str | Callable[..., object]) -> str:
+    return name if isinstance(name, str) else name.__name__.replace("_", "-")
+
+
 def main() -> None:
     """The console script."""
     try:
         try:
+            _build_only(sys.argv[1:2])
             app(prog_name="nextword")
         finally:
             sys.stdout.flush()  # help and version are printed where no verb is invoked

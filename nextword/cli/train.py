@@ -20,7 +20,7 @@ from nextword.cli.arguments import (
 )
 from nextword.cli.root import app
 from nextword.cli.shared import emit, fetch_known, starting
-from nextword.corpus.formats import Undecodable
+from nextword.corpus.undecodable import Undecodable
 
 if TYPE_CHECKING:
     from nextword.train.events import Event

@@ -19,7 +19,8 @@ from nextword.corpus.document import WORLD
 from nextword.corpus.document import Document as Document
 from nextword.corpus.document import Message as Message
 from nextword.corpus.document import Report as Report
-from nextword.corpus.formats import SUFFIXES, Undecodable, is_readable, optional, read_file, records
+from nextword.corpus.formats import SUFFIXES, is_readable, optional, read_file, records
+from nextword.corpus.undecodable import Undecodable
 from nextword.corpus.worlds import drawn
 from nextword.errors import InputError
 

@@ -17,13 +17,12 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 from nextword.base.text import size
 from nextword.corpus.document import Document, Message, Report
+from nextword.corpus.undecodable import Undecodable
 from nextword.errors import InputError
-
-Undecodable = Literal["skip", "replace", "latin-1"]  # ways to treat text that is not UTF-8; see `read_documents`
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
 

@@ -18,7 +18,7 @@ import numpy as np
 from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.corpus.document import WORLD
 from nextword.corpus.documents import Document, Report, deduplicate, is_heldout, read_documents
-from nextword.corpus.formats import Undecodable
+from nextword.corpus.undecodable import Undecodable
 from nextword.corpus.worlds import world
 from nextword.encode.prepare import encode_documents, token_sizes
 from nextword.encode.shards import Shards, write_shards

@@ -22,7 +22,7 @@ import torch
 from nextword.base.atomic import atomic_folder
 from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.base.version import __version__
-from nextword.corpus.formats import Undecodable
+from nextword.corpus.undecodable import Undecodable
 from nextword.errors import CorruptFile, InputError, SettingError
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Recipe, from_json

@@ -472,3 +472,12 @@ def test_output_that_cannot_be_written_is_one_line(words: list[str]) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "No space left on device" in done.stderr
+
+
+def test_one_verb_is_built_for_itself_as_it_is_among_all() -> None:
+    """The console script builds only the verb that was typed; its help and its refusals are those of all verbs."""
+    for words in (["pairs", "--help"], ["inspect", "--help"], ["generate", "--nonsense"], ["nonsense"]):
+        alone = subprocess.run([sys.executable, "-m", "nextword", *words], capture_output=True, text=True)
+        among = CliRunner().invoke(cli.app, words, prog_name="nextword")
+        assert alone.returncode == among.exit_code
+        assert (alone.stdout.split(), alone.stderr.split()) == (among.stdout.split(), among.stderr.split()), words
