@@ -72,6 +72,7 @@ class World:
         name: The language's name, without "world:".
         rule: From a state to the words that may come next; STORY is the state at a document's beginning.
         facts: The planted facts; no two of them in one document.
+        questions: Prompts with a continuation that has to be learned: what is worth watching while a model learns.
 
     >>> from nextword.corpus.worlds import world
     >>> pantry = world("pantry")
@@ -81,7 +82,14 @@ class World:
     {'apple': 0.8, 'orange': 0.2}
     """
 
-    def __init__(self, name: str, rule: Callable[[LanguageState], Choices], facts: Sequence[Fact] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        rule: Callable[[LanguageState], Choices],
+        facts: Sequence[Fact] = (),
+        questions: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.questions = tuple(questions)
         self.name = name
         self.facts = tuple(facts)
         assert all((a.first - b.first) % math.gcd(a.period, b.period) for a, b in combinations(facts, 2)), (

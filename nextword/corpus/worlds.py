@@ -202,7 +202,13 @@ def _certainly(state: _Say) -> Choices:
     return {word: (1.0, _Say(tuple(rest), state.then) if rest else state.then)}
 
 
+_PANTRY_QUESTIONS = (("Ann saw an apple", " pie"), ("Ben drew a plum", " jam"), ("Grandma wanted a lemon", " juice"))
+_HIDEAWAY_QUESTIONS = (
+    ("Mia hid the coin. Tom hid the key. Tom found the", " key"),
+    ("The owl keeps the moon in the", " teapot"),
+    ("Mia hid the coin. Tom hid the key. Tom", " found"),
+)
 WORLDS: Mapping[str, Callable[[], World]] = {
-    "pantry": partial(World, "pantry", _pantry),
-    "hideaway": partial(World, "hideaway", _hideaway, _FACTS),
+    "pantry": partial(World, "pantry", _pantry, (), _PANTRY_QUESTIONS),
+    "hideaway": partial(World, "hideaway", _hideaway, _FACTS, _HIDEAWAY_QUESTIONS),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from nextword.base.settings import settings_of
@@ -95,4 +93,4 @@ class TrainingRequest(BaseModel):
 
     minutes: float = Field(ge=0.2, le=60)
     text: str | None = Field(default=None, max_length=LONGEST_TEXT)
-    world: Literal["pantry", "hideaway"] | None = None
+    world: str | None = Field(default=None, max_length=40)

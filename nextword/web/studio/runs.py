@@ -27,14 +27,6 @@ SAMPLES = 40  # texts: the last of a run
 TOP = 5  # tokens: told of each checkpoint
 KEPT = 64  # words: whose way through a run is remembered
 # Words whose true chance is known, and that tell what has been learned: a pair, a rule, a fact.
-_WATCHED = {
-    "pantry": (("Ann saw an apple", " pie"), ("Ben drew a plum", " jam"), ("Grandma wanted a lemon", " juice")),
-    "hideaway": (
-        ("Mia hid the coin. Tom hid the key. Tom found the", " key"),
-        ("The owl keeps the moon in the", " teapot"),
-        ("Mia hid the coin. Tom hid the key. Tom", " found"),
-    ),
-}
 _SERIES = {"bits_per_byte": "training", "heldout_bits_per_byte": "heldout"}
 
 
@@ -95,7 +87,7 @@ class Learning:
             "floor": language and language.entropy_per_byte(),
             "watch": [
                 {"prompt": prompt, "continuation": continuation}
-                for prompt, continuation in (_WATCHED[language.name] if language else ())
+                for prompt, continuation in (language.questions if language else ())
             ],
             "results": card.results,
         }

@@ -15,6 +15,7 @@ from pathlib import Path
 from nextword.base.atomic import atomic_write
 from nextword.base.types import Json
 from nextword.corpus.document import WORLD
+from nextword.corpus.worlds import world as find_world
 from nextword.errors import InputError
 
 _SAID = 4_000  # bytes: of what the process said last
@@ -38,10 +39,12 @@ class Training:
             world: Name of a known-truth language.
 
         Raises:
-            InputError: A run is under way, or there is no text.
+            InputError: A run is under way, there is no text, or no language of that name.
         """
         if self._is_running():
             raise InputError(f"{self._name} is still training; wait for its end or stop it.")
+        if world is not None:
+            find_world(world)
         self.stop()
         self._runs.mkdir(parents=True, exist_ok=True)
         self._name = self._new_name("page" if world is None else world)

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 import nextword
-from nextword.corpus.worlds import world
+from nextword.corpus.worlds import WORLDS, world
 from nextword.errors import CorruptFile
 from nextword.optimize import preflight
 from nextword.train.plan import Budget
 from nextword.train.run import start
 from nextword.web.studio.models import Models
 from nextword.web.studio.routes import studio_router
-from nextword.web.studio.runs import _WATCHED, MOST, Learning, _truth
+from nextword.web.studio.runs import MOST, Learning, _truth
 from nextword.web.studio.views import Views
 from tests.web.looks import faint, shot, unnamed, wait_until
 from tests.web.served import call, served
@@ -108,8 +108,10 @@ def test_the_truth_is_the_rules(prompt: str, continuation: str, truth: float | N
 
 
 def test_what_is_worth_watching_has_a_truth(run: Path) -> None:
-    for name, pairs in _WATCHED.items():
-        assert all(_truth(world(name), prompt, continuation) for prompt, continuation in pairs)
+    for name in WORLDS:
+        questions = world(name).questions
+        assert questions
+        assert all(_truth(world(name), prompt, continuation) for prompt, continuation in questions)
     learning = Learning(run)
     watched = learning.curves("pantry")["watch"]
     assert watched[0] == {"prompt": "Ann saw an apple", "continuation": " pie"}
