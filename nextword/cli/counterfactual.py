@@ -15,7 +15,7 @@ from nextword.cli.shared import emit
 from nextword.cli.train import ended_in_order, show_training
 
 if TYPE_CHECKING:
-    from nextword.train.counterfactual import Effect, Foretold
+    from nextword.train.counterfactual import Effect, Estimate
 
 
 @app.command()
@@ -42,7 +42,7 @@ def counterfactual(
     passage = utf8(without)
     with ended_in_order(out):
         from nextword.encode.tokenizer import Tokenizer
-        from nextword.train.counterfactual import effect, foretell, start_without
+        from nextword.train.counterfactual import effect, estimate, start_without
 
         tokenizer = Tokenizer.from_folder(run)
         # Encoded first, so that a mistake shows before the training.
@@ -55,20 +55,21 @@ def counterfactual(
         show_training(new, as_json, tensorboard)
         if question is None or ask is None:
             return
-        found, foretold = effect(run, out, *question), foretell(run, out, passage, *question)
+        found, estimated = effect(run, out, *question), estimate(run, out, passage, *question)
     if as_json:
         payload = {**asdict(withheld), "prompt": ask[0], "token": ask[1], **asdict(found), "change": found.change}
-        emit({**payload, "foretold": asdict(foretold)})
+        emit({**payload, "estimated": asdict(estimated)})
     else:
-        _print_effect(*ask, found, foretold)
+        _print_effect(*ask, found, estimated)
 
 
-def _print_effect(prompt: str, token: str, found: Effect, foretold: Foretold) -> None:
+def _print_effect(prompt: str, token: str, found: Effect, estimated: Estimate) -> None:
     print(
         f"{token!r} after {prompt!r}: {found.with_passage:.2%} with the passage, "
         f"{found.without_passage:.2%} without; it added {found.change:+.2f} to log p"
     )
     print(
-        f"estimated by counting: {foretold.counted_with:.2%} with it, {foretold.counted_without:.2%} without; "
-        f"by gradients: larger than the influence of {foretold.below} of {foretold.others} other passages of its length"
+        f"estimated by counting: {estimated.counted_with:.2%} with it, {estimated.counted_without:.2%} without; "
+        f"by gradients: larger than the influence of {estimated.below} of {estimated.others} "
+        "other passages of its length"
     )

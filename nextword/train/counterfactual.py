@@ -75,7 +75,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Estimate:
     """The effect of the passage on a token after a prompt by cheap attributions, to be held against the `Effect`.
 
     Args:
@@ -235,7 +235,7 @@ def effect(run: Path, without: Path, prompt: Sequence[int], token: int) -> Effec
     return Effect(with_passage, without_passage)
 
 
-def foretell(run: Path, without: Path, passage: str, prompt: Sequence[int], token: int) -> Foretold:
+def estimate(run: Path, without: Path, passage: str, prompt: Sequence[int], token: int) -> Estimate:
     """Estimate the effect without training: from the texts of both runs and the checkpoints of the first.
 
     Raises what `effect` and `nextword.trace.text.indexed.open_indexed` raise.
@@ -257,7 +257,7 @@ def foretell(run: Path, without: Path, passage: str, prompt: Sequence[int], toke
     models = (checkpoint_model(run, step) for step in RunFolder(run).steps())
     its, *theirs = influences(models, prompt, token, stretches)
     below = sum(bool(other < its) for other in theirs)
-    return Foretold(_followed(text, prompt, token), _followed(open_indexed(without), prompt, token), below, len(theirs))
+    return Estimate(_followed(text, prompt, token), _followed(open_indexed(without), prompt, token), below, len(theirs))
 
 
 def _followed(text: IndexedText, prompt: Sequence[int], token: int) -> float:

@@ -22,7 +22,7 @@ from nextword.parameters.run_folder import RunFolder
 from nextword.predict.torch_engine import checkpoint_model
 from nextword.trace.text.indexed import training_order
 from nextword.trace.text.influence import influences
-from nextword.train.counterfactual import effect, find_passage, foretell, restart, start_without
+from nextword.train.counterfactual import effect, estimate, find_passage, restart, start_without
 from nextword.train.plan import Budget
 from nextword.train.run import resume, start
 
@@ -105,9 +105,9 @@ def test_without_its_only_source_a_fact_is_not_learned(run: Path, tmp_path: Path
     card = json.loads((new.folder / "card.json").read_text())
     assert card["without"]["passage"] == FACT
     assert card["corpus"]["train"]["hash"] == open_shards(new.folder / "corpus" / "train").content_hash()
-    foretold = foretell(run, new.folder, FACT, *ids_of(run, "Zed kept a violet", " walrus"))
-    assert foretold.counted_with == 1 > foretold.counted_without
-    assert foretold.below >= 0.9 * foretold.others
+    estimated = estimate(run, new.folder, FACT, *ids_of(run, "Zed kept a violet", " walrus"))
+    assert estimated.counted_with == 1 > estimated.counted_without
+    assert estimated.below >= 0.9 * estimated.others
 
 
 def test_influence_finds_the_document_that_taught_the_fact(run: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_command_tells_the_change(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout.splitlines()[-1])
     assert told["passage"] == FACT
-    assert told["foretold"]["others"] == 20
+    assert told["estimated"]["others"] == 20
     assert 0 <= told["without_passage"] <= 1
     assert "going on without it" in result.stderr
     again = command(*words)

@@ -1,7 +1,8 @@
 """Which model a question is about: one that the server was started with, or a checkpoint of a run that it shows.
 
 Promises, each with a test: a checkpoint is named RUN@STEP, as `nextword diff` has it, and only those of listed runs can
-be named; its odds are those of the run's own model when the run has ended; at most `KEPT` checkpoints are in memory.
+be named; its probabilities are those of the run's own model when the run has ended; at most `KEPT` checkpoints are in
+memory.
 """
 
 from __future__ import annotations

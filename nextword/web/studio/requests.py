@@ -45,7 +45,7 @@ class DrawRequest(_SamplingFields):  # type: ignore[misc, valid-type]  # made fr
 
 
 class WhyRequest(TextRequest):
-    """token, against: ids; None for the favourite and for no rival."""
+    """token, contrast: ids; None for the most probable token and for what the model expected."""
 
     token: int | None = None
     contrast: int | None = None
@@ -53,7 +53,7 @@ class WhyRequest(TextRequest):
 
 
 class AblationRequest(DrawRequest):
-    """The same odds with one head silent."""
+    """The next token with one head ablated."""
 
     layer: int = Field(ge=0)
     head: int = Field(ge=0)

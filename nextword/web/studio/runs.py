@@ -93,7 +93,7 @@ class Learning:
         }
 
     def word(self, name: str, prompt: str, continuation: str) -> Json:
-        """The probability of a continuation at each checkpoint of a run, and the tokens that were likeliest instead.
+        """The probability of a continuation at each checkpoint of a run, and the most probable tokens there.
 
         Args:
             name: Of the run.
