@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nextword.base.version import __version__
 from nextword.sample.draw import check_seed, new_seed, uniform
@@ -14,8 +14,24 @@ from nextword.trace.receipt.receipt import Chosen, Receipt, sampling_to_json
 
 if TYPE_CHECKING:
     from nextword.corpus.index import Index
-    from nextword.trace.facade import Inspection
+    from nextword.encode.tokenizer import Tokenizer
+    from nextword.model.architecture import Architecture
     from nextword.trace.logit.explanation import Explanation
+    from nextword.trace.receipt.views import Viewer
+
+
+class ReceiptModel(Protocol):
+    """What a receipt says of a model, and what makes its views; `nextword.GPT` is one."""
+
+    architecture: Architecture
+    tokenizer: Tokenizer
+
+    @property
+    def viewer(self) -> Viewer:
+        """What makes the views of a page."""
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 (hex) of weights and tokenizer."""
 
 
 def chosen_token(
@@ -71,7 +87,7 @@ def request_to_json(
 
 
 def make_receipt(
-    model: Inspection,
+    model: ReceiptModel,
     why: Explanation,
     chosen: Chosen,
     sources: Mapping[str, Any],
