@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nextword.encode.tokenizer import TokenSpan
-from nextword.errors import ContextOverflow, EmptyPrompt, InputError
+from nextword.errors import ContextOverflow, EmptyPrompt, InputError, SettingError
 from nextword.parameters.open import Stored, open_stored
-from nextword.predict.engine import Engine, Session
+from nextword.predict.engine import Engine, Session, check_kv_cache, check_weights
 from nextword.predict.open_engine import open_engine
 from nextword.predict.score import log_probabilities
 from nextword.sample.generation import Generation
@@ -60,8 +60,10 @@ def open(
         kv_cache: How a CPU holds keys and values: "fp32", "fp16", "int8", or "auto" for fp16 beside weights of 4 or 8
             bits and fp32 beside others.
 
-    Raises ModelNotFound, CorruptFile, UnsupportedModel or TokenizerError (nextword.errors).
+    Raises ModelNotFound, CorruptFile, UnsupportedModel, TokenizerError or SettingError (nextword.errors).
     """
+    check_weights(weights)
+    check_kv_cache(kv_cache)
     stored = _open_checkpoint(model) if "@" in str(model) else open_stored(model)
     return GPT(stored, device=device, weights=weights, kv_cache=kv_cache)
 
@@ -77,7 +79,7 @@ def history(run: str | Path, prompt: str, token: str, *, roles: bool = False, la
     """When a run learned a token: its log p at every checkpoint, and what was read when it rose most.
 
     Args:
-        run: The run folder.
+        run: The run folder, or RUN@STEP for its history up to that step.
         prompt: What comes before.
         token: A text that is one token, with its space.
         roles: Whether to score what kind of head each head is, at every checkpoint.
@@ -85,13 +87,16 @@ def history(run: str | Path, prompt: str, token: str, *, roles: bool = False, la
 
     Raises ModelNotFound, CorruptFile, EmptyPrompt, ContextOverflow or UnknownToken.
     """
+    from nextword.parameters.run_folder import checkpoint_named
     from nextword.trace.text.history import trace_history
     from nextword.trace.text.indexed import open_indexed, training_order
 
-    order, _ = training_order(Path(run))
-    text = open_indexed(Path(run))
+    named = None if Path(run).exists() else checkpoint_named(str(run))
+    folder, last = (Path(named[0]), named[1]) if named else (Path(run), last)
+    order, _ = training_order(folder)
+    text = open_indexed(folder)
     ids, id = text.tokenizer.encode_prompt(prompt), text.tokenizer.encode_one(token)
-    return trace_history(Path(run), ids, id, text, order, roles=roles, begin=text.tokenizer.bos_id, last=last)
+    return trace_history(folder, ids, id, text, order, roles=roles, begin=text.tokenizer.bos_id, last=last)
 
 
 def influences(
@@ -116,7 +121,11 @@ def influences(
     from nextword.trace.text.influence import influences as measure
 
     folder = RunFolder(Path(run))
+    if isinstance(documents, str):
+        raise InputError("Give the documents as a list of texts.")
     steps = folder.run_steps() if steps is None else steps
+    if not steps:
+        raise InputError("Influence is measured at checkpoints: give at least one step, or None for all.")
     tokenizer = folder.stored_checkpoint(steps[0]).tokenizer
     ids, rows = tokenizer.encode_prompt(prompt), [tokenizer.encode(each, begin=True) for each in documents]
     models = (checkpoint_model(folder.path, step) for step in steps)
@@ -246,6 +255,8 @@ class GPT(Inspection):
         >>> nextword.open("tales").generate("Once upon a", max_tokens=1, sampling=nextword.Sampling(0)).finish().text
         ' time'
         """
+        if isinstance(stop, str):
+            raise InputError(f"Give the stop strings as a list: [{stop!r:.40}].")
         ids = self._ids(prompt)
         session = self.engine.open_session(len(ids) + max(max_tokens, 1))
         return self._write(session, ids, max_tokens, sampling, stop, seed)
@@ -295,6 +306,8 @@ class GPT(Inspection):
             raise InputError("Edits are no weights: export the model that they were made on.")
         if to == "hf":
             export_hf(self._stored, Path(path))
+        elif to != "gguf":
+            raise SettingError(f"A model is exported to hf or gguf, not {to!r:.40}.")
         else:
             export_gguf(self._stored, Path(path), weights)
 

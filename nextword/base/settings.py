@@ -92,7 +92,11 @@ def check_settings(settings: Any) -> None:
     """Raise SettingError, naming the first field whose value is not allowed."""
     for field in dataclasses.fields(settings):
         rule, value = field.metadata["rule"], getattr(settings, field.name)
-        if not rule.holds(value):
+        try:
+            holds = rule.holds(value)
+        except (TypeError, AttributeError, ValueError):  # a value of another kind
+            holds = False
+        if not holds:
             raise SettingError(f"{field.name} must be {rule.meaning}, not {value}.")
 
 

@@ -12,12 +12,13 @@ than three tokens is learned better than forecast. Repeated tokens are worth les
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nextword.optimize.batches import Text
+from nextword.optimize.recipe import Init
 
 Ints = npt.NDArray[np.int64]
 
@@ -33,7 +34,7 @@ def forecast_bits_per_byte(
     heldout: Text,
     tokens_read: int,
     *,
-    init: Literal["random", "bigrams"] = "random",
+    init: Init = "random",
     until: float | None = None,
     floor: float | None = None,
 ) -> float | None:

@@ -24,6 +24,7 @@ from nextword.model import architecture as shapes
 from nextword.model.architecture import Architecture, RMSNorm, Rotary, SwiGLU
 
 HEAD_SIZE = 64
+Init = Literal["random", "bigrams"]  # what the weights of a new model start from
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Recipe:
     momentum: float = 0.95
     momentum_warmup: int = 100
     weight_decay: float = 0.01
-    init: Literal["random", "bigrams"] = "random"
+    init: Init = "random"
     dropout: float = 0.0
 
     def schedule(self, step: int, corrections: Sequence[Correction] = ()) -> Rates:

@@ -85,6 +85,9 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a text will do
+
     @staticmethod
     def of_model(path: Path) -> RunFolder | None:
         """The run folder that an opened model lies in, as its own model or as a checkpoint; None for another model."""

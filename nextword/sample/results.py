@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextword.encode.tokenizer import Tokenizer, TokenSpan
+from nextword.errors import UnknownToken
 from nextword.sample.sampler import Distribution
 
 
@@ -66,6 +67,8 @@ class Prediction:
 
     def row(self, id: int) -> NextToken:
         """The row of one token."""
+        if not 0 <= id < len(self.distribution.logits):
+            raise UnknownToken(f"There is no token {id}: ids go from 0 to {len(self.distribution.logits) - 1}.")
         facts = self.distribution.facts(id)
         return NextToken(
             id=id,

@@ -38,7 +38,10 @@ class Sampling:
     """Divides the logits: below 1 the most probable tokens win more often, above 1 the probabilities even out; 0 always
     takes the most probable token."""
     top_k: int = setting(
-        0, "0 (off) or a positive whole number", lambda value: value >= 0, slider=Slider(0, 100, 1, (0, "off"))
+        0,
+        "0 (off) or a positive whole number",
+        lambda value: value == int(value) >= 0,
+        slider=Slider(0, 100, 1, (0, "off")),
     )
     """Keep the K most probable tokens; 0 keeps all."""
     top_p: float = setting(

@@ -36,6 +36,8 @@ class Activations(Mapping[str, Tensor]):
         self._tensors = dict(tensors)
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise KeyError(f"{name!r} was not recorded; there are {', '.join(self._tensors)}")
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:

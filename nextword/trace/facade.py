@@ -19,7 +19,7 @@ from nextword.errors import EmptyPrompt, InputError, UnknownToken
 from nextword.sample.results import Prediction
 from nextword.sample.sampler import distribute
 from nextword.sample.settings import Sampling
-from nextword.trace.settings import EXPLAIN, Ablation, Granularity
+from nextword.trace.settings import EXPLAIN, Ablation, ExplainSettings, Granularity
 
 if TYPE_CHECKING:
     from nextword.encode.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ class Inspection(ABC):
         """
         from nextword.trace.activations import record_activations
 
-        return record_activations(self.reference_model, self._ids(prompt), points, self.edits)
+        return record_activations(self.reference_model, self._ids(prompt), _several(points, "points"), self.edits)
 
     def predict_each(self, prompt: Prompt, edits: Sequence[Sequence[Edit]]) -> list[Prediction]:
         """Predictions under several sets of edits, many in one forward pass (nextword.trace.activations).
@@ -97,6 +97,8 @@ class Inspection(ABC):
         """
         from nextword.trace.activations import logits_under_each
 
+        if any(not isinstance(each, list | tuple) for each in edits):
+            raise InputError("Give a list of sets of edits, each a list: [[], [Scale(...)], [Scale(...), Steer(...)]].")
         ids, model = self._ids(prompt), self.reference_model
         rows = logits_under_each(model, ids, [(*self.edits, *each) for each in edits]).float().cpu().numpy()
         how, n_tokens = "the reference model in float32, under edits", self.tokenizer.vocab_size
@@ -165,6 +167,7 @@ class Inspection(ABC):
         from nextword.trace.interventions import EditHook
         from nextword.trace.logit.explanation import explain
 
+        ExplainSettings(count, granularity, ablation, reference)
         if any(edit.point == "logits" for edit in self.edits):
             raise InputError("Logits that were edited need no explanation; explain the model without that edit.")
         ids = self._ids(prompt)
@@ -197,7 +200,7 @@ class Inspection(ABC):
         granularity: Granularity = EXPLAIN.granularity,
         ablation: Ablation = EXPLAIN.ablation,
         reference: str | None = EXPLAIN.reference,
-        text: Path | None = None,
+        text: Path | str | None = None,
         traced: bool = True,
         name: str | None = None,
     ) -> Receipt:
@@ -246,7 +249,7 @@ class Inspection(ABC):
         index = None if indexed is None else indexed.index
         return make_receipt(self, why, chosen, sources, request, index, name or self.path.name)
 
-    def indexed(self, text: Path | None = None, spinner: Spinner = nullcontext) -> IndexedText | None:
+    def indexed(self, text: Path | str | None = None, spinner: Spinner = nullcontext) -> IndexedText | None:
         """The text that words are traced back to, with its index, which is built where it is missing.
 
         Args:
@@ -258,7 +261,7 @@ class Inspection(ABC):
         """
         from nextword.trace.text.indexed import open_indexed, own_text
 
-        where = own_text(self.path) if text is None else text
+        where = own_text(self.path) if text is None else Path(text)
         return None if where is None else open_indexed(where, tokenizer=self.tokenizer, spinner=spinner)
 
     @cached_property
@@ -279,9 +282,11 @@ class Inspection(ABC):
         """
         from nextword.trace.weights.heads import head_roles
 
+        if texts < 1 or seed < 0:
+            raise InputError(f"Heads are scored on at least one text, with a seed from 0 on, not {texts} and {seed}.")
         return head_roles(self.reference_model, begin=self.tokenizer.bos_id, texts=texts, seed=seed)
 
-    def bigrams(self, first: str, seconds: Sequence[str], text: Path | None = None) -> list[Bigram]:
+    def bigrams(self, first: str, seconds: Sequence[str], text: Path | str | None = None) -> list[Bigram]:
         """How often each second word follows the first: in the text, by the weights alone, and in the model.
 
         Args:
@@ -295,12 +300,14 @@ class Inspection(ABC):
 
         indexed, ids = self.indexed(text), word_ids(self.tokenizer, first)
         prompt = [*self.tokenizer.encode("", begin=True), *ids]
-        tokens = [word_ids(self.tokenizer, second) for second in seconds]
+        tokens = [word_ids(self.tokenizer, second) for second in _several(seconds, "second words")]
         return bigrams(self.reference_model, ids, tokens, prompt, None if indexed is None else indexed.index)
 
     def _token_id(self, token: str | int | None) -> int | None:
-        """The id of a text that is one token. Raises UnknownToken."""
+        """The id of a text that is one token. Raises UnknownToken, InputError for what is neither."""
         if not isinstance(token, str):
+            if token is not None and (not isinstance(token, int) or isinstance(token, bool)):
+                raise InputError(f"A token is a text or an id, not {token!r:.40}.")
             if token is not None and not 0 <= token < self.tokenizer.vocab_size:
                 raise UnknownToken(f"There is no token {token}: ids go from 0 to {self.tokenizer.vocab_size - 1}.")
             return token
@@ -314,6 +321,13 @@ class Inspection(ABC):
         if not ids:
             raise EmptyPrompt("There is nothing to continue: give at least one token.")
         return ids
+
+
+def _several(texts: Sequence[str], what: str) -> Sequence[str]:
+    """A list of texts itself. Raises InputError for one text, which would be taken for a list of its letters."""
+    if isinstance(texts, str) or any(not isinstance(each, str) for each in texts):
+        raise InputError(f"Give the {what} as a list of texts, not {texts!r:.60}.")
+    return texts
 
 
 def token_ids(given: Any) -> list[int]:
@@ -332,7 +346,7 @@ def token_ids(given: Any) -> list[int]:
 
 def _until(ids: list[int], position: int) -> tuple[list[int], int | None]:
     """The ids up to a position, and the id that follows there, None at the end. Raises InputError."""
-    if not -len(ids) <= position < len(ids):
+    if not isinstance(position, int) or not -len(ids) <= position < len(ids):
         raise InputError(f"The prompt has positions 0 to {len(ids) - 1}, not {position}.")
     end = position % len(ids) + 1
     return ids[:end], ids[end] if end < len(ids) else None

@@ -46,6 +46,17 @@ class Scale:
     positions: tuple[int, ...] | None = None
 
 
+def _real(numbers: object) -> Tensor:
+    """A tensor of real numbers from a tensor, an array or nested lists. Raises InputError."""
+    try:
+        found = torch.as_tensor(numbers)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"An edit holds numbers, as a tensor, an array or lists, not {numbers!r:.60}.") from error
+    if found.is_complex():
+        raise InputError("An edit holds real numbers, not complex ones.")
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Steer:
     """Adds a vector to what is at a point.
@@ -63,6 +74,9 @@ class Steer:
     unit: int | None = None
     positions: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", _real(self.vector))
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -79,6 +93,9 @@ class Patch:
     values: Tensor
     positions: tuple[int, ...]
     unit: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _real(self.values))
 
 
 Edit = Scale | Steer | Patch
@@ -185,6 +202,14 @@ def check_edits(edits: Sequence[Edit], architecture: Architecture) -> None:
 def _check(edit: Edit, a: Architecture) -> None:
     if not isinstance(edit, Edit):
         raise InputError(f"{edit!r:.60} is no edit; give a Scale, a Steer or a Patch of nextword.trace.interventions.")
+    where = [edit.unit, *edit.positions] if isinstance(edit.positions, tuple | list | range) else [edit.unit]
+    rows_fit = edit.positions is None or isinstance(edit.positions, tuple | list | range)
+    if not rows_fit or any(type(each) is not int for each in where if each is not None):
+        raise InputError(
+            "A unit is a whole number, and positions are a row of them: Scale(point, 0, unit=5, positions=(3, 4))."
+        )
+    if isinstance(edit, Scale) and not isinstance(edit.factor, int | float):
+        raise InputError(f"A factor is a number, not {edit.factor!r:.40}.")
     if edit.point not in set(point_names(a)):
         raise InputError(
             f"There is no point {edit.point!r:.60} in this model; nextword.model.hooks.point_names lists them."

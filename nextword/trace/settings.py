@@ -27,7 +27,7 @@ class ExplainSettings:
     Raises SettingError for a value that does not exist.
     """
 
-    count: int = setting(12, "at least 1", lambda value: 1 <= value <= MOST_COMPONENTS)
+    count: int = setting(12, "at least 1", lambda value: int(value) == value and 1 <= value <= MOST_COMPONENTS)
     """The number of components to list, largest contributions first."""
     granularity: Granularity = setting(
         "finest", _one_of(get_args(Granularity)), lambda value: value in get_args(Granularity)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.encode.shards import Shards
@@ -28,7 +27,7 @@ from nextword.optimize.preflight import (
     pick_dtype,
     shape,
 )
-from nextword.optimize.recipe import Recipe
+from nextword.optimize.recipe import Init, Recipe
 from nextword.train.prepare import Corpus
 
 FINAL_LIMIT = 262_144  # tokens: of held-out text that are measured at the end, at most
@@ -103,7 +102,7 @@ def plan(
     on_note: OnNote = ignore,
     *,
     recipe: Recipe | None = None,
-    init: Literal["random", "bigrams"] = "random",
+    init: Init = "random",
     floor: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> tuple[Recipe, Forecast]:
@@ -166,7 +165,7 @@ class _Fit:
     seed: int
     device: str
     began: float
-    init: Literal["random", "bigrams"]
+    init: Init
     on_progress: OnProgress
 
     def best(self, depth: int | None) -> tuple[Recipe, float]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 
@@ -25,7 +25,7 @@ from nextword.base.version import __version__
 from nextword.corpus.undecodable import Undecodable
 from nextword.errors import CorruptFile, InputError, SettingError
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
-from nextword.optimize.recipe import Recipe, from_json
+from nextword.optimize.recipe import Init, Recipe, from_json
 from nextword.optimize.trainer import Diverged, Progress, State, Trainer
 from nextword.parameters.checkpoints import Checkpoint
 from nextword.parameters.export import write_hf
@@ -60,7 +60,7 @@ _SAMPLE_TOKENS = 80  # tokens: of a sample
 
 def start(
     paths: Sequence[str],
-    out: Path,
+    out: Path | str,
     budget: Budget,
     *,
     holdout: Sequence[str] = (),
@@ -68,7 +68,7 @@ def start(
     model: str | None = None,
     errors: Undecodable = "skip",
     seed: int = 0,
-    init: Literal["random", "bigrams"] = "random",
+    init: Init = "random",
     device: str = "auto",
     began: float | None = None,
     on_note: OnNote = ignore,
@@ -98,6 +98,13 @@ def start(
         ModelNotFound, CorruptFile, UnsupportedModel, TokenizerError: The model cannot be opened.
     """
     assert model is None or depth is None
+    if isinstance(paths, str):
+        raise InputError(f"Give the paths as a list: [{paths!r:.60}].")
+    if init not in get_args(Init):
+        raise SettingError(f"init must be {' or '.join(get_args(Init))}, not {init!r:.40}.")
+    if errors not in get_args(Undecodable):
+        raise SettingError(f"errors must be {', '.join(get_args(Undecodable))}, not {errors!r:.40}.")
+    out = Path(out)
     if depth is not None and depth < 1:
         raise SettingError(f"--depth must be at least 1 layer, not {depth}.")
     began = time.monotonic() if began is None else began
@@ -184,13 +191,13 @@ def begin(
     _save(run, Trainer(recipe, corpus.text, weights=weights).state(), numbers)
 
 
-def resume(folder: Path, *, device: str = "auto") -> Run:
+def resume(folder: Path | str, *, device: str = "auto") -> Run:
     """Go on with a run from its last checkpoint.
 
     Raises ModelNotFound if the folder is no run, InputError if the run is finished or its recipe, text or
     tokenizer was changed, CorruptFile.
     """
-    return Run(folder, pick_device(device), time.monotonic())
+    return Run(Path(folder), pick_device(device), time.monotonic())
 
 
 class _StopAsked(Exception):
@@ -252,7 +259,7 @@ class Run:
     @property
     def is_talk(self) -> bool:
         """Whether there are conversations in its text."""
-        return self._corpus.text.mask is not None
+        return self._corpus.text.mask is not None and self._corpus.tokenizer.chat_template is not None
 
     @property
     def forecast(self) -> Mapping[str, Any]:

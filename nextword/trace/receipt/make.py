@@ -65,7 +65,7 @@ def chosen_token(
 
 
 def request_to_json(
-    chosen: Chosen, named: bool, contrast: int | None, text: Path | None, settings: Mapping[str, Any]
+    chosen: Chosen, named: bool, contrast: int | None, text: Path | str | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What `replay` asks again, as JSON values.
 

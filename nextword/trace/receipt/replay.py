@@ -65,6 +65,10 @@ def _renamed(value: Any, place: tuple[str, ...], names: Mapping[str, str]) -> An
         return value
     if place:
         return {key: _renamed(each, place[1:], names) if key == place[0] else each for key, each in value.items()}
+    if twice := [key for key, name in names.items() if key in value and name in value]:
+        raise CorruptFile(
+            f"The receipt has {twice[0]!r} and {names[twice[0]]!r}, which is its newer name; keep one of them."
+        )
     return {names.get(key, key): each for key, each in value.items()}
 
 
@@ -77,7 +81,10 @@ def request_of(receipt: Mapping[str, Any]) -> Json:
     """
     version = receipt.get("receipt")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise CorruptFile("This is no receipt: it has no version; write one with explain --html or --json.")
+        raise CorruptFile(
+            f"This is no receipt: its version is {_brief(version)}, not a whole number; write one with explain --html "
+            "or --json."
+        )
     if version > VERSION:
         raise CorruptFile(
             f"The receipt is of version {version}, and this nextword reads up to {VERSION}; "

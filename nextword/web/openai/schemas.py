@@ -272,6 +272,8 @@ _EXPLAIN = settings_of(ExplainSettings)
 class ExplainRequest(ApiRequest):
     """POST /v1/explain: why this token comes next. token, against: a text that is one token, or an id."""
 
+    model_config = ConfigDict(extra="forbid", strict=True)  # nextword's own: what is not known is a mistake
+
     model: str | None = None
     prompt: Annotated[str | Ids, _described("a text or a list of token ids")]
     token: OneToken | None = None

@@ -106,6 +106,8 @@ def test_names_of_earlier_versions_are_understood_wherever_they_stand() -> None:
         "leave_one_out": 1,
         "bigrams": {},
     }
+    with pytest.raises(CorruptFile, match="'odds' and 'distribution'"):
+        upgraded({"receipt": 2, "odds": {}, "distribution": {}})
     assert upgraded({"receipt": 3, "odds": 1}) == {"receipt": 3, "odds": 1}, "today's names are today's"
 
 

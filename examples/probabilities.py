@@ -1,4 +1,4 @@
-"""What comes next? The bundled model's odds of every next token, and what the sampling filters take away."""
+"""What comes next? The bundled model's probability of every next token, and what the sampling filters take away."""
 
 import nextword
 
