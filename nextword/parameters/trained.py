@@ -12,7 +12,7 @@ from nextword.parameters.families.family import Family
 
 FAMILY = FAMILIES["qwen3"]  # the shape that `nextword.optimize.recipe.standard` describes
 
-Form = tuple[Family, Architecture, frozenset[int]]
+StoredForm = tuple[Family, Architecture, frozenset[int]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_origin(numbers: Mapping[str, Any]) -> Origin | None:
     return None if numbers.get("from") is None else Origin(**numbers["from"])
 
 
-def form(origin: Origin | None, trained: Architecture, eos_ids: frozenset[int]) -> Form:
+def form(origin: Origin | None, trained: Architecture, eos_ids: frozenset[int]) -> StoredForm:
     """The family, architecture and last tokens that trained weights are stored with.
 
     Args:

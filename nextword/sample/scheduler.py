@@ -5,7 +5,7 @@ more; a common prefix of two texts is read once; more work than the queue holds 
 the texts that are being written end, up to a time, and ends the others with Closing.
 
 One thread owns the sessions, here called rows. In a turn it reads one more token in every row that is writing, and
-at most CHUNK tokens of prompts beside them, so that a long prompt does not delay the others for long.
+at most TURN_TOKENS tokens of prompts beside them, so that a long prompt does not delay the others for long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nextword.errors import Busy, Closing, ModelError, NextwordError
 from nextword.predict.engine import Engine, Logits, Session, cached_prefix, is_batch_invariant
 from nextword.sample.generation import SamplingLoop, Step
 
-CHUNK = 128  # tokens: of prompts, read in a turn
+TURN_TOKENS = 128  # tokens: of prompts, read in a turn
 
 
 class Listener(Protocol):
@@ -177,7 +177,7 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._admit():
-            rows, pieces, budget = [], [], CHUNK
+            rows, pieces, budget = [], [], TURN_TOKENS
             for row in self._busy():
                 piece = self._piece(row, budget)
                 if row.next is None:

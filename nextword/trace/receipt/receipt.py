@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # the studio and notebooks write distributions and draws with
     from nextword.trace.logit.explanation import Explanation
 
 VERSION = 3
-ROWS = 10  # tokens: of the distribution that have a row; all others are one row
+SHOWN_TOKENS = 10  # tokens: of the distribution that have a row; all others are one row
 
 How = Literal["drawn", "greedy", "named"]
 
@@ -131,7 +131,7 @@ def distribution_to_json(
     *,
     settings: Mapping[str, Any] | None,
     reference: float | None,
-    n_rows: int = ROWS,
+    n_rows: int = SHOWN_TOKENS,
 ) -> Json:
     """The most probable tokens and the chosen one, one row for all others, and what each filter removed.
 
@@ -176,7 +176,7 @@ def _row(chosen: Chosen, id: int, decode_token: TokenText) -> Json:
     return {"id": id, "token": decode_token(id), **facts._asdict(), "chosen": id == chosen.id}
 
 
-def draw_to_json(chosen: Chosen, decode_token: TokenText, *, n_rows: int = ROWS) -> Json:
+def draw_to_json(chosen: Chosen, decode_token: TokenText, *, n_rows: int = SHOWN_TOKENS) -> Json:
     """The random number of a draw, and its place among the filtered probabilities laid end to end by id.
 
     Args:

@@ -26,10 +26,10 @@ from nextword.trace.recording import Recording
 from nextword.trace.weights.bigrams import bigrams, top_bigrams
 from nextword.trace.weights.heads import head_roles
 
-PLACES = 24  # tokens: of the text that are shown one by one: the first and the last ones
-WORDS = 24  # words: that are left out of a text, one at a time
+SHOWN_PLACES = 24  # tokens: of the text that are shown one by one: the first and the last ones
+LEFT_OUT_WORDS = 24  # words: that are left out of a text, one at a time
 LEADING = 3  # tokens: in each column of the table of bigrams
-TOP = 3  # tokens: that are shown after each layer
+LENS_TOKENS = 3  # tokens: that are shown after each layer
 ROLE = 0.4  # attention weight: that a head must give to one kind of place to be named for it
 DIGITS = 5  # decimals: of attention weights
 _NO_ROLE = {"kind": None, "share": None}
@@ -71,12 +71,12 @@ class Viewer:
         `tokens` are the first and the last ones; in a long text one place, null, stands for the `between` of them.
         """
         n, ids, n_layers = self._tokenizer.vocab_size, recording.ids, recording.model.architecture.n_layers
-        best = logit_lens(recording)[:, :n].topk(min(TOP, n))
+        best = logit_lens(recording)[:, :n].topk(min(LENS_TOKENS, n))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         tokens: list[str | None] = [self._decode_token(id) for id in ids]
         patterns = [recording.pattern(layer).tolist() for layer in range(n_layers)]
         return {
-            "between": max(len(ids) - PLACES, 0),
+            "between": max(len(ids) - SHOWN_PLACES, 0),
             "tokens": _folded(tokens, lambda _: None),
             "lens": [[self._top1(*each) for each in zip(*row, strict=True)] for row in rows],
             "layers": [
@@ -108,7 +108,7 @@ class Viewer:
         return named
 
     def leave_one_out(self, ids: Sequence[int], token: int, probability: float) -> Json:
-        """The token's probability after the text without each of its last `WORDS` words, beside that after all of it.
+        """The token's probability after the text without each of its last words, beside that after all of it.
 
         `change` is that of log p, in nats, `earlier` the number of words before those, which are not left out.
 
@@ -127,10 +127,10 @@ class Viewer:
                 "after": each.probability,
                 "change": clamped_log(each.probability) - clamped_log(probability),
             }
-            for each in leave_one_out(self._engine, ids, token, spans[-WORDS:], tokenizer.vocab_size)
+            for each in leave_one_out(self._engine, ids, token, spans[-LEFT_OUT_WORDS:], tokenizer.vocab_size)
         ]
         payload = {"id": token, "token": self._decode_token(token)}
-        return {"token": payload, "before": probability, "rows": rows, "earlier": max(len(spans) - WORDS, 0)}
+        return {"token": payload, "before": probability, "rows": rows, "earlier": max(len(spans) - LEFT_OUT_WORDS, 0)}
 
     def bigrams(self, ids: Sequence[int], token: int, index: Index | None) -> Json:
         """What follows the last token in the text, in the weights alone and in the model (weights/bigrams.py).
@@ -166,7 +166,7 @@ def _rounded(pattern: Sequence[float]) -> list[float]:
 
 
 def _folded(places: Sequence[Any], together: Any) -> list[Any]:
-    """The first place, one for all between, and the last ones: `PLACES` without the middle one; all where they fit."""
-    if len(places) <= PLACES:
+    """The first place, one for all between, and the last ones; all of them where there are few."""
+    if len(places) <= SHOWN_PLACES:
         return list(places)
-    return [places[0], together(places[1 : 1 - PLACES]), *places[1 - PLACES :]]
+    return [places[0], together(places[1 : 1 - SHOWN_PLACES]), *places[1 - SHOWN_PLACES :]]

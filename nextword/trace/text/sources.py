@@ -16,7 +16,7 @@ from nextword.trace.text import evidence
 from nextword.trace.text.evidence import Seen, TokenEvidence
 from nextword.trace.text.indexed import IndexedText, Place, training_order
 
-PLACES, AROUND = 3, 16  # places: of a match that are shown; tokens: on either side of each
+CITED_PLACES, AROUND_TOKENS = 3, 16  # places: of a match that are shown; tokens: on either side of each
 LENGTHS, NEXT = 8, 5  # contexts: of different length; tokens: that followed each
 STEPS = 20  # steps: of training that are listed for a place
 LOOKED = 1000  # places: of a match whose exposures are looked up
@@ -114,7 +114,7 @@ def _longest(text: IndexedText, match: Sequence[int], token_evidence: TokenEvide
         "length": len(match),
         "text": text.tokenizer.decode(match),
         "count": token_evidence.text_count,
-        "places": [_place(text, place, len(match)) for place in evidence.cite(text, match, PLACES)],
+        "places": [_place(text, place, len(match)) for place in evidence.cite(text, match, CITED_PLACES)],
     }
 
 
@@ -130,9 +130,9 @@ def _place(text: IndexedText, place: Place, length: int) -> Json:
     return _named(place) | {
         "document": place.document,
         "offset": place.offset,
-        "before": words(begin - AROUND, begin),
+        "before": words(begin - AROUND_TOKENS, begin),
         "match": words(begin, end),
-        "after": words(end, end + AROUND),
+        "after": words(end, end + AROUND_TOKENS),
     }
 
 
@@ -174,7 +174,7 @@ def _exposures(text: IndexedText, match: Sequence[int]) -> Json | None:
         "places": len(places),
         "read": len(read),
         "in_steps": len(during),
-        "seen": [_seen(place) for place in read[:PLACES]],
+        "seen": [_seen(place) for place in read[:CITED_PLACES]],
     }
 
 

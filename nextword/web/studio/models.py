@@ -1,8 +1,8 @@
 """Which model a question is about: one that the server was started with, or a checkpoint of a run that it shows.
 
 Promises, each with a test: a checkpoint is named RUN@STEP, as `nextword diff` has it, and only those of listed runs can
-be named; its probabilities are those of the run's own model when the run has ended; at most `KEPT` checkpoints are in
-memory.
+be named; its probabilities are those of the run's own model when the run has ended; at most `KEPT_CHECKPOINTS` are
+in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nextword.parameters.run_folder import RunFolder, checkpoint_named
 from nextword.web.studio.runs import Learning
 from nextword.web.studio.views import Views
 
-KEPT = 3  # what is watched, and two that are compared
+KEPT_CHECKPOINTS = 3  # checkpoints: what is watched, and two that are compared
 
 
 class Models:
@@ -43,7 +43,7 @@ class Models:
                 run, step = place
                 self._checkpoints[name] = Views(GPT(run.stored_checkpoint(step)), name, None)
             self._checkpoints.move_to_end(name)
-            while len(self._checkpoints) > KEPT:
+            while len(self._checkpoints) > KEPT_CHECKPOINTS:
                 self._checkpoints.popitem(last=False)
             return self._checkpoints[name]
 

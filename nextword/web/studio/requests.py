@@ -9,8 +9,8 @@ from nextword.sample.settings import Sampling
 from nextword.trace.settings import EXPLAIN
 from nextword.web.settings import sampling_fields
 
-LONGEST = 100_000  # characters of a prompt
-LONGEST_TEXT = 1_000_000  # characters to learn from
+PROMPT_CHARACTERS = 100_000  # characters: of a prompt
+TEXT_CHARACTERS = 1_000_000  # characters: of a text to learn from
 SLIDERS = {name: each.slider for name, each in settings_of(Sampling).items() if each.slider is not None}
 
 
@@ -25,8 +25,8 @@ class ModelRequest(BaseModel):
 class TextRequest(ModelRequest):
     """What every question about a text holds: the text so far, and which model reads it."""
 
-    prompt: str = Field(max_length=LONGEST)
-    chosen: list[int] = Field(default=[], max_length=LONGEST)
+    prompt: str = Field(max_length=PROMPT_CHARACTERS)
+    chosen: list[int] = Field(default=[], max_length=PROMPT_CHARACTERS)
 
 
 _SamplingFields = create_model("SamplingFields", __base__=TextRequest, **sampling_fields(SLIDERS))
@@ -84,7 +84,7 @@ class RunRequest(BaseModel):
 class WordRequest(RunRequest):
     """How probable a continuation was after a prompt, at each checkpoint of a run."""
 
-    prompt: str = Field(max_length=LONGEST)
+    prompt: str = Field(max_length=PROMPT_CHARACTERS)
     continuation: str = Field(max_length=200)
 
 
@@ -92,5 +92,5 @@ class TrainingRequest(BaseModel):
     """A new run, on pasted text or on a known-truth language."""
 
     minutes: float = Field(ge=0.2, le=60)
-    text: str | None = Field(default=None, max_length=LONGEST_TEXT)
+    text: str | None = Field(default=None, max_length=TEXT_CHARACTERS)
     world: str | None = Field(default=None, max_length=40)

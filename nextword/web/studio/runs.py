@@ -1,8 +1,9 @@
 """What was learned, when: the runs that the studio shows, from their logs and checkpoints.
 
 Promises, each with a test: only runs in the folders named when the server was started can be asked for, by a name that
-was listed; half-written lines of a log are passed over; a curve has at most `MOST` points, its first and last among
-them; a continuation's probability is the product of its tokens' at every checkpoint, by the definition in float32.
+was listed; half-written lines of a log are passed over; a curve has at most `CURVE_POINTS` points, its first and last
+among them; a continuation's probability is the product of its tokens' at every checkpoint, by the reference
+model in float32.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from nextword.errors import ContextOverflow, InputError
 from nextword.parameters.run_folder import Card, RunFolder
 from nextword.train.page.charts import spread
 
-MOST = 300  # points: of a curve
+CURVE_POINTS = 300  # points: of a curve
 SAMPLES = 40  # texts: the last of a run
-TOP = 5  # tokens: told of each checkpoint
-KEPT = 64  # words: whose way through a run is remembered
+TOP_TOKENS = 5  # tokens: told of each checkpoint
+KEPT_HISTORIES = 64  # words: whose way through a run is remembered
 # Words whose true chance is known, and that tell what has been learned: a pair, a rule, a fact.
 _SERIES = {"bits_per_byte": "training", "heldout_bits_per_byte": "heldout"}
 
@@ -80,7 +81,7 @@ class Learning:
                     samples[step] = text
         return {
             "name": name,
-            **{name: spread(sorted(points.items()), MOST) for name, points in series.items()},
+            **{name: spread(sorted(points.items()), CURVE_POINTS) for name, points in series.items()},
             "samples": [{"step": step, "text": text} for step, text in sorted(samples.items())[-SAMPLES:]],
             "checkpoints": run.steps(),
             "forecast": card.find("forecast"),
@@ -116,7 +117,7 @@ class Learning:
             truth = _truth(_language(run.card()), prompt, continuation)
             self._words[key] = {**_way(run, steps, prompt, continuation), "truth": truth}
         self._words.move_to_end(key)
-        while len(self._words) > KEPT:
+        while len(self._words) > KEPT_HISTORIES:
             self._words.popitem(last=False)
         return self._words[key]
 
@@ -170,7 +171,7 @@ def _way(run: RunFolder, steps: list[int], prompt: str, continuation: str) -> Js
             logits = model(torch.tensor([[*before, *after]]))[0, len(before) - 1 : -1]
         scores = logits[:, : tokenizer.vocab_size].double().log_softmax(-1)
         log_p = float(scores.gather(1, torch.tensor(after)[:, None]).sum())
-        best = scores[0].topk(min(TOP, scores.shape[1]))
+        best = scores[0].topk(min(TOP_TOKENS, scores.shape[1]))
         moments.append(Moment(step, log_p, {}, None))
         payload.append(
             {

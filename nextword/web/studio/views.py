@@ -28,7 +28,7 @@ from nextword.sample.settings import DEFAULT_SAMPLING, Sampling
 from nextword.trace.receipt.receipt import Chosen, How, distribution_to_json, draw_to_json
 from nextword.web.studio.requests import SLIDERS, DrawRequest, TextRequest
 
-KEPT = 32  # texts: whose logits are kept for the sliders, the timeline and "back"
+KEPT_TEXTS = 32  # texts: whose logits are kept for the sliders, the timeline and "back"
 
 
 class Views:
@@ -120,12 +120,12 @@ class Views:
     # 3 Probabilities, 4 the draw, 5 the word
 
     def next_distribution(self, ids: list[int], sampling: Sampling) -> Distribution:
-        """The distribution of the token after `ids`; the logits of the `KEPT` texts asked about last are kept."""
+        """The distribution of the token after `ids`; the logits of the `KEPT_TEXTS` texts asked about last are kept."""
         key = tuple(ids)
         if key not in self._logits:
             self._logits[key] = self.gpt.predict(ids).distribution.logits
         self._logits.move_to_end(key)
-        while len(self._logits) > KEPT:
+        while len(self._logits) > KEPT_TEXTS:
             self._logits.popitem(last=False)
         return distribute(self._logits[key], sampling, ids, n_tokens=self.gpt.tokenizer.vocab_size)
 

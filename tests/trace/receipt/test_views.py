@@ -9,7 +9,7 @@ import pytest
 
 import nextword
 from nextword.trace.receipt.replay import compare, request_of
-from nextword.trace.receipt.views import DIGITS, PLACES
+from nextword.trace.receipt.views import DIGITS, SHOWN_PLACES
 from nextword.trace.recording import record
 
 SHORT = "The king had three sons, and the youngest"
@@ -24,13 +24,13 @@ def views(gpt: nextword.GPT, prompt: str) -> dict[str, Any]:
 def test_places_that_do_not_fit_are_one_and_the_weights_keep_their_sum(gpt: nextword.GPT) -> None:
     ids = gpt.tokenizer.encode_prompt(LONG)
     payload = views(gpt, LONG)["attention"]
-    assert payload["between"] == len(ids) - PLACES
+    assert payload["between"] == len(ids) - SHOWN_PLACES
     spelled = [gpt.tokenizer.token_text(id) for id in ids]
-    assert payload["tokens"] == [spelled[0], None, *spelled[1 - PLACES :]]
+    assert payload["tokens"] == [spelled[0], None, *spelled[1 - SHOWN_PLACES :]]
     recording = record(gpt.reference_model, ids)
     for layer, heads in enumerate(payload["layers"]):
         for head, row in zip(heads, recording.pattern(layer).tolist(), strict=True):
-            folded = [row[0], sum(row[1 : 1 - PLACES]), *row[1 - PLACES :]]
+            folded = [row[0], sum(row[1 : 1 - SHOWN_PLACES]), *row[1 - SHOWN_PLACES :]]
             assert head["pattern"] == pytest.approx(folded, abs=0.51 * 10**-DIGITS)
 
 

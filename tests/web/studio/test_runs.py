@@ -23,7 +23,7 @@ from nextword.train.plan import Budget
 from nextword.train.run import start
 from nextword.web.studio.models import Models
 from nextword.web.studio.routes import studio_router
-from nextword.web.studio.runs import MOST, Learning, _truth
+from nextword.web.studio.runs import CURVE_POINTS, Learning, _truth
 from nextword.web.studio.views import Views
 from tests.web.looks import faint, shot, unnamed, wait_until
 from tests.web.served import call, served
@@ -71,10 +71,10 @@ def test_long_curves_keep_their_ends(tmp_path: Path, run: Path) -> None:
     folder = tmp_path / "long"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "card.json").write_text("{}")
-    lines = [json.dumps({"step": step, "bits_per_byte": 1 / step}) for step in range(1, 10 * MOST)]
+    lines = [json.dumps({"step": step, "bits_per_byte": 1 / step}) for step in range(1, 10 * CURVE_POINTS)]
     (folder / "log.jsonl").write_text("\n".join(lines))
     curve = Learning(runs=tmp_path).curves("long")["training"]
-    assert (len(curve), curve[0][0], curve[-1][0]) == (MOST, 1, 10 * MOST - 1)
+    assert (len(curve), curve[0][0], curve[-1][0]) == (CURVE_POINTS, 1, 10 * CURVE_POINTS - 1)
 
 
 def test_a_word_is_as_probable_as_the_last_checkpoint_says(run: Path) -> None:
