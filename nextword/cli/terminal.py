@@ -25,7 +25,7 @@ from rich.text import Text
 from nextword.base.text import printable, size
 
 if TYPE_CHECKING:
-    from nextword.cli.doctor import Check
+    from nextword.cli.doctor import Diagnosis
     from nextword.sample.results import NextToken
     from nextword.trace.logit.explanation import Explanation
 
@@ -354,7 +354,7 @@ def models(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         _say(console, Text(where, "dim"), "  ")
 
 
-def check(console: Console, found: Check) -> None:
+def check(console: Console, found: Diagnosis) -> None:
     """Print one check of `nextword doctor`, and on the next line what to do."""
     status = f"{found.status:<8}"
     _say(console, Text(f"{found.name}: {printable(found.found)}"), status, _STATUS[found.status])

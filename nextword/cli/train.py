@@ -205,8 +205,7 @@ def _board(run: Run, wanted: bool) -> Iterator[Callable[[Event], None]]:
 @contextmanager
 def _kept(folder: str) -> Iterator[None]:
     """If disk or memory is used up inside, print how to go on later."""
-    from nextword.errors import NoDiskRoom
-    from nextword.optimize.trainer import OutOfMemory
+    from nextword.errors import NoDiskRoom, OutOfMemory
 
     try:
         yield

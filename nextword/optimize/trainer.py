@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nextword.errors import CorruptFile, InputError, NextwordError
+from nextword.errors import CorruptFile, Diverged, InputError, OutOfMemory
 from nextword.model.architecture import tensor_shapes
 from nextword.model.transformer import Transformer
 from nextword.model.types import Tensor
@@ -38,14 +38,6 @@ from nextword.optimize.objective import cross_entropy
 from nextword.optimize.optimizer import Optimizer
 from nextword.optimize.order import Order
 from nextword.optimize.recipe import Correction, Recipe
-
-
-class Diverged(NextwordError):
-    """The loss or a gradient is no longer a finite number."""
-
-
-class OutOfMemory(NextwordError):
-    """A step needs more memory than its device has."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from nextword.base.atomic import atomic_folder
 from nextword.base.callbacks import OnNote, OnProgress, ignore
 from nextword.base.version import __version__
 from nextword.corpus.undecodable import Undecodable
-from nextword.errors import CorruptFile, InputError, SettingError
+from nextword.errors import CorruptFile, Diverged, InputError, SettingError
 from nextword.optimize.preflight import measure_peak, operations_per_step, peak_memory
 from nextword.optimize.recipe import Init, Recipe, from_json
-from nextword.optimize.trainer import Diverged, Progress, State, Trainer
+from nextword.optimize.trainer import Progress, State, Trainer
 from nextword.parameters.checkpoints import Checkpoint
 from nextword.parameters.export import write_hf
 from nextword.parameters.run_folder import RunFolder, open_named

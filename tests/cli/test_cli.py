@@ -410,7 +410,7 @@ def test_wrong_usage_is_2(words: tuple[str, ...]) -> None:
 
 
 def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> Iterator[doctor.Check]:
+    def interrupted() -> Iterator[doctor.Diagnosis]:
         raise KeyboardInterrupt
         yield
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nextword.errors import CorruptFile, InputError, NextwordError
+from nextword.errors import CorruptFile, Diverged, InputError, NextwordError
 from nextword.model.transformer import Transformer
 from nextword.optimize import trainer as module
 from nextword.optimize.batches import batch
 from nextword.optimize.initialize import initial_weights
 from nextword.optimize.order import Order
 from nextword.optimize.recipe import Recipe, standard
-from nextword.optimize.trainer import Diverged, Progress, State, Trainer
+from nextword.optimize.trainer import Progress, State, Trainer
 from tests.optimize.texts import TinyText, random_weights, text_of, tiny_architecture
 
 ARCHITECTURE = tiny_architecture(vocab=12, context=8)

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from nextword import cli
 from nextword.base.atomic import disk_room_needed
+from nextword.errors import OutOfMemory
 from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
-from nextword.optimize.trainer import OutOfMemory
 from nextword.parameters import run_folder
 from nextword.parameters.run_folder import RunFolder
 from nextword.train import run

@@ -25,12 +25,11 @@ from typer.testing import CliRunner
 import nextword
 from nextword import cli
 from nextword.encode.train import train_bpe
-from nextword.errors import CorruptFile, InputError, ModelNotFound, SettingError
+from nextword.errors import CorruptFile, Diverged, InputError, ModelNotFound, SettingError
 from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
 from nextword.optimize.evaluate import evaluate
 from nextword.optimize.recipe import Rates, Recipe
-from nextword.optimize.trainer import Diverged
 from nextword.parameters import checkpoints
 from nextword.parameters.run_folder import RunFolder
 from nextword.train import clock, plan, prepare, run

@@ -29,7 +29,7 @@ from nextword.trace.receipt.receipt import VERSION
 from nextword.trace.settings import MOST_COMPONENTS, Ablation, Granularity
 
 TOLERANCE = 1e-3  # of max(1, |number|): the difference that is allowed
-GROUPS = ("hashes", "prompt", "distribution", "draw", "logit", "attribution", "audit", "lens", "sources")
+GROUPS = ("hashes", "model", "prompt", "distribution", "draw", "logit", "attribution", "audit", "lens", "sources")
 
 
 # Keys of versions 1 and 2 and their names since version 3, by the place of their object; * stands for every entry.
@@ -226,8 +226,14 @@ def _group(receipt: Mapping[str, Any], group: str) -> Any:
     why = receipt.get("why")
     why = why if isinstance(why, Mapping) else {}
     match group:
+        case "model":
+            # The same model may be opened by another name. Surplus keys are values that nobody checks.
+            model, keys = receipt.get("model"), dict.fromkeys(sorted({*receipt} - {"views"}), True)
+            facts = {key: model[key] for key in model if key != "name"} if isinstance(model, Mapping) else model
+            return {"model": facts, "keys": keys}
         case "logit":
-            return {key: why.get(key) for key in ("token", "contrast", "about")}
+            found = {key: why.get(key) for key in ("token", "contrast", "about")}
+            return {**found, "keys": dict.fromkeys(why, True)}
         case "attribution":
             components = _components(why, lambda key: key not in _TESTED)
             return {

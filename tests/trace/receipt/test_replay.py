@@ -36,6 +36,9 @@ def test_what_was_not_changed_holds(gpt: nextword.GPT, receipt: dict[str, Any]) 
     ("path", "value", "group"),
     [
         ("hashes.weights", "0" * 64, "hashes"),
+        ("model.layers", 99, "model"),
+        ("odds", {"rows": []}, "model"),
+        ("why.causes", [{"claim": 99.0}], "logit"),
         ("prompt.text", "She ate a pear", "prompt"),
         ("distribution.rows.2.probability", 0.5, "distribution"),
         ("distribution.more.kept", 999, "distribution"),
