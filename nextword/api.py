@@ -87,12 +87,12 @@ def history(run: str | Path, prompt: str, token: str, *, roles: bool = False, la
 
     Raises ModelNotFound, CorruptFile, EmptyPrompt, ContextOverflow or UnknownToken.
     """
-    from nextword.parameters.run_folder import checkpoint_named
+    from nextword.parameters.run_folder import run_named
     from nextword.trace.text.history import trace_history
     from nextword.trace.text.indexed import open_indexed, training_order
 
-    named = None if Path(run).exists() else checkpoint_named(str(run))
-    folder, last = (Path(named[0]), named[1]) if named else (Path(run), last)
+    folder, step = run_named(run)
+    last = last if step is None else step
     order, _ = training_order(folder)
     text = open_indexed(folder)
     ids, id = text.tokenizer.encode_prompt(prompt), text.tokenizer.encode_one(token)

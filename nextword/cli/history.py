@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,12 +27,11 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """When a run learned a token: its log p at every checkpoint, and what was read when it rose most."""
-    from nextword.parameters.run_folder import checkpoint_named
+    from nextword.parameters.run_folder import run_named
     from nextword.trace.text.history import trace_history
     from nextword.trace.text.indexed import open_indexed, training_order
 
-    named = None if Path(run).exists() else checkpoint_named(run)
-    folder, last = (Path(named[0]), named[1]) if named else (Path(run), None)
+    folder, last = run_named(run)
     order, _ = training_order(folder)
     text = open_indexed(folder, spinner=terminal.spinner)
     tokenizer = text.tokenizer

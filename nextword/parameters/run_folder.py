@@ -280,18 +280,25 @@ def checkpoint_named(name: str) -> tuple[str, int] | None:
     return (run, int(step)) if run and step.isascii() and step.isdecimal() and len(step) < 19 else None
 
 
+def run_named(name: str | Path) -> tuple[Path, int | None]:
+    """The folder that RUN or RUN@STEP names, and the step, if it names one; what is there by the whole name is RUN."""
+    named = checkpoint_named(str(name))
+    if named is None or Path(name).exists():
+        return Path(name), None
+    return Path(named[0]), named[1]
+
+
 def open_named(model: str | Path) -> Stored:
     """Open what a user names: all that `nextword.parameters.open.open_stored` opens, or RUN@STEP.
 
     Raises what `open_stored` and `RunFolder.stored_checkpoint` raise.
     """
-    named = checkpoint_named(str(model))
-    if named is None or Path(model).exists():
+    path, step = run_named(model)
+    if step is None:
         return open_stored(model)
-    path = Path(named[0])
     with suppress(RuntimeError):  # a home folder of nobody
         path = path.expanduser()
-    return RunFolder(path).stored_checkpoint(named[1])
+    return RunFolder(path).stored_checkpoint(step)
 
 
 def _in_todays_words(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nextword.model.hooks import point_names
 from nextword.model.transformer import Transformer
 from nextword.model.types import Tensor
 from nextword.trace.interventions import Edit, EditHook, check_edits
-from nextword.trace.recording import check_prompt
+from nextword.trace.recording import HookChain, Recorder, check_prompt
 
 MOST_TOKENS = 4096  # tokens: of all rows of one forward pass; bounds the activations of a batch of edits
 
@@ -51,24 +51,6 @@ class Activations(Mapping[str, Tensor]):
         return "\n".join([f"<Activations of {len(self.ids)} tokens at {len(rows)} points>", *rows])
 
 
-class _Keep:
-    """A hook that applies edits first and then keeps what stands at the wanted points."""
-
-    def __init__(self, wanted: Sequence[str], edits: Sequence[Edit]) -> None:
-        self.kept: dict[str, Tensor] = {}
-        self._wanted, self._edit = frozenset(wanted), EditHook(edits, 0)
-
-    def wants(self, name: str) -> bool:
-        return name in self._wanted or self._edit.wants(name)
-
-    def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        if self._edit.wants(name):
-            tensor = self._edit(name, tensor)
-        if name in self._wanted:
-            self.kept[name] = tensor[0]
-        return tensor
-
-
 @torch.no_grad()
 def record_activations(
     model: Transformer, ids: Sequence[int], points: Sequence[str] = ("*",), edits: Sequence[Edit] = ()
@@ -88,7 +70,7 @@ def record_activations(
     check_prompt(ids, model.architecture)
     check_edits(edits, model.architecture)
     names = list(point_names(model.architecture))
-    wanted: dict[str, None] = {}
+    wanted: set[str] = set()
     for pattern in points:
         found = [name for name in names if fnmatchcase(name, pattern)]
         if not found:
@@ -96,10 +78,11 @@ def record_activations(
                 f"There is no point {pattern!r:.60} in this model; points are named like {names[0]}, {names[1]} and "
                 f"{names[-1]} (nextword.model.hooks)."
             )
-        wanted |= dict.fromkeys(found)
-    hook = _Keep(list(wanted), edits)
-    model(torch.tensor([list(ids)], device=model.embed.weight.device), hook=hook)
-    return Activations(ids, hook.kept)
+        wanted.update(found)
+    recorder = Recorder(wanted.__contains__)
+    row = torch.tensor([list(ids)], device=model.embed.weight.device)
+    model(row, hook=HookChain(EditHook(edits, 0), recorder))
+    return Activations(ids, {name: tensor[0] for name, tensor in recorder.activations.items()})
 
 
 class _EditRows:

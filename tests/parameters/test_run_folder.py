@@ -9,7 +9,7 @@ import pytest
 
 import nextword
 from nextword.errors import CorruptFile, InputError, ModelNotFound
-from nextword.parameters.run_folder import RunFolder, checkpoint_named, open_named
+from nextword.parameters.run_folder import RunFolder, checkpoint_named, open_named, run_named
 
 PACKAGE = Path(nextword.__file__).parent
 
@@ -30,6 +30,13 @@ PACKAGE = Path(nextword.__file__).parent
 )
 def test_a_checkpoint_is_named_by_run_and_step(name: str, found: tuple[str, int] | None) -> None:
     assert checkpoint_named(name) == found
+
+
+def test_a_run_is_named_by_its_folder_or_up_to_a_step(tmp_path: Path) -> None:
+    assert run_named(tmp_path / "run@64") == (tmp_path / "run", 64)
+    assert run_named(str(tmp_path / "run")) == (tmp_path / "run", None)
+    (tmp_path / "run@64").mkdir()
+    assert run_named(tmp_path / "run@64") == (tmp_path / "run@64", None)
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:

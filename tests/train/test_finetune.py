@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from typer.testing import CliRunner
 import nextword
 from nextword import cli
 from nextword.errors import InputError
-from nextword.optimize import preflight
 from nextword.parameters.open import open_stored
 from nextword.train.events import Finished, Stepped
 from nextword.train.plan import Budget
@@ -26,15 +24,7 @@ from nextword.train.run import resume, start
 from tests import tiny
 from tests.train.test_run import WORLD, begin, finish, log, weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preflight, "_TRIAL_STEPS", 3)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

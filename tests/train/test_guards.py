@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typer.testing import CliRunner
 from nextword import cli
 from nextword.base.atomic import disk_room_needed
 from nextword.errors import OutOfMemory
-from nextword.optimize import preflight
 from nextword.optimize import trainer as trainer_module
 from nextword.parameters import run_folder
 from nextword.parameters.run_folder import RunFolder
@@ -28,15 +26,7 @@ from nextword.train.prepare import open_corpus
 from nextword.train.run import resume
 from tests.train.test_run import WORLD, begin, finish, log, weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preflight, "_TRIAL_STEPS", 3)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 
 import nextword
 from nextword.errors import CorruptFile
-from nextword.optimize import preflight
 from nextword.parameters.run_folder import FORMAT, RunFolder
 from nextword.trace.text.history import trace_history
 from nextword.trace.text.indexed import open_indexed, training_order
@@ -24,15 +21,7 @@ from nextword.web.studio.runs import Learning
 from tests.train.old_format import age
 from tests.train.test_run import begin, finish, log, weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preflight, "_TRIAL_STEPS", 3)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

@@ -53,15 +53,11 @@ STEPS = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _quick(quick_training: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # of subprocesses
-        patch.setattr(preflight, "_TRIAL_STEPS", 3)
         patch.setattr(preflight, "_COMPILE_FROM", float("inf"))  # it takes half a minute
         yield
-    torch.set_num_threads(threads)
 
 
 def begin(out: Path, *, text: str = WORLD, steps: int = STEPS, **how: Any) -> run.Run:

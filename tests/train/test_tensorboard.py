@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from nextword import cli
-from nextword.optimize import preflight
 from nextword.train import clock, run
 from tests.train.test_run import WORLD
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _sample_often(quick_training: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preflight, "_TRIAL_STEPS", 3)
         patch.setattr(clock, "_SAMPLE_EVERY", 0.0)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own imports
